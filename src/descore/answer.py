@@ -1,0 +1,124 @@
+"""The `<answer>` of a thought: write, parse, validate. The one place that knows its schema."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from descore.types import DIMENSIONS, DimensionScores
+
+PRIMARY = DIMENSIONS[:2]
+SECONDARY = DIMENSIONS[2:]
+NOT_ASKED = "N/A"
+
+_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_FENCE = re.compile(r"^\s*```(?:json)?\s*(.*?)\s*```\s*$", re.DOTALL)
+
+
+class AnswerError(ValueError):
+    """A thought whose answer is missing or not legal; the message says what was expected and what was got."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a thought concludes.
+
+    Attributes:
+        scores: One score per dimension.
+        overall: 1.0 to 5.0, or None when the thought gives none.
+    """
+
+    scores: DimensionScores
+    overall: float | None = None
+
+
+def write_thought(think: str, answer: Answer) -> str:
+    """Join free text and an answer into the text of a thought."""
+    return f"<think>{think}</think>{write_answer(answer)}"
+
+
+def write_answer(answer: Answer) -> str:
+    """Write the answer block.
+
+    >>> write_answer(Answer({"subject": 2, "dynamics": 1, "camera": None, "environment": 0, "style": 2}, 3.5))
+    '<answer>{"dimension_scores": {"subject": 2, "dynamics": 1, "camera": "N/A", "environment": 0, "style": 2}, \
+"overall_score": 3.5}</answer>'
+    """
+    scores = {name: NOT_ASKED if answer.scores[name] is None else answer.scores[name] for name in DIMENSIONS}
+    payload: dict[str, Any] = {"dimension_scores": scores}
+    if answer.overall is not None:
+        payload["overall_score"] = answer.overall
+    return f"<answer>{json.dumps(payload)}</answer>"
+
+
+def parse_answer(thought: str) -> Answer:
+    """Read the last answer block of a thought; a fenced block inside and the published key are accepted.
+
+    Raises:
+        AnswerError: If there is no closed block, its JSON does not parse, or a dimension or value is not legal.
+    """
+    blocks = _ANSWER.findall(thought)
+    if not blocks:
+        raise AnswerError("expected a closed <answer>...</answer> block, found none")
+    text = blocks[-1]
+    if fenced := _FENCE.match(text):
+        text = fenced.group(1)
+    try:
+        payload = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise AnswerError(f"the <answer> block is not JSON: {error}") from error
+    if not isinstance(payload, dict):
+        raise AnswerError(f"expected a JSON object in <answer>, got {type(payload).__name__}")
+    scores = payload.get("dimension_scores", payload.get("dimensional_scores"))
+    return Answer(parse_scores(scores), _parse_overall(payload.get("overall_score")))
+
+
+def parse_scores(scores: Any) -> DimensionScores:
+    """Validate a mapping of the five dimensions; "2" equals 2, and "N/A" in any case becomes None.
+
+    Raises:
+        AnswerError: If it is no mapping, a dimension is missing, or a value is none of 0, 1, 2, N/A.
+    """
+    if not isinstance(scores, Mapping):
+        raise AnswerError(f"expected an object with the dimensions {', '.join(DIMENSIONS)}, got {scores!r}")
+    if missing := [name for name in DIMENSIONS if name not in scores]:
+        raise AnswerError(f"the dimension scores lack {', '.join(missing)}")
+    return {name: _parse_score(name, scores[name]) for name in DIMENSIONS}
+
+
+def overall_score(scores: DimensionScores) -> float:
+    """Grade dimension scores as the instruction does: a band set by the primary dimensions, filled by all that are asked.
+
+    5 no flaw; 4 to 4.99 both primaries 2; 3 to 3.99 a primary is 1; 2 to 2.99 one primary is 0; 1 to 1.99 both are 0.
+
+    >>> overall_score({"subject": 2, "dynamics": 2, "camera": 2, "environment": None, "style": 2})
+    5.0
+    >>> overall_score({"subject": 2, "dynamics": 0, "camera": 1, "environment": None, "style": 2})
+    2.62
+    """
+    asked = [value for value in scores.values() if value is not None]
+    primaries = [value for value in (scores[name] for name in PRIMARY) if value is not None]
+    share = sum(asked) / (2 * len(asked)) if asked else 1.0
+    if share == 1.0:
+        return 5.0
+    band = 4 - primaries.count(0) - (1 if 0 in primaries or 1 in primaries else 0)
+    return round(max(band, 1) + 0.99 * share, 2)
+
+
+def _parse_score(name: str, value: Any) -> int | None:
+    if isinstance(value, str) and value.strip().upper() in {"N/A", "NA"}:
+        return None
+    if not isinstance(value, bool) and str(value).strip() in {"0", "1", "2"}:
+        return int(str(value).strip())
+    raise AnswerError(f"expected 0, 1, 2 or N/A for {name}, got {value!r}")
+
+
+def _parse_overall(value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool) and 1 <= value <= 5:
+        return float(value)
+    raise AnswerError(f"expected overall_score between 1.0 and 5.0, got {value!r}")
