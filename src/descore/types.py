@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -66,3 +67,179 @@ class Frames:
     indices: tuple[int, ...]
     source_fps: float
     num_source_frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """Everything before a thought, for one video: system and user turn with the video, and the assistant header.
+
+    Attributes:
+        input_ids: Token ids, the video placeholders expanded.
+        position_ids: M-RoPE positions: temporal, height, width.
+        patches: Normalised pixels in the order the vision tower reads them.
+        grid: Patches in time, height and width.
+    """
+
+    input_ids: Tensor  # [P] int64
+    position_ids: Tensor  # [3, P] int64
+    patches: Tensor  # [num_patches, patch_dim] float32
+    grid: Tensor  # [3] int64
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """The tokens of one thought; `Thought()` is a branch without one.
+
+    Attributes:
+        token_ids: Token ids without the end of turn.
+        closed: Whether the end of turn follows; false when cut at the length limit, or when there is no thought.
+    """
+
+    token_ids: tuple[int, ...] = ()
+    closed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where prefixes and branches lie in a packed row: `[prefix_1 | its branches | prefix_2 | its branches | ...]`.
+
+    Plain numbers on the host, so that slicing by them never waits for a device.
+
+    >>> Layout(prefix_lengths=(5, 4), branch_lengths=((3, 1), (2, 2))).num_tokens
+    17
+    """
+
+    prefix_lengths: tuple[int, ...]
+    branch_lengths: tuple[tuple[int, ...], ...]
+
+    @property
+    def num_tokens(self) -> int:
+        """Length of the packed row."""
+        return sum(self.prefix_lengths) + sum(sum(lengths) for lengths in self.branch_lengths)
+
+    @property
+    def num_branches(self) -> int:
+        """Number of branches over all videos."""
+        return sum(len(lengths) for lengths in self.branch_lengths)
+
+
+@dataclass(frozen=True, slots=True)
+class Branches:
+    """A packed batch without padding: each video's prefix followed by its branches, all in one row.
+
+    T tokens, B branches over V videos, Q queries a branch, M predicted tokens. Branches are ordered by video.
+
+    Attributes:
+        input_ids: The packed row.
+        position_ids: Row 0 counts tokens of a sequence, rows 1 to 3 are M-RoPE; every branch restarts at its prefix's end.
+        layout: Lengths of prefixes and branches.
+        query_index: Where each branch's query tokens lie in the row.
+        source_index: Where the hidden states lie that predict the tokens of the thoughts.
+        target_ids: The tokens predicted there: each thought and the end of turn that closes it.
+        target_branch: The branch that each predicted token belongs to.
+        patches: Pixels of all videos.
+        grids: Patches in time, height and width of each video.
+    """
+
+    input_ids: Tensor  # [1, T] int64
+    position_ids: Tensor  # [4, 1, T] int64
+    layout: Layout
+    query_index: Tensor  # [B, Q] int64
+    source_index: Tensor  # [M] int64
+    target_ids: Tensor  # [M] int64
+    target_branch: Tensor  # [M] int64
+    patches: Tensor  # [num_patches, patch_dim] float32
+    grids: Tensor  # [V, 3] int64
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
+        """Move every tensor to a device."""
+        return _map_tensors(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """Pin every tensor, as DataLoader asks of a batch."""
+        return _map_tensors(self, Tensor.pin_memory)
+
+
+@dataclass(frozen=True, slots=True)
+class PairBatch:
+    """Pairs ready for one forward: `branches` holds the videos A of all N pairs, then their videos B.
+
+    Attributes:
+        pairs: The pairs themselves, for logging and for the ids.
+        branches: Both videos of every pair.
+        preference: +1 A, -1 B, 0 tie, nan unusable; K reward dimensions.
+        mos: Mean opinion scores of A and of B; nan where the table has none.
+        masked: Pairs that are scored without their thoughts in this batch.
+        frames: Pixels of each video when asked for (logging); empty otherwise.
+    """
+
+    pairs: tuple[Pair, ...]
+    branches: Branches
+    preference: Tensor  # [N, K] float32
+    mos: Tensor  # [2, N, K] float32
+    masked: Tensor  # [N] bool
+    frames: tuple[Frames, ...] = field(default=())
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
+        """Move every tensor of the batch to a device."""
+        return _map_tensors(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """Pin every tensor, as DataLoader asks of a batch."""
+        return _map_tensors(self, Tensor.pin_memory)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The thoughts sampled for one video, each scored from the cache it was written in.
+
+    Attributes:
+        thoughts: The n thoughts.
+        texts: Their texts.
+        logprobs: Log-probability of each token as it was sampled, the end of turn included.
+        rewards: What the head gives each thought.
+    """
+
+    thoughts: tuple[Thought, ...]
+    texts: tuple[str, ...]
+    logprobs: tuple[Tensor, ...]  # n of [R (+ 1 if closed)] float32
+    rewards: Tensor  # [n, K] float32
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """The score record: what the command line, Python and the server report for one video.
+
+    Attributes:
+        reward: The scalar of the head; nan when the item failed.
+        thought: The thought that was scored; empty when scored without one.
+        dimension_scores: The scores the thought gives, or None when its answer is not legal.
+        overall_score: The overall score the thought gives, or None.
+        num_thought_tokens: Length of the thought.
+        truncated: Whether the thought was cut at the length limit.
+        rewards: Reward per dimension when the model has several; empty otherwise.
+        error: Why the item failed, or None.
+    """
+
+    reward: float
+    thought: str = ""
+    dimension_scores: DimensionScores | None = None
+    overall_score: float | None = None
+    num_thought_tokens: int = 0
+    truncated: bool = False
+    rewards: dict[str, float] = field(default_factory=dict)
+    error: str | None = None
+
+
+Batch = TypeVar("Batch", Branches, PairBatch)
+
+
+def _map_tensors(batch: Batch, move: Callable[[Tensor], Tensor]) -> Batch:
+    changed: dict[str, Any] = {}
+    for item in fields(batch):
+        value = getattr(batch, item.name)
+        if isinstance(value, Tensor):
+            changed[item.name] = move(value)
+        elif isinstance(value, Branches):
+            changed[item.name] = _map_tensors(value, move)
+    return replace(batch, **changed)

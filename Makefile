@@ -1,0 +1,50 @@
+PYTHON ?= python3
+CONF ?= conf/stage1.yaml
+ARGS ?=
+
+BIN := .venv/bin
+READY := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train-stage1 tiny-backbone test test-all lint format tensorboard bench
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' Makefile
+
+setup: $(READY) ## create .venv and install everything (PYTHON=python3.12 picks the interpreter)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("expected Python 3.11 or newer, got %s from $(PYTHON); try: make setup PYTHON=python3.11" % sys.version.split()[0])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,parquet]'
+	@touch $@
+
+train-stage1: $(READY) ## train the cold start; CONF=conf/x.yaml and ARGS="--trainer.max_steps 10" override
+	$(BIN)/python -m descore.train fit -c $(CONF) $(ARGS)
+
+tiny-backbone: $(READY) ## build the tiny backbone that the embedded default and the tests use
+	$(BIN)/python -m data_modules.tiny_backbone
+
+test test-all: export HF_HUB_OFFLINE = 1
+test test-all: export TRANSFORMERS_OFFLINE = 1
+
+test: $(READY) ## run the tests, offline; ARGS="-k prompts" selects
+	$(BIN)/python -m pytest $(ARGS)
+
+test-all: $(READY) ## run the tests, the slow and the GPU ones too
+	$(BIN)/python -m pytest -m '' $(ARGS)
+
+lint: $(READY) ## check style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY) ## fix what ruff can fix
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+tensorboard: $(READY) ## show the runs
+	$(BIN)/tensorboard --logdir runs
+
+bench: $(READY) ## run every benchmark, each against the plain way
+	@set -e; for file in $(sort $(wildcard benchmarks/*.py)); do echo "== $$file"; PYTHONPATH=. $(BIN)/python $$file; done

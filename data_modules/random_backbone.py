@@ -1,0 +1,141 @@
+"""A small backbone with random weights, as a folder like any other: where the tiny backbone and every test start."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+CHAT_TEMPLATE = (
+    "{%- for message in messages -%}{{- '<|im_start|>' + message.role + '\\n' -}}"
+    "{%- if message.content is string -%}{{- message.content -}}{%- else -%}{%- for part in message.content -%}"
+    "{%- if part.type == 'video' -%}{{- '<|vision_start|><|video_pad|><|vision_end|>' -}}"
+    "{%- elif part.type == 'text' -%}{{- part.text -}}{%- endif -%}{%- endfor -%}{%- endif -%}{{- '<|im_end|>\\n' -}}"
+    "{%- endfor -%}{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
+)
+_WORDS = Regex(r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+")
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Sizes of a small backbone.
+
+    Attributes:
+        text: Width of the language model.
+        text_layers: Its number of layers.
+        vision: Width of the vision tower.
+        vision_layers: Its number of layers.
+        heads: Attention heads of both.
+        patch: Side of a patch, in pixels.
+        positions: Number of learnt positions of the vision tower, a square.
+        vocabulary: Rows of the embedding; the tokenizer may use fewer.
+    """
+
+    text: int = 128
+    text_layers: int = 4
+    vision: int = 96
+    vision_layers: int = 3
+    heads: int = 4
+    patch: int = 8
+    positions: int = 36
+    vocabulary: int = 768
+
+
+def write_random_backbone(
+    folder: Path,
+    corpus: Iterable[str],
+    *,
+    family: Literal["qwen3_vl", "qwen2_5_vl"] = "qwen3_vl",
+    sizes: Sizes | None = None,
+    seed: int = 0,
+) -> None:
+    """Write a folder that transformers loads: configuration, tokenizer trained on the corpus, random weights.
+
+    Args:
+        folder: Where to write.
+        corpus: Texts the tokenizer learns its merges from.
+        family: Whose architecture.
+        sizes: How large.
+        seed: Of the weights.
+    """
+    sizes = sizes or Sizes()
+    tokenizer = _train_tokenizer(corpus, sizes.vocabulary)
+    tokenizer.save_pretrained(folder)
+    ids = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("image_pad", "video_pad", "vision_start", "vision_end")}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = _model(family, sizes, ids)
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    model.generation_config.update(eos_token_id=end, pad_token_id=tokenizer.pad_token_id)
+    model.save_pretrained(folder)
+    statistics = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    (folder / "preprocessor_config.json").write_text(json.dumps(statistics, indent=2) + "\n")
+
+
+def _train_tokenizer(corpus: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(_WORDS, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary - len(TAGS) - len(SPECIAL) - 8,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    core.train_from_iterator(corpus, trainer)
+    core.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
+    core.add_tokens([AddedToken(token, special=False) for token in TAGS])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=CHAT_TEMPLATE
+    )
+
+
+def _model(family: str, sizes: Sizes, ids: dict[str, int]) -> Any:
+    text = {
+        "vocab_size": sizes.vocabulary,
+        "hidden_size": sizes.text,
+        "intermediate_size": sizes.text * 3,
+        "num_hidden_layers": sizes.text_layers,
+        "num_attention_heads": sizes.heads,
+        "num_key_value_heads": max(sizes.heads // 2, 1),
+        "head_dim": sizes.text // sizes.heads,
+        "max_position_embeddings": 32768,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": _sections(sizes)},
+        "tie_word_embeddings": True,
+    }
+    vision = {
+        "depth": sizes.vision_layers,
+        "hidden_size": sizes.vision,
+        "intermediate_size": sizes.vision * 4,
+        "num_heads": sizes.heads,
+        "patch_size": sizes.patch,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+        "out_hidden_size": sizes.text,
+    }
+    tokens = {f"{name}_token_id": ids[key] for name, key in (("image", "image_pad"), ("video", "video_pad"), ("vision_start", "vision_start"), ("vision_end", "vision_end"))}
+    if family == "qwen3_vl":
+        vision |= {"num_position_embeddings": sizes.positions, "deepstack_visual_indexes": [sizes.vision_layers // 2]}
+        config = Qwen3VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, **tokens)
+        return Qwen3VLForConditionalGeneration(config)
+    vision |= {"window_size": sizes.patch * 4, "fullatt_block_indexes": [sizes.vision_layers - 1]}
+    return Qwen2_5_VLForConditionalGeneration(
+        Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, **tokens)
+    )
+
+
+def _sections(sizes: Sizes) -> list[int]:
+    """Split half a head between time, height and width, as M-RoPE asks."""
+    half = sizes.text // sizes.heads // 2
+    side = half * 3 // 8
+    return [half - 2 * side, side, side]

@@ -1,0 +1,62 @@
+"""Pairs rendered on the fly: written once as mp4 files and pair tables, then read like any other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from data_modules.preference import PreferencePairDataModule
+from data_modules.rendering import RenderSettings, render_split
+from data_modules.world import Split
+
+
+class RenderedPairDataModule(PreferencePairDataModule):
+    """Renders training, in-domain and out-of-domain pairs under `root`, where they are not there yet.
+
+    Args:
+        root: Folder of the rendered data.
+        num_train: Training pairs.
+        num_val: Validation pairs, in-domain and out-of-domain each.
+        render: What is rendered, and how the teacher errs.
+        render_seed: Of the rendered data.
+        batch_size: Pairs per batch and device.
+        val_batch_size: Pairs per validation batch and device.
+        max_val_pairs: Use only the first pairs of each validation table; 0 uses all.
+        num_workers: Processes that decode ahead.
+        timeout: Seconds to wait for a worker before the run fails.
+        seed: Of the order of an epoch.
+    """
+
+    def __init__(
+        self,
+        root: str = "runs/rendered",
+        num_train: int = 1000,
+        num_val: int = 512,
+        render: RenderSettings | None = None,
+        render_seed: int = 0,
+        batch_size: int = 16,
+        val_batch_size: int = 64,
+        max_val_pairs: int = 0,
+        num_workers: int = 2,
+        timeout: float = 300.0,
+        seed: int = 0,
+    ) -> None:
+        self.sizes: dict[Split, int] = {"train": num_train, "val": num_val, "ood": num_val}
+        self.root = Path(root)
+        self.render = render or RenderSettings()
+        self.render_seed = render_seed
+        tables = {split: str(self.root / split / "pairs.jsonl") for split in self.sizes}
+        super().__init__(
+            train=tables.pop("train"),
+            val={str(split): table for split, table in tables.items()},
+            batch_size=batch_size,
+            val_batch_size=val_batch_size,
+            max_val_pairs=max_val_pairs,
+            num_workers=num_workers,
+            timeout=timeout,
+            seed=seed,
+        )
+
+    def prepare_data(self) -> None:
+        """Render what is missing, on one process."""
+        for split, num_pairs in self.sizes.items():
+            render_split(self.root, split, num_pairs, self.render, self.render_seed)

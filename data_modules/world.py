@@ -1,0 +1,149 @@
+"""The rendered world: what a scene is, what a prompt asks of it, and how well a video answers, known exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from descore.types import DIMENSIONS, DimensionScores
+
+Split = Literal["train", "val", "ood"]
+
+VALUES: Mapping[str, tuple[str, ...]] = {
+    "shape": ("circle", "square", "triangle", "cross", "ring"),
+    "colour": ("red", "green", "blue", "yellow", "purple", "white"),
+    "motion": ("left", "right", "up", "down"),
+    "speed": ("slowly", "fast"),
+    "movement": ("stays still", "zooms in", "zooms out", "shakes"),
+    "shot": ("close-up", "wide"),
+    "setting": ("beach", "forest", "city", "desert"),
+    "light": ("day", "night"),
+    "look": ("flat", "outlined", "grainy", "pixelated"),
+    "quality": ("steady", "flickers"),
+}
+"""Every attribute of a scene and the words it may have."""
+
+ATTRIBUTES: Mapping[str, tuple[str, str]] = {
+    "subject": ("shape", "colour"),
+    "dynamics": ("motion", "speed"),
+    "camera": ("movement", "shot"),
+    "environment": ("setting", "light"),
+    "style": ("look", "quality"),
+}
+"""The two attributes that each dimension judges, one point each."""
+
+HELD_OUT = (("shape", "colour"), ("motion", "movement"), ("setting", "look"))
+"""Attributes whose words at the same place of `VALUES` (circle and red, square and green) never meet in training."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What a video shows: one word per attribute, two attributes per dimension; the words are in `VALUES`."""
+
+    shape: str
+    colour: str
+    motion: str
+    speed: str
+    movement: str
+    shot: str
+    setting: str
+    light: str
+    look: str
+    quality: str
+
+    def words(self, dimension: str) -> tuple[str, str]:
+        """Return the two words of a dimension."""
+        first, second = ATTRIBUTES[dimension]
+        return getattr(self, first), getattr(self, second)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a prompt asks for.
+
+    Attributes:
+        scene: The scene it describes; always steady, since nobody asks for flicker.
+        asked: The dimensions it mentions, in the order of `DIMENSIONS`.
+    """
+
+    scene: Scene
+    asked: tuple[str, ...]
+
+
+def draw_request(rng: np.random.Generator, split: Split, omission: float) -> Request:
+    """Draw what a prompt asks for.
+
+    Args:
+        rng: Source of every draw.
+        split: `ood` asks for held-out combinations only, the others for none.
+        omission: Probability that the prompt leaves out a secondary dimension.
+    """
+    scene = _random_scene(rng)
+    if split == "ood":
+        scene = replace(scene, **{second: VALUES[second][_place(scene, first)] for first, second in HELD_OUT})
+    while split != "ood" and num_held_out(scene):
+        scene = _random_scene(rng)
+    asked = DIMENSIONS[:2] + tuple(name for name in DIMENSIONS[2:] if rng.random() >= omission)
+    return Request(replace(scene, quality="steady"), asked)
+
+
+def draw_shown(rng: np.random.Generator, request: Request, split: Split, corruption: float) -> Scene:
+    """Draw what a video shows: each asked attribute is wrong with probability `corruption`, the others are random.
+
+    Only an `ood` video may show a held-out combination; elsewhere such a draw is repeated.
+    """
+    scene = _corrupted(rng, request, corruption)
+    while split != "ood" and num_held_out(scene):
+        scene = _corrupted(rng, request, corruption)
+    return scene
+
+
+def num_held_out(scene: Scene) -> int:
+    """Count the held-out combinations of a scene.
+
+    >>> num_held_out(
+    ...     Scene("circle", "red", "up", "fast", "shakes", "wide", "desert", "day", "pixelated", "steady")
+    ... )
+    2
+    """
+    return sum(_place(scene, first) == _place(scene, second) for first, second in HELD_OUT)
+
+
+def wrong_attributes(request: Request, shown: Scene) -> dict[str, tuple[str, ...]]:
+    """Name the attributes of each asked dimension in which a video differs from its prompt."""
+    return {
+        dimension: tuple(name for name in ATTRIBUTES[dimension] if getattr(shown, name) != getattr(request.scene, name))
+        for dimension in request.asked
+    }
+
+
+def count_scores(wrong: Mapping[str, tuple[str, ...]]) -> DimensionScores:
+    """Score each dimension by its right attributes; a dimension that is not asked has None.
+
+    >>> count_scores({"subject": (), "dynamics": ("speed",), "style": ("look", "quality")})
+    {'subject': 2, 'dynamics': 1, 'camera': None, 'environment': None, 'style': 0}
+    """
+    return {name: 2 - len(wrong[name]) if name in wrong else None for name in DIMENSIONS}
+
+
+def _random_scene(rng: np.random.Generator) -> Scene:
+    return Scene(**{name: words[rng.integers(len(words))] for name, words in VALUES.items()})
+
+
+def _corrupted(rng: np.random.Generator, request: Request, corruption: float) -> Scene:
+    scene = _random_scene(rng)
+    for dimension in request.asked:
+        for name in ATTRIBUTES[dimension]:
+            word = getattr(request.scene, name)
+            if rng.random() < corruption:
+                others = [other for other in VALUES[name] if other != word]
+                word = others[rng.integers(len(others))]
+            scene = replace(scene, **{name: word})
+    return scene
+
+
+def _place(scene: Scene, attribute: str) -> int:
+    return VALUES[attribute].index(getattr(scene, attribute))

@@ -1,0 +1,115 @@
+"""The key-value cache of thinking: one prefix per video, read by all of its thoughts and never copied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+_GROWTH = 64
+
+
+class ThoughtCache:
+    """Keys and values of V prefixes and of the n slots of each, in which thoughts grow one token a step.
+
+    Stands in for transformers' cache in a forward of one token per slot; `attend` is the attention over it.
+
+    Args:
+        prefill: Cache of the packed prefixes, each layer `[1, H_kv, T, d]`.
+        prefix_lengths: Lengths of the prefixes that make up T.
+        num_slots: Slots per video.
+    """
+
+    def __init__(self, prefill: DynamicCache, prefix_lengths: Sequence[int], num_slots: int) -> None:
+        lengths = list(prefix_lengths)
+        self.prefix_keys = [_pad(layer.keys, lengths) for layer in prefill.layers]
+        self.prefix_values = [_pad(layer.values, lengths) for layer in prefill.layers]
+        device = self.prefix_keys[0].device
+        steps = torch.arange(max(lengths), device=device)
+        self.prefix_mask = steps >= torch.tensor(lengths, device=device)[:, None]
+        self.keys = [self._empty(keys, num_slots) for keys in self.prefix_keys]
+        self.values = [self._empty(values, num_slots) for values in self.prefix_values]
+        self.length = 0
+
+    @property
+    def num_videos(self) -> int:
+        """Videos that still have a thought growing."""
+        return len(self.prefix_mask)
+
+    def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        """Store one token of every slot in a layer, `[V * n, H_kv, 1, d]`, and return all of its own tokens."""
+        end = self.length + 1
+        if end > self.keys[layer].shape[2]:
+            self.keys[layer] = _extend(self.keys[layer])
+            self.values[layer] = _extend(self.values[layer])
+        self.keys[layer][:, :, self.length : end] = keys
+        self.values[layer][:, :, self.length : end] = values
+        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
+
+    def step(self) -> None:
+        """Count the token that every layer has stored."""
+        self.length += 1
+
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor, layer: int, scaling: float) -> Tensor:
+        """Attend from one token per slot to its prefix and its own tokens.
+
+        Args:
+            query: `[V * n, H, 1, d]`.
+            keys: `[V * n, H_kv, R, d]`, as `update` returned them.
+            values: `[V * n, H_kv, R, d]`.
+            layer: Index of the layer.
+            scaling: Factor on the scores.
+
+        Returns:
+            `[V * n, 1, H, d]`.
+        """
+        rows, heads, _, size = query.shape
+        prefix_keys, prefix_values = self.prefix_keys[layer], self.prefix_values[layer]
+        videos, groups = prefix_keys.shape[:2]
+        slots, share = rows // videos, heads // groups
+        own = query.view(rows, groups, share, size)
+        shared = own.view(videos, slots, groups, share, size).transpose(1, 2).reshape(videos, groups, slots * share, size)
+        to_prefix = (shared @ prefix_keys.transpose(2, 3)).masked_fill(self.prefix_mask[:, None, None], -torch.inf)
+        to_prefix = to_prefix.view(videos, groups, slots, share, -1).transpose(1, 2).reshape(rows, groups, share, -1)
+        scores = torch.cat([to_prefix, own @ keys.transpose(2, 3)], dim=-1) * scaling
+        weights = scores.softmax(-1, dtype=torch.float32).to(values.dtype)
+        on_prefix, on_own = weights.split([prefix_keys.shape[2], keys.shape[2]], dim=-1)
+        on_prefix = on_prefix.view(videos, slots, groups, share, -1).transpose(1, 2)
+        from_prefix = on_prefix.reshape(videos, groups, slots * share, -1) @ prefix_values
+        from_prefix = from_prefix.view(videos, groups, slots, share, size).transpose(1, 2)
+        return (from_prefix.reshape(rows, groups, share, size) + on_own @ values).reshape(rows, 1, heads, size)
+
+    def keep(self, videos: Tensor, rows: Tensor) -> None:
+        """Keep some videos and, of each, the same number of slots.
+
+        Args:
+            videos: [V'] indices of the videos that stay.
+            rows: [V' * n'] indices of the slots that stay, by video.
+        """
+        self.prefix_keys = [keys[videos] for keys in self.prefix_keys]
+        self.prefix_values = [values[videos] for values in self.prefix_values]
+        self.prefix_mask = self.prefix_mask[videos]
+        self.keys = [keys[rows] for keys in self.keys]
+        self.values = [values[rows] for values in self.values]
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Tokens of a slot so far, as transformers asks."""
+        return self.length
+
+    @staticmethod
+    def _empty(prefix: Tensor, num_slots: int) -> Tensor:
+        videos, heads, _, size = prefix.shape
+        return prefix.new_empty(videos * num_slots, heads, _GROWTH, size)
+
+
+def _pad(packed: Tensor, lengths: list[int]) -> Tensor:
+    """[1, H, T, d] -> [V, H, max(P), d]."""
+    rows = packed[0].transpose(0, 1).split(lengths)
+    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True).transpose(1, 2).contiguous()
+
+
+def _extend(tensor: Tensor) -> Tensor:
+    rows, heads, length, size = tensor.shape
+    return torch.cat([tensor, tensor.new_empty(rows, heads, length, size)], dim=2)

@@ -1,0 +1,77 @@
+"""Pairs -> one packed batch for stage 1: decode, tokenise, decide which pairs lose their thoughts, lay out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+
+from descore.features import Features
+from descore.seeding import uniform
+from descore.types import Pair, PairBatch, Side, Thought
+
+Masking = Literal["sampled", "both"]
+
+
+class PairCollator:
+    """Turns pairs into a `PairBatch`; runs in the loader's workers.
+
+    Args:
+        features: How prompts, videos and thoughts become inputs.
+        thoughts: Whether the teacher's thoughts are read at all.
+        masking: "sampled" gives each video one branch, without its thought where the pair is masked; "both" gives two,
+            with the thought and without, at the cost of one more query.
+        mask_prob: Probability that "sampled" masks a pair, one draw per pair and epoch.
+        seed: Of the draws.
+        keep_frames: Whether the batch carries the frames of its videos, to be looked at.
+    """
+
+    def __init__(
+        self,
+        features: Features,
+        *,
+        thoughts: bool = True,
+        masking: Masking = "sampled",
+        mask_prob: float = 0.0,
+        seed: int = 0,
+        keep_frames: bool = False,
+    ) -> None:
+        self.features = features
+        self.thoughts = thoughts
+        self.masking = masking
+        self.mask_prob = mask_prob
+        self.seed = seed
+        self.keep_frames = keep_frames
+
+    def __call__(self, epoch: int, pairs: Sequence[Pair]) -> PairBatch:
+        """Build the batch of these pairs in this epoch.
+
+        Raises:
+            VideoError: If a video cannot be used.
+        """
+        masked = [self._masks(epoch, pair) for pair in pairs]
+        videos = [(pair, pair.a, mask) for pair, mask in zip(pairs, masked, strict=True)]
+        videos += [(pair, pair.b, mask) for pair, mask in zip(pairs, masked, strict=True)]
+        frames = [self.features.read(side.video) for _, side, _ in videos]
+        prefixes = [self.features.prefix(pair.prompt, seen) for (pair, _, _), seen in zip(videos, frames, strict=True)]
+        branches = [self._branches(side, mask) for _, side, mask in videos]
+        num_rewards = len(self.features.settings.reward_names)
+        unknown = (float("nan"),) * num_rewards
+        return PairBatch(
+            pairs=tuple(pairs),
+            branches=self.features.pack(prefixes, branches),
+            preference=torch.tensor([pair.preference for pair in pairs]),
+            mos=torch.tensor([[side.mos or unknown for side in sides] for sides in zip(*((p.a, p.b) for p in pairs))]),
+            masked=torch.tensor(masked),
+            frames=tuple(frames) if self.keep_frames else (),
+        )
+
+    def _masks(self, epoch: int, pair: Pair) -> bool:
+        return self.masking == "sampled" and uniform(self.seed, "cot_mask", epoch, pair.id) < self.mask_prob
+
+    def _branches(self, side: Side, masked: bool) -> list[Thought]:
+        thought = self.features.thought(side.thought) if self.thoughts else Thought()
+        if self.masking == "both":
+            return [thought, Thought()]
+        return [Thought() if masked else thought]

@@ -1,0 +1,216 @@
+"""The exported folder: what one stage, the scorer or the server takes over from another. Safetensors and JSON, no pickle.
+
+    descore.json          settings, calibration, format version, and the name and shape of every tensor in reward.safetensors
+    reward.safetensors    the head, the query rows, and the parts that were trained in full ("adapter" only)
+    backbone/             configuration, tokenizer and pixel statistics; with weights when merged
+    adapter/              LoRA and query row in PEFT's format ("adapter" only)
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from huggingface_hub import snapshot_download
+from peft import PeftModel, get_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoModelForImageTextToText
+
+from descore.features import Features
+from descore.model import RewardModel
+from descore.settings import ModelSettings
+
+FORMAT = 1
+Weights = Literal["merged", "adapter"]
+
+
+class ExportError(ValueError):
+    """An exported folder that cannot be trusted: the message says what is missing, extra or misshapen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Mean and standard deviation of each reward on the validation pairs, to compare rewards between models."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def save(model: RewardModel, folder: str | Path, *, weights: Weights = "merged", calibration: Calibration | None = None) -> None:
+    """Write an exported folder; it appears whole or not at all.
+
+    Args:
+        model: The model, trained or not; it is left as it is.
+        folder: Where to write; an older export there is replaced.
+        weights: "merged" writes the whole backbone, "adapter" only what was trained, to go with the same backbone.
+        calibration: Statistics of the rewards.
+    """
+    folder = Path(folder)
+    draft = folder.with_name(f".{folder.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    tensors = {"head.weight": model.head.weight, "query.weight": query_rows(model)}
+    _save_metadata(model, draft / "backbone")
+    if weights == "merged":
+        model.base.save_pretrained(draft / "backbone", state_dict=merged_state(model))
+    else:
+        tensors |= _trained_in_full(model)
+        _save_adapter(model, draft / "adapter")
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(plain, draft / "reward.safetensors")
+    description = {
+        "format": FORMAT,
+        "weights": weights,
+        "settings": model.settings.to_json(),
+        "calibration": calibration and {"mean": calibration.mean, "std": calibration.std},
+        "tensors": {name: list(tensor.shape) for name, tensor in plain.items()},
+    }
+    (draft / "descore.json").write_text(json.dumps(description, indent=2) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    draft.rename(folder)
+
+
+def load(folder: str | Path) -> RewardModel:
+    """Load an exported folder or hub id, in float32, adapters merged.
+
+    Raises:
+        ExportError: If anything is missing, extra or of another shape; no tensor is ever left at random values.
+    """
+    folder = Path(folder) if Path(folder).is_dir() else Path(snapshot_download(str(folder)))
+    description = describe(folder)
+    tensors = _read_tensors(folder, description["tensors"])
+    features = Features(ModelSettings.from_json(description["settings"]), folder / "backbone")
+    if description["weights"] == "merged":
+        model = RewardModel(features, _load_merged(folder / "backbone"))
+    else:
+        model = RewardModel(features, _load_adapter(features, folder / "adapter"))
+    _assign(model, tensors)
+    return model.eval()
+
+
+def describe(folder: str | Path) -> dict[str, Any]:
+    """Read and check `descore.json`."""
+    path = Path(folder) / "descore.json"
+    if not path.is_file():
+        raise ExportError(f"{folder} is no exported folder: it has no descore.json")
+    description: dict[str, Any] = json.loads(path.read_text())
+    if description.get("format") != FORMAT:
+        raise ExportError(f"{path} has format {description.get('format')!r}; this version reads format {FORMAT}")
+    return description
+
+
+def query_rows(model: RewardModel) -> Tensor:
+    """Embedding rows of the query tokens, [Q, hidden], trained or not."""
+    for name, parameter in model.network.named_parameters():
+        if "trainable_tokens_delta" in name:
+            return parameter.detach()
+    return model.base.get_input_embeddings().weight[model.features.query_ids].detach()  # type: ignore[no-any-return]
+
+
+def merged_state(model: RewardModel) -> dict[str, Tensor]:
+    """State of the plain transformers model: adapters added to their layers, the model itself left as it is."""
+    state = {
+        _plain_name(name): tensor.detach()
+        for name, tensor in model.base.state_dict().items()
+        if "lora_" not in name and "trainable_tokens" not in name
+    }
+    for name, module in model.base.named_modules():
+        if isinstance(module, LoraLayer):
+            for adapter in module.active_adapters:
+                state[f"{name}.weight"] = state[f"{name}.weight"] + module.get_delta_weight(adapter).detach()  # type: ignore[operator]
+    for name in [name for name in state if name.endswith("embed_tokens.weight")]:
+        rows = state[name].clone()
+        rows[model.features.query_ids] = query_rows(model).to(rows.dtype)
+        state[name] = rows
+        if model.base.config.tie_word_embeddings:
+            state["lm_head.weight"] = rows
+    return state
+
+
+def _plain_name(name: str) -> str:
+    return name.replace(".token_adapter", "").replace(".base_layer", "")
+
+
+def _trained_in_full(model: RewardModel) -> dict[str, Tensor]:
+    """Parameters of the backbone that train by themselves: neither adapter nor query row."""
+    return {
+        f"network.{_plain_name(name)}": parameter
+        for name, parameter in model.base.named_parameters()
+        if parameter.requires_grad and "lora_" not in name and "trainable_tokens" not in name
+    }
+
+
+def _save_metadata(model: RewardModel, folder: Path) -> None:
+    backbone = model.features.backbone
+    backbone.config.save_pretrained(folder)
+    backbone.tokenizer.save_pretrained(folder)
+    statistics = {"image_mean": backbone.image_mean, "image_std": backbone.image_std}
+    (folder / "preprocessor_config.json").write_text(json.dumps(statistics, indent=2) + "\n")
+
+
+def _save_adapter(model: RewardModel, folder: Path) -> None:
+    if not isinstance(model.network, PeftModel):
+        raise ValueError('weights="adapter" needs a model with an adapter; use weights="merged"')
+    model.network.save_pretrained(str(folder))
+
+
+def _load_merged(folder: Path) -> Any:
+    network, found = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    problems = {kind: found[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") if found[kind]}
+    if problems:
+        raise ExportError(f"{folder} does not hold the weights its configuration asks for: {problems}")
+    return network
+
+
+def _load_adapter(features: Features, folder: Path) -> Any:
+    network = features.backbone.load_weights()
+    wrapped = PeftModel.from_pretrained(network, str(folder))
+    expected = {name: list(tensor.shape) for name, tensor in get_peft_model_state_dict(wrapped).items()}
+    _compare(folder, _shapes(folder / "adapter_model.safetensors"), expected)
+    return wrapped.merge_and_unload()
+
+
+def _read_tensors(folder: Path, expected: dict[str, list[int]]) -> dict[str, Tensor]:
+    path = folder / "reward.safetensors"
+    _compare(folder, _shapes(path), expected)
+    return load_file(path)
+
+
+def _shapes(path: Path) -> dict[str, list[int]]:
+    if not path.is_file():
+        raise ExportError(f"{path} is missing")
+    with safe_open(path, framework="pt") as file:
+        return {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+
+
+def _compare(where: Path, found: dict[str, list[int]], expected: dict[str, list[int]]) -> None:
+    """Raise unless both hold the same names with the same shapes."""
+    problems = [f"missing {name}" for name in expected.keys() - found.keys()]
+    problems += [f"extra {name}" for name in found.keys() - expected.keys()]
+    problems += [
+        f"{name} has shape {found[name]}, expected {expected[name]}"
+        for name in expected.keys() & found.keys()
+        if found[name] != expected[name]
+    ]
+    if problems:
+        raise ExportError(f"{where}: {'; '.join(sorted(problems))}")
+
+
+def _assign(model: RewardModel, tensors: dict[str, Tensor]) -> None:
+    """Put head, query rows and fully trained parts where they belong; every tensor must fit."""
+    parameters = dict(model.named_parameters())
+    embedding = model.base.get_input_embeddings().weight
+    expected = {"query.weight": [len(model.features.query_ids), embedding.shape[1]]}
+    expected |= {name: list(parameters[name].shape) for name in {*tensors, "head.weight"} if name in parameters}
+    _compare(Path("reward.safetensors"), {name: list(tensor.shape) for name, tensor in tensors.items()}, expected)
+    with torch.no_grad():
+        embedding[model.features.query_ids] = tensors.pop("query.weight")
+        for name, tensor in tensors.items():
+            parameters[name].copy_(tensor)

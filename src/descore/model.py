@@ -1,0 +1,169 @@
+"""The reward model: a backbone that thinks, a query token, and a linear head that scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Cache, PreTrainedModel
+
+from descore.cache import ThoughtCache
+from descore.features import Features
+from descore.seeding import generator
+from descore.settings import ModelSettings
+from descore.shared_prefix import SHARED_PREFIX
+from descore.types import Branches
+
+
+class RewardHead(nn.Module):
+    """`r = w . h(<Reward>)`, without bias, always in float32.
+
+    Args:
+        hidden_size: Size of a hidden state.
+        num_rewards: Number of rewards.
+    """
+
+    def __init__(self, hidden_size: int, num_rewards: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_rewards, hidden_size))
+
+    def forward(self, queries: Tensor) -> Tensor:
+        """Map the states of the query tokens `[B, Q, hidden]`, Q = 1 or K, to rewards `[B, K]` float32."""
+        with torch.autocast(queries.device.type, enabled=False):
+            return (queries.float() * self.weight.float()).sum(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """What one packed forward gives.
+
+    Attributes:
+        rewards: One row per branch.
+        logprobs: Log-probability of each predicted token of the thoughts, or None when not asked for.
+    """
+
+    rewards: Tensor  # [B, K] float32
+    logprobs: Tensor | None  # [M] float32
+
+
+class RewardModel(nn.Module):
+    """Scores branches of thoughts in one packed forward. Build it with `create` or `from_pretrained`.
+
+    Args:
+        features: How prompts, videos and thoughts become inputs; carries the settings.
+        network: The transformers model, or PEFT's wrapper around it.
+    """
+
+    def __init__(self, features: Features, network: nn.Module) -> None:
+        super().__init__()
+        self.features = features
+        self.network = network
+        text = self.base.config.get_text_config()
+        text._attn_implementation = SHARED_PREFIX
+        self.head = RewardHead(text.hidden_size, len(features.settings.reward_names))
+
+    @classmethod
+    def create(cls, settings: ModelSettings, *, seed: int = 0) -> RewardModel:
+        """Load the backbone and start a new head and query token.
+
+        The query row starts as the mean of the embedding rows, the head as `N(0, 0.02)` drawn from the seed.
+        """
+        features = Features(settings)
+        model = cls(features, features.backbone.load_weights())
+        with torch.no_grad():
+            embedding = model.base.get_input_embeddings().weight
+            embedding[features.query_ids] = embedding.mean(0)
+            model.head.weight.normal_(0, 0.02, generator=generator(seed, "head"))
+        return model
+
+    @classmethod
+    def from_pretrained(cls, folder: str) -> RewardModel:
+        """Load an exported folder or hub id; see `descore.export.load`."""
+        from descore.export import load
+
+        return load(folder)
+
+    def save_pretrained(self, folder: str, **options: Any) -> None:
+        """Write an exported folder; see `descore.export.save`."""
+        from descore.export import save
+
+        save(self, folder, **options)
+
+    @property
+    def settings(self) -> ModelSettings:
+        """How the model reads and what it rewards."""
+        return self.features.settings
+
+    @property
+    def base(self) -> PreTrainedModel:
+        """The transformers model itself, without PEFT's wrapper."""
+        network: Any = self.network
+        return network.get_base_model() if hasattr(network, "get_base_model") else network
+
+    def forward(self, branches: Branches, *, with_logprobs: bool = False) -> Forward:
+        """Score every branch, and say how probable its thought is.
+
+        Args:
+            branches: A packed batch on the model's device.
+            with_logprobs: Also run `lm_head`, at the positions that predict thoughts and nowhere else.
+        """
+        hidden = self.hidden(branches)
+        rewards = self.head(hidden[branches.query_index])
+        if not with_logprobs:
+            return Forward(rewards, None)
+        logprobs = self.next_logprobs(hidden[branches.source_index])
+        return Forward(rewards, logprobs.gather(1, branches.target_ids[:, None])[:, 0])
+
+    def hidden(self, branches: Branches, past_key_values: Cache | None = None) -> Tensor:
+        """Last hidden states of a packed row, `[T, hidden]`; each video passes the vision tower once.
+
+        Args:
+            branches: A packed batch on the model's device.
+            past_key_values: An empty cache to fill, when the row is to be continued.
+        """
+        videos = self.base.model.get_video_features(branches.patches, branches.grids, return_dict=True)
+        return self._language(
+            branches.input_ids,
+            branches.position_ids,
+            mm_encoder_outputs={"video": videos},
+            layout=branches.layout,
+            past_key_values=past_key_values,
+        )[0]
+
+    def step(self, input_ids: Tensor, position_ids: Tensor, cache: ThoughtCache) -> Tensor:
+        """Feed one token to every slot of a cache.
+
+        Args:
+            input_ids: `[rows, 1]`.
+            position_ids: `[4, rows, 1]`.
+            cache: Prefixes and thoughts so far; it grows by one token.
+
+        Returns:
+            `[rows, hidden]`.
+        """
+        hidden = self._language(input_ids, position_ids, past_key_values=cache, thought_cache=cache)
+        cache.step()
+        return hidden[:, 0]
+
+    def next_logprobs(self, hidden: Tensor, *, temperature: float = 1.0) -> Tensor:
+        """Log-probabilities of the next token, `[M, vocabulary]` float32, from states `[M, hidden]`.
+
+        Placeholders, query tokens and other control tokens have none: a thought is text and the end of turn.
+        """
+        logits = self.base.get_output_embeddings()(hidden).float()
+        logits[:, self.features.forbidden_ids] = -torch.inf
+        return (logits / temperature).log_softmax(-1)
+
+    def _language(self, input_ids: Tensor, position_ids: Tensor, **inputs: Any) -> Tensor:
+        # A mask of four dimensions is passed on as it is: the attention goes by layout or cache and needs none.
+        no_mask = torch.empty(1, 1, 1, 0, device=input_ids.device)
+        output = self.base.model(
+            input_ids=input_ids,
+            position_ids=position_ids,
+            attention_mask=no_mask,
+            use_cache=inputs.get("past_key_values") is not None,
+            **inputs,
+        )
+        return output.last_hidden_state  # type: ignore[no-any-return]

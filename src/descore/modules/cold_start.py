@@ -1,0 +1,173 @@
+"""Stage 1, the discriminative cold start: a preference loss on the head, with thoughts that are masked at random."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from descore.collate import Masking, PairCollator
+from descore.losses import Labels, PairLossName, mean_over_usable, pair_loss
+from descore.model import RewardModel
+from descore.modules.system import RewardSystem, Schedule
+from descore.prompts import PromptTemplate
+from descore.settings import ModelSettings, QueryMode
+from descore.types import Pair, PairBatch
+from descore.video import VideoSettings
+
+
+class ColdStartModule(RewardSystem):
+    """Trains the head, the query token and the backbone on preferences; teacher thoughts come with the data.
+
+    Args:
+        backbone: Hub id or folder of a Qwen3-VL or Qwen2.5-VL, or "tiny", which ships with the package.
+        template: Text file with the instruction; it has one {prompt} in it.
+        fps: Frames sampled per second of video.
+        min_frames: Fewest frames of a video.
+        max_frames: Most frames of a video.
+        min_pixels: Fewest pixels of a frame.
+        max_pixels: Most pixels of a frame.
+        reward_names: Names of the rewards, one per label of the table (data.dimensions).
+        query: "shared": one <Reward> for all rewards; "each": a query token for every reward.
+        max_thought_tokens: A longer thought is cut there.
+        thoughts: Whether the teacher's thoughts are read; false trains a discriminative baseline.
+        cot_mask_prob: Probability that a pair is scored without its thoughts in training.
+        cot_masking: "sampled" draws that for each pair; "both" trains on its expectation, for one more token a video.
+        loss: Preference loss.
+        theta: Tie parameter of the rao_kupper loss.
+        margin: Margin of the constant_margin loss.
+        preference_weight: Weight of the preference loss.
+        language_model_weight: Weight of the language-model loss on the teacher's thoughts.
+        learning_rates: Learning rate by part: language, vision, merger, query, head, embedding. A part without one is
+            frozen.
+        lora_parts: Parts that train through LoRA instead of their own weights.
+        lora_rank: Rank of the adapters.
+        lora_alpha: Scale of the adapters, divided by the rank.
+        optimizer: Optimizer; its learning rate is replaced by that of each part.
+        schedule: Course of the learning rates after the warm-up.
+        warmup: Share of the steps that warm up.
+        gradient_checkpointing: Recompute activations in the backward pass, to save memory.
+        frozen_dtype: Precision that frozen weights are kept in; bfloat16 goes with trainer.precision bf16-mixed.
+        own_thought_pairs: Validation pairs per table for which the model writes its own thoughts; 0 for none.
+        seed: Of the masks and of the new head.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "tiny",
+        template: str = "conf/prompts/descore.txt",
+        fps: float = 2.0,
+        min_frames: int = 4,
+        max_frames: int = 60,
+        min_pixels: int = 4096,
+        max_pixels: int = 200_704,
+        reward_names: tuple[str, ...] = ("overall",),
+        query: QueryMode = "shared",
+        max_thought_tokens: int = 4096,
+        thoughts: bool = True,
+        cot_mask_prob: float = 0.5,
+        cot_masking: Masking = "sampled",
+        loss: PairLossName = "bradley_terry",
+        theta: float = 5.0,
+        margin: float = 0.57,
+        preference_weight: float = 1.0,
+        language_model_weight: float = 0.0,
+        learning_rates: dict[str, float] | None = None,
+        lora_parts: list[str] | None = None,
+        lora_rank: int = 64,
+        lora_alpha: int = 128,
+        optimizer: OptimizerCallable | None = None,
+        schedule: Schedule = "constant_with_warmup",
+        warmup: float = 0.05,
+        gradient_checkpointing: bool = False,
+        frozen_dtype: Literal["float32", "bfloat16"] = "float32",
+        own_thought_pairs: int = 64,
+        seed: int = 0,
+    ) -> None:
+        self_settings = ModelSettings(
+            backbone=backbone,
+            template=PromptTemplate.read(template).text,
+            video=VideoSettings(fps, min_frames, max_frames, min_pixels, max_pixels),
+            reward_names=tuple(reward_names),
+            query=query,
+            max_thought_tokens=max_thought_tokens,
+        )
+        super().__init__(
+            partial(RewardModel.create, self_settings, seed=seed),
+            learning_rates=learning_rates or {"language": 1e-4, "query": 1e-3, "head": 1e-3},
+            lora_parts=lora_parts or [],
+            lora_rank=lora_rank,
+            lora_alpha=lora_alpha,
+            optimizer=optimizer,
+            schedule=schedule,
+            warmup=warmup,
+            gradient_checkpointing=gradient_checkpointing,
+            frozen_dtype=frozen_dtype,
+            own_thought_pairs=own_thought_pairs,
+            seed=seed,
+        )
+        self.save_hyperparameters(ignore=["optimizer"])
+        self.thoughts = thoughts
+        self.cot_mask_prob = cot_mask_prob
+        self.cot_masking: Masking = cot_masking
+        self.pair_loss = pair_loss(loss, theta=theta, margin=margin)
+        self.preference_weight = preference_weight
+        self.language_model_weight = language_model_weight
+        self._warned = False
+
+    def collator(self, *, training: bool) -> Callable[[int, list[Pair]], PairBatch]:
+        """Mask in training only; validation scores each video with its thought and without."""
+        return PairCollator(
+            self.model.features,
+            thoughts=self.thoughts,
+            masking=self.cot_masking if training else "both",
+            mask_prob=self.cot_mask_prob,
+            seed=self.seed,
+            keep_frames=not training,
+        )
+
+    def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
+        """Preference loss on the rewards, plus the language-model loss on the thoughts if it has a weight."""
+        self._check(batch)
+        forward = self.model(batch.branches, with_logprobs=self.language_model_weight > 0)
+        rewards = forward.rewards.view(2, len(batch.pairs), -1, forward.rewards.shape[1])
+        loss = self.preference_weight * self._preference_loss(rewards, batch)
+        if forward.logprobs is not None and len(forward.logprobs):
+            language_model_loss = -forward.logprobs.mean()
+            self.log("train/language_model_loss", language_model_loss)
+            loss = loss + self.language_model_weight * language_model_loss
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def _preference_loss(self, rewards: Tensor, batch: PairBatch) -> Tensor:
+        """Loss of `[2, N, n, K]` rewards: n = 1 branch as drawn, or 2 weighed by the mask's probability."""
+        reward_a, reward_b = rewards
+        labels = Labels(*(values[:, None].expand_as(reward_a) for values in (batch.preference, *batch.mos)))
+        losses, usable = self.pair_loss(reward_a, reward_b, labels), self.pair_loss.usable(labels)
+        shares = [1 - self.cot_mask_prob, self.cot_mask_prob] if rewards.shape[2] == 2 else [1.0]
+        branches = zip(shares, losses.unbind(1), usable.unbind(1), strict=True)
+        loss = torch.stack([share * mean_over_usable(*branch) for share, *branch in branches]).sum()
+        margin = ((reward_a - reward_b) * labels.preference).detach()
+        decided = labels.preference.nan_to_num() != 0
+        self.log("train/preference_loss", loss)
+        self.log("train/preference_accuracy", mean_over_usable((margin > 0).float(), decided), prog_bar=True)
+        self.log("train/reward_margin", mean_over_usable(margin, decided))
+        self.log("train/reward_mean", rewards.mean())
+        self.log("train/reward_std", rewards.std())
+        return loss
+
+    def _check(self, batch: PairBatch) -> None:
+        if "mos_a" in self.pair_loss.reads and bool(batch.mos.isnan().all()):
+            ids = ", ".join(pair.id for pair in batch.pairs[:3])
+            raise ValueError(f"this loss needs opinion scores, and pairs {ids}... have none: give mos columns or choose another loss")
+        if self.thoughts and not self._warned and any(not (pair.a.thought and pair.b.thought) for pair in batch.pairs):
+            self._warned = True
+            rank_zero_warn(
+                "a pair has no teacher thought while thoughts are on: its videos are scored without one. Set "
+                "model.thoughts to false if the table has none"
+            )

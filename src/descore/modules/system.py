@@ -1,0 +1,146 @@
+"""What both stages share: building the model, what trains, the optimizer and its schedule, checkpoints, validation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+from transformers import get_scheduler
+
+from descore.collate import PairCollator
+from descore.model import RewardModel
+from descore.modules.validation import Validation
+from descore.parts import Part, make_trainable, part_of, trainable
+from descore.types import Pair, PairBatch
+
+Schedule = Literal["constant_with_warmup", "cosine", "linear"]
+
+
+class RewardSystem(LightningModule):
+    """A reward model in training; the stages derive from it and add their losses.
+
+    The arguments are documented where a user meets them, on `ColdStartModule` and `RLModule`.
+    """
+
+    model: RewardModel
+
+    def __init__(
+        self,
+        build: Callable[[], RewardModel],
+        *,
+        learning_rates: dict[str, float],
+        lora_parts: list[str],
+        lora_rank: int,
+        lora_alpha: int,
+        optimizer: OptimizerCallable | None,
+        schedule: Schedule,
+        warmup: float,
+        gradient_checkpointing: bool,
+        frozen_dtype: Literal["float32", "bfloat16"],
+        own_thought_pairs: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self._build = build
+        self.learning_rates: dict[Part, float] = learning_rates  # type: ignore[assignment]
+        self.lora_parts: list[Part] = lora_parts  # type: ignore[assignment]
+        self.lora_rank = lora_rank
+        self.lora_alpha = lora_alpha
+        self.optimizer = optimizer or AdamW
+        self.schedule = schedule
+        self.warmup = warmup
+        self.gradient_checkpointing = gradient_checkpointing
+        self.frozen_dtype = getattr(torch, frozen_dtype)
+        self.own_thought_pairs = own_thought_pairs
+        self.seed = seed
+
+    def configure_model(self) -> None:
+        """Build the model once, and choose what trains."""
+        if hasattr(self, "model"):
+            return
+        self.model = self._build()
+        parts = [part for part, rate in self.learning_rates.items() if rate > 0]
+        make_trainable(
+            self.model, parts, lora_parts=self.lora_parts, lora_rank=self.lora_rank, lora_alpha=self.lora_alpha
+        )
+        for parameter in self.model.parameters():
+            if not parameter.requires_grad:
+                parameter.data = parameter.data.to(self.frozen_dtype)
+        if self.gradient_checkpointing:
+            self.model.base.gradient_checkpointing_enable({"use_reentrant": False})
+        self.model.train()
+
+    def collator(self, *, training: bool) -> Callable[[int, list[Pair]], PairBatch]:
+        """How pairs become a batch; validation scores each video with its thought and without in one forward."""
+        raise NotImplementedError
+
+    def transfer_batch_to_device(self, batch: PairBatch, device: torch.device, dataloader_idx: int) -> PairBatch:
+        """Move a batch; frozen dataclasses move themselves."""
+        return batch.to(device, non_blocking=True)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Log the gradient norm of each part."""
+        if self.global_step % self.trainer.log_every_n_steps:
+            return
+        for part, parameters in trainable(self.model).items():
+            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+            if gradients:
+                self.log(f"grad/{part}", torch.nn.utils.get_total_norm(gradients))
+
+    def on_validation_start(self) -> None:
+        """Start counting for every validation table."""
+        names = self.trainer.datamodule.val_names  # type: ignore[attr-defined]
+        self.validation = Validation(self.model, names, self.own_thought_pairs)
+
+    def validation_step(self, batch: PairBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """Score pairs with the teacher's thought, without one, and some with the model's own."""
+        return self.validation.step(batch, dataloader_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the accuracies; the headline is that of the first table."""
+        for name, value in self.validation.results().items():
+            self.log(name, value, prog_bar=name == "val/preference_accuracy", rank_zero_only=False)
+
+    def configure_optimizers(self) -> Any:
+        """One parameter group per part, each with its learning rate."""
+        groups = [
+            {"params": parameters, "lr": self.learning_rates[part], "name": part}
+            for part, parameters in trainable(self.model).items()
+        ]
+        optimizer = self.optimizer(groups)
+        num_steps = self._num_steps()
+        scheduler = get_scheduler(
+            self.schedule, optimizer, num_warmup_steps=round(self.warmup * num_steps), num_training_steps=num_steps
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep only what trains: a frozen backbone is loaded from where it came from."""
+        names = self._trainable_names()
+        checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in names}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that the checkpoint holds exactly what trains here, and add what is frozen."""
+        found, expected = set(checkpoint["state_dict"]), set(self._trainable_names())
+        if found != expected:
+            raise ValueError(
+                f"the checkpoint does not fit this run: it lacks {sorted(expected - found)[:3]} and has "
+                f"{sorted(found - expected)[:3]} beyond it; resume with the configuration it was made with"
+            )
+        checkpoint["state_dict"] = {**self.state_dict(), **checkpoint["state_dict"]}
+
+    def _trainable_names(self) -> list[str]:
+        return [name for name, parameter in self.named_parameters() if parameter.requires_grad]
+
+    def _num_steps(self) -> int:
+        """Optimizer steps of the run; `trainer.estimated_stepping_batches` would make Lightning lose the loader's state."""
+        if self.trainer.max_steps > 0:
+            return self.trainer.max_steps
+        batches = len(self.trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
+        epochs = self.trainer.max_epochs or 1
+        return max(1, epochs * -(-batches // self.trainer.accumulate_grad_batches))

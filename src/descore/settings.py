@@ -1,0 +1,54 @@
+"""The one setting that all stages and inference share: how a video and a prompt are read, and what is rewarded."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+from descore.video import VideoSettings
+
+QueryMode = Literal["shared", "each"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """What a reward model reads and what it gives; it travels in the exported folder.
+
+    Attributes:
+        backbone: Hub id or folder of the backbone, or "tiny".
+        template: The instruction, with one `{prompt}` in it.
+        video: Frame rate, number of frames and pixel budget.
+        reward_names: Names of the rewards that the head gives.
+        query: "shared" reads all rewards from one `<Reward>`; "each" gives every reward a query token of its own.
+        max_thought_tokens: A longer thought is cut there.
+    """
+
+    backbone: str
+    template: str
+    video: VideoSettings = field(default_factory=VideoSettings)
+    reward_names: tuple[str, ...] = ("overall",)
+    query: QueryMode = "shared"
+    max_thought_tokens: int = 4096
+
+    def __post_init__(self) -> None:
+        if self.query not in get_args(QueryMode):
+            raise ValueError(f"query is {self.query!r}; expected one of {get_args(QueryMode)}")
+        if not self.reward_names or len(set(self.reward_names)) < len(self.reward_names):
+            raise ValueError(f"reward_names are {self.reward_names!r}; expected one or more different names")
+
+    @property
+    def query_tokens(self) -> tuple[str, ...]:
+        """The query tokens, in the order they end a branch."""
+        if self.query == "shared":
+            return ("<Reward>",)
+        return tuple(f"<Reward_{name}>" for name in self.reward_names)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> ModelSettings:
+        """Read what `to_json` gave."""
+        video = VideoSettings(**values["video"])
+        return cls(**{**values, "video": video, "reward_names": tuple(values["reward_names"])})

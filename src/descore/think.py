@@ -1,0 +1,193 @@
+"""Thinking: sample thoughts for videos from one prefill, and score each from the cache it was written in.
+
+All videos and thoughts are decoded in one batch. A thought that ends is fed the query token in the very next step, its
+reward is read there, and its slot is given up; so a reward costs one token, and never a second pass over the video.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from descore.cache import ThoughtCache
+from descore.model import RewardModel
+from descore.seeding import generator
+from descore.types import Branches, Group, Layout, Thought
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How thoughts are sampled.
+
+    Attributes:
+        num_thoughts: Thoughts per video.
+        max_tokens: A longer thought is cut there; None takes the model's limit.
+        temperature: Divides the logits; 0 takes the most probable token.
+        seed: Of the draws.
+    """
+
+    num_thoughts: int = 1
+    max_tokens: int | None = None
+    temperature: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_thoughts < 1:
+            raise ValueError(f"num_thoughts is {self.num_thoughts}; expected at least 1")
+        if self.temperature < 0:
+            raise ValueError(f"temperature is {self.temperature}; expected 0 (greedy) or more")
+
+
+@torch.no_grad()
+def think(
+    model: RewardModel, videos: Branches, sampling: Sampling | None = None, *, names: Sequence[str] | None = None
+) -> list[Group]:
+    """Think about each video and score every thought.
+
+    Args:
+        model: The model; it is in eval mode meanwhile.
+        videos: A packed batch; only its prefixes are read.
+        sampling: How to sample; greedy, one thought, if not given.
+        names: Unique names of the videos, which key the draws; their places in the batch if not given.
+
+    Returns:
+        One group per video.
+    """
+    names = names or [str(index) for index in range(len(videos.layout.prefix_lengths))]
+    training = model.training
+    model.eval()
+    try:
+        return _Thinker(model, prefixes_of(videos), sampling or Sampling(), names).run()
+    finally:
+        model.train(training)
+
+
+@dataclass(slots=True)
+class _Slot:
+    """A thought as it grows, and what was read at its query tokens."""
+
+    noise: Tensor | None  # [max_tokens + 1], one draw per position
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    closed: bool = False
+    queries: list[Tensor] = field(default_factory=list)
+
+
+class _Thinker:
+    """One call of `think`: rows of the batch are slots of the cache, in the order of their videos."""
+
+    def __init__(self, model: RewardModel, prefixes: Branches, sampling: Sampling, names: Sequence[str]) -> None:
+        self.model = model
+        self.sampling = sampling
+        self.query_ids = model.features.query_ids
+        self.end_id = model.features.end_id
+        self.limit = sampling.max_tokens or model.settings.max_thought_tokens
+        self.slots = [[_Slot(self._noise(name, k)) for k in range(sampling.num_thoughts)] for name in names]
+        self.rows: list[_Slot | None] = [slot for slots in self.slots for slot in slots]
+        lengths = prefixes.layout.prefix_lengths
+        prefill = DynamicCache(config=model.base.config.get_text_config())
+        hidden = model.hidden(prefixes, past_key_values=prefill)
+        self.cache = ThoughtCache(prefill, lengths, sampling.num_thoughts)
+        ends = (torch.tensor(lengths).cumsum(0) - 1).repeat_interleave(sampling.num_thoughts).to(hidden.device)
+        self.hidden = hidden[ends]  # [rows, hidden]
+        self.positions = prefixes.position_ids[:, 0, ends]  # [4, rows]
+
+    def run(self) -> list[Group]:
+        """Decode until every thought is scored."""
+        while any(self.rows):
+            fed = self._choose()
+            self._advance(fed)
+            for row, (slot, token) in enumerate(zip(self.rows, fed, strict=True)):
+                if slot is not None and token in self.query_ids:
+                    slot.queries.append(self.hidden[row])
+                    if len(slot.queries) == len(self.query_ids):
+                        self.rows[row] = None
+            self._shrink()
+        return [self._group(slots) for slots in self.slots]
+
+    def _choose(self) -> list[int]:
+        """Return the token that each row is fed next."""
+        logprobs = self.model.next_logprobs(self.hidden, temperature=self.sampling.temperature or 1.0)
+        chosen = logprobs.argmax(-1) if self.sampling.temperature == 0 else self._sample(logprobs)
+        picked = logprobs.gather(1, chosen[:, None])[:, 0]
+        pairs = zip(chosen.tolist(), picked.tolist(), strict=True)
+        return [self._grow(slot, *pair) for slot, pair in zip(self.rows, pairs, strict=True)]
+
+    def _sample(self, logprobs: Tensor) -> Tensor:
+        """Invert the distribution function at each row's own draw for this position."""
+        draws = [0.0 if slot is None or slot.noise is None else slot.noise[len(slot.tokens)].item() for slot in self.rows]
+        mass = logprobs.exp().cumsum(-1)
+        wanted = torch.tensor(draws, device=mass.device)[:, None] * mass[:, -1:]
+        return torch.searchsorted(mass, wanted, right=True)[:, 0].clamp(max=mass.shape[1] - 1)
+
+    def _grow(self, slot: _Slot | None, token: int, logprob: float) -> int:
+        """Add a token to a thought that is not complete; return what is fed: that token, or the next query."""
+        if slot is None:
+            return self.end_id
+        if slot.closed or len(slot.tokens) == self.limit:
+            return self.query_ids[len(slot.queries)]
+        slot.logprobs.append(logprob)
+        if token == self.end_id:
+            slot.closed = True
+            return self.query_ids[0]
+        slot.tokens.append(token)
+        return token
+
+    def _advance(self, tokens: list[int]) -> None:
+        """Feed one token per row."""
+        self.positions = self.positions + 1
+        input_ids = torch.tensor(tokens, device=self.positions.device)[:, None]
+        self.hidden = self.model.step(input_ids, self.positions[:, :, None], self.cache)
+
+    def _shrink(self) -> None:
+        """Give up rows once a quarter of them are done; every video that stays keeps equally many."""
+        per_video = len(self.rows) // self.cache.num_videos
+        left = [
+            [row for row in range(start, start + per_video) if self.rows[row] is not None]
+            for start in range(0, len(self.rows), per_video)
+        ]
+        width = max(map(len, left))
+        videos = [video for video, rows in enumerate(left) if rows]
+        if not videos or len(videos) * width > 0.75 * len(self.rows):
+            return
+        index = [rows + rows[-1:] * (width - len(rows)) for rows in left if rows]
+        flat = torch.tensor(index, device=self.hidden.device).flatten()
+        self.cache.keep(torch.tensor(videos, device=flat.device), flat)
+        self.hidden, self.positions = self.hidden[flat], self.positions[:, flat]
+        self.rows = [self.rows[row] if place < len(rows) else None for rows, full in zip(filter(None, left), index, strict=True) for place, row in enumerate(full)]
+
+    def _group(self, slots: list[_Slot]) -> Group:
+        rewards = self.model.head(torch.stack([torch.stack(slot.queries) for slot in slots]))
+        thoughts = tuple(Thought(tuple(slot.tokens), slot.closed) for slot in slots)
+        texts = tuple(self.model.features.tokenizer.decode(thought.token_ids) for thought in thoughts)
+        return Group(thoughts, texts, tuple(torch.tensor(slot.logprobs) for slot in slots), rewards)
+
+    def _noise(self, name: str, index: int) -> Tensor | None:
+        if self.sampling.temperature == 0:
+            return None
+        return torch.rand(self.limit + 1, generator=generator(self.sampling.seed, "thought", name, index))
+
+
+def prefixes_of(branches: Branches) -> Branches:
+    """Cut a packed batch down to its prefixes."""
+    lengths = branches.layout.prefix_lengths
+    sizes = [prefix + sum(own) for prefix, own in zip(lengths, branches.layout.branch_lengths, strict=True)]
+    starts = [0, *torch.tensor(sizes).cumsum(0).tolist()[:-1]]
+    keep = torch.cat([torch.arange(start, start + size) for start, size in zip(starts, lengths, strict=True)])
+    keep = keep.to(branches.input_ids.device)
+    none = branches.source_index[:0]
+    return Branches(
+        input_ids=branches.input_ids[:, keep],
+        position_ids=branches.position_ids[:, :, keep],
+        layout=Layout(lengths, ((),) * len(lengths)),
+        query_index=branches.query_index[:0],
+        source_index=none,
+        target_ids=none,
+        target_branch=none,
+        patches=branches.patches,
+        grids=branches.grids,
+    )

@@ -1,0 +1,361 @@
+"""Real files, whose every frame has a grey level of its own: a wrong frame shows."""
+
+import json
+import os
+import pickle
+import struct
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor, smart_resize
+
+from descore import video_checks
+from descore.video import VideoError, VideoSettings, read_video, resize, sample_indices, target_size
+from descore.video_writer import write_video
+
+SMALL = VideoSettings(fps=4.0, min_pixels=1024, max_pixels=48 * 48)
+MATRICES = {0: (1, 0, 0, 1), 90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}  # clockwise, as mp4 has them
+
+
+def grey(num_frames: int, height: int = 96, width: int = 96) -> np.ndarray:
+    levels = np.arange(num_frames, dtype=np.uint8) * 12 + 20
+    return np.broadcast_to(levels[:, None, None, None], (num_frames, height, width, 3)).copy()
+
+
+def noise(num_frames: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (num_frames, 64, 64, 3), dtype=np.uint8)
+
+
+def indices_shown(pixels: torch.Tensor) -> list[int]:
+    return ((pixels.float().mean(dim=(1, 2, 3)) - 20) / 12).round().int().tolist()
+
+
+def encode(path: Path, frames: np.ndarray, codec: str, options: dict[str, str] | None = None) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=8, options=options or {})
+        stream.height, stream.width, stream.pix_fmt = (
+            *frames.shape[1:3],
+            "yuv444p" if frames.shape[1] % 2 else "yuv420p",
+        )
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    write_video(tmp_path / "clip.mp4", grey(16), fps=8)
+    return tmp_path / "clip.mp4"
+
+
+# Sampling and sizes
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "fps", "even", "expected"),
+    [
+        (48, 24.0, 2, [0, 16, 31, 47]),  # 2 s at 2 fps: 4 frames, 47 / 3 = 15.67 apart
+        (60, 24.0, 2, [0, 12, 24, 35, 47, 59]),  # 2.5 s: 5 frames, to the next even number 6
+        (10, 30.0, 2, [0, 3, 6, 9]),  # a third of a second: the least number, 4
+        (3, 24.0, 2, [0, 1, 2, 2]),  # 3 frames, to the next even number 4
+        (3, 24.0, 4, [0, 1, 2, 2]),
+        (2, 24.0, 4, [0, 1, 1, 1]),
+        (2, 24.0, 1, [0, 1]),
+    ],
+)
+def test_sampling_by_hand(num_frames, fps, even, expected):
+    assert sample_indices(num_frames, fps, VideoSettings(), even) == expected
+
+
+def test_long_videos_are_sampled_more_thinly():
+    indices = sample_indices(24 * 100, 24.0, VideoSettings(max_frames=9), even=2)
+    assert indices == [0, 343, 685, 1028, 1371, 1714, 2056, 2399]  # 8 of at most 9, 2399 / 7 = 342.71 apart
+
+
+@pytest.mark.parametrize("num_frames", [4, 5, 17, 121, 1000, 5000])
+@pytest.mark.parametrize("fps", [8.0, 23.976, 30.0])
+def test_sampling_equals_the_backbones(num_frames, fps):
+    theirs = Qwen3VLVideoProcessor.sample_frames(
+        SimpleNamespace(fps=2.0, min_frames=4, max_frames=64), SimpleNamespace(total_num_frames=num_frames, fps=fps)
+    )
+    assert sample_indices(num_frames, fps, VideoSettings(), even=1) == theirs.tolist()
+
+
+def test_size_by_hand():
+    # 720x1280 is 4.59 times the budget, so both sides shrink by 2.143 to 336.0 and 597.3, then down to multiples of 32.
+    assert target_size(720, 1280, 32, 4096, 200_704) == (320, 576)
+    assert target_size(96, 96, 16, 1024, 48 * 48) == (48, 48)
+    assert target_size(50, 70, 16, 1, 10_000) == (48, 64)
+    with pytest.raises(ValueError, match="32x12800"):
+        target_size(10, 4000, 32, 4096, 200_704)
+
+
+def test_size_equals_the_backbones():
+    for height, width in np.random.default_rng(0).integers(8, 2000, (500, 2)).tolist():
+        theirs = smart_resize(2, height, width, 2, 32, min_pixels=2 * 4096, max_pixels=2 * 200_704)
+        assert target_size(height, width, 32, 4096, 200_704) == theirs
+
+
+@pytest.mark.parametrize("size", [(48, 64), (130, 200), (100, 40)])
+def test_resize_equals_pil(size):
+    image = Image.fromarray(noise(1)[0]).resize((150, 90), Image.Resampling.BICUBIC)
+    theirs = torch.from_numpy(np.array(image.resize(size[::-1], Image.Resampling.BICUBIC))).permute(2, 0, 1)
+    ours = resize(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None], size)[0]
+    off = (ours.int() - theirs.int()).abs()
+    assert ours.is_contiguous()
+    assert off.max() <= 1
+    assert (off > 0).float().mean() < 0.02
+
+
+def test_resize_to_the_same_size_changes_nothing():
+    pixels = torch.from_numpy(noise(2)).permute(0, 3, 1, 2)
+    assert torch.equal(resize(pixels, (64, 64)), pixels)
+
+
+@pytest.mark.parametrize(
+    "values", [{"fps": 0.0}, {"fps": float("nan")}, {"min_frames": 0}, {"max_frames": 3}, {"min_pixels": 300_000}]
+)
+def test_bad_settings_are_refused(values):
+    with pytest.raises(ValueError, match=str(next(iter(values.values())))):
+        VideoSettings(**values)
+
+
+def test_settings_travel_as_json():
+    settings = VideoSettings(fps=1.5, max_frames=8)
+    assert VideoSettings(**json.loads(json.dumps(asdict(settings)))) == settings
+
+
+# Reading
+
+
+def test_reads_the_sampled_frames_at_the_target_size(clip):
+    frames = read_video(clip, SMALL, factor=16)
+    assert frames.indices == (0, 2, 4, 6, 9, 11, 13, 15)
+    assert indices_shown(frames.pixels) == list(frames.indices)
+    assert frames.pixels.shape == (8, 3, 48, 48)
+    assert frames.pixels.dtype == torch.uint8
+    assert (frames.source_fps, frames.num_source_frames) == (8.0, 16)
+
+
+def test_short_videos_repeat_their_last_frame(tmp_path):
+    write_video(tmp_path / "short.mp4", grey(3), fps=8)
+    frames = read_video(tmp_path / "short.mp4", SMALL, factor=16)
+    assert indices_shown(frames.pixels) == list(frames.indices) == [0, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "size"),
+    [
+        ("h264.mkv", "libx264", (96, 96)),
+        ("vp9.webm", "libvpx-vp9", (96, 96)),
+        ("mpeg4.avi", "mpeg4", (96, 96)),
+        ("hevc.mov", "libx265", (96, 96)),
+        ("odd.mp4", "libx264", (75, 97)),
+        ("tiny.mp4", "libx264", (16, 16)),  # decord cannot
+        ("av1.mp4", "libsvtav1", (96, 96)),  # decord cannot
+    ],
+)
+def test_reads_other_containers_codecs_and_sizes(tmp_path, name, codec, size):
+    if codec not in av.codecs_available:
+        pytest.skip(f"this PyAV has no {codec}")
+    frames = read_video(encode(tmp_path / name, grey(16, *size), codec), SMALL, factor=16)
+    assert indices_shown(frames.pixels) == list(frames.indices) == [0, 2, 4, 6, 9, 11, 13, 15]
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libsvtav1"])
+@pytest.mark.parametrize("clockwise", MATRICES)
+def test_rotation_is_applied_by_both_decoders(tmp_path, codec, clockwise):
+    if codec not in av.codecs_available:
+        pytest.skip(f"this PyAV has no {codec}")
+    picture = np.zeros((4, 96, 192, 3), np.uint8)
+    picture[:, :48, :96] = 255
+    data = bytearray(encode(tmp_path / "plain.mp4", picture, codec).read_bytes())
+    start = data.index(b"tkhd") + 44
+    a, b, c, d = (value << 16 for value in MATRICES[clockwise])
+    data[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    (tmp_path / "rotated.mp4").write_bytes(data)
+    pixels = read_video(tmp_path / "rotated.mp4", VideoSettings(), factor=32).pixels
+    expected = np.rot90(picture[0], -clockwise // 90)
+    assert pixels.shape[2:] == expected.shape[:2]
+    assert np.abs(pixels[0].permute(1, 2, 0).numpy() - expected.astype(int)).mean() < 4
+
+
+def test_frames_hidden_by_an_edit_list_are_not_sampled(tmp_path, clip):
+    with av.open(str(clip)) as source, av.open(str(tmp_path / "edited.mp4"), "w") as target:
+        stream = source.streams.video[0]
+        copy, shift = target.add_stream_from_template(stream), int(6 / 8 / stream.time_base)
+        for packet in source.demux(stream):
+            if packet.size:
+                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, copy
+                target.mux(packet)
+    frames = read_video(tmp_path / "edited.mp4", SMALL, factor=16)
+    assert frames.num_source_frames == 10
+    assert frames.indices == (0, 3, 6, 9)
+    assert indices_shown(frames.pixels) == [6, 9, 12, 15]  # six hidden frames come before them
+
+
+def test_names_that_look_like_a_protocol_are_files(clip):
+    renamed = clip.rename(clip.parent / "concat:clip.mp4")
+    assert read_video(renamed, SMALL, factor=16).num_source_frames == 16
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts open files by /proc")
+def test_nothing_stays_open(clip):
+    def count() -> tuple[int, int]:
+        return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
+
+    read_video(clip, SMALL, factor=16)
+    before = count()
+    for _ in range(20):
+        read_video(clip, SMALL, factor=16)
+    assert count() == before
+
+
+# Refusing
+
+
+def make_bad(kind: str, path: Path) -> str | Path:
+    contents = {
+        "empty": b"",
+        "text": b"a red ball rolls to the left\n",
+        "playlist": b"#EXTM3U\n#EXTINF:10,\nhttp://localhost/a.ts\n",
+        "png": b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR",
+        "jpeg": b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01",
+        "wav": b"RIFF\x00\x00\x00\x00WAVEfmt ",
+        "hollow": b"\x00\x00\x00\x20ftypisom" + bytes(500),
+    }
+    if kind in contents:
+        path.write_bytes(contents[kind])
+    elif kind == "directory":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "link":
+        path.symlink_to(path.parent / "nowhere.mp4")
+    elif kind == "audio":
+        write_audio(path)
+    elif kind == "picture":
+        write_video(path, grey(1), fps=8)
+    elif kind == "ribbon":
+        write_video(path, grey(4, 2, 402), fps=8)
+    return {"device": "/dev/zero", "url": "https://localhost/a.mp4", "null": "a\0b"}.get(kind, path)
+
+
+def write_audio(path: Path) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 8000
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("missing", "No such file"),
+        ("link", "No such file"),
+        ("null", "null byte"),
+        ("url", "download it"),
+        ("directory", "regular file"),
+        ("pipe", "regular file"),
+        ("device", "regular file"),
+        ("empty", "empty file"),
+        ("text", "begins with b'a red ball"),
+        ("playlist", "begins with b'#EXTM3U"),
+        ("png", "begins with"),
+        ("jpeg", "begins with"),
+        ("wav", "begins with"),
+        ("hollow", "container cannot be read"),
+        ("audio", "expected a video stream"),
+        ("picture", "at least 2 frames, found 1"),
+        ("ribbon", "at most 200 times"),
+    ],
+)
+def test_bad_files_are_refused_with_their_name_and_reason(tmp_path, kind, reason):
+    path = make_bad(kind, tmp_path / "bad.mp4")
+    with pytest.raises(VideoError, match=reason) as error:
+        read_video(path, SMALL)
+    assert error.value.path == str(path)
+    assert str(error.value).startswith(str(path))
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.25, 0.5, 0.75, 0.9])
+@pytest.mark.parametrize("name", ["faststart.mp4", "index_last.mp4", "cut.mkv"])
+def test_cut_off_files_are_refused(tmp_path, name, share):
+    if name == "faststart.mp4":
+        write_video(tmp_path / name, noise(30), fps=8)
+    else:
+        encode(tmp_path / name, noise(30), "libx264")
+    assert read_video(tmp_path / name, SMALL).num_source_frames == 30
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(VideoError):
+        read_video(tmp_path / name, SMALL)
+
+
+def test_one_missing_frame_is_tolerated(clip):
+    clip.write_bytes(clip.read_bytes()[:-1])
+    assert read_video(clip, SMALL, factor=16).num_source_frames == 15
+
+
+def test_damaged_data_gives_no_copies_of_other_frames(tmp_path):
+    write_video(tmp_path / "damaged.mp4", noise(30), fps=8)
+    data = bytearray((tmp_path / "damaged.mp4").read_bytes())
+    data[len(data) // 3 : len(data) // 3 + 5000] = bytes(5000)
+    (tmp_path / "damaged.mp4").write_bytes(data)
+    with pytest.raises(VideoError):
+        read_video(tmp_path / "damaged.mp4", SMALL)
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "reason"),
+    [
+        ("MAX_SOURCE_PIXELS", 96 * 96 - 1, "9215 pixels a frame, got 96x96"),
+        ("MAX_SOURCE_FRAMES", 15, "at most 15 frames, got 16"),
+        ("MAX_SOURCE_SECONDS", 1.5, "at most 1.5 seconds, got 2.0"),
+    ],
+)
+def test_headers_above_the_limits_are_refused(monkeypatch, clip, limit, value, reason):
+    monkeypatch.setattr(video_checks, limit, value)
+    with pytest.raises(VideoError, match=reason):
+        read_video(clip, SMALL)
+
+
+def test_errors_cross_processes():
+    error = pickle.loads(pickle.dumps(VideoError("a.mp4", "expected a video")))
+    assert (error.path, error.reason, str(error)) == ("a.mp4", "expected a video", "a.mp4: expected a video")
+
+
+# Writing
+
+
+def test_the_same_frames_give_the_same_bytes(tmp_path):
+    for number in range(20):
+        write_video(tmp_path / f"{number}.mp4", grey(16) + noise(1).mean().astype(np.uint8) % 4, fps=8)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+
+
+def test_the_order_of_the_channels_does_not_matter(tmp_path, clip):
+    write_video(tmp_path / "first.mp4", torch.from_numpy(grey(16)).permute(0, 3, 1, 2), fps=8)
+    assert (tmp_path / "first.mp4").read_bytes() == clip.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("frames", "reason"),
+    [
+        (grey(4, 95, 96), "got 95x96"),
+        (grey(4).astype(np.float32), "got float32"),
+        (grey(4)[0], r"got uint8 \[96, 96, 3\]"),
+        (grey(0), r"got uint8 \[0, 96, 96, 3\]"),
+    ],
+)
+def test_frames_that_cannot_be_written_are_refused(tmp_path, frames, reason):
+    with pytest.raises(ValueError, match=reason):
+        write_video(tmp_path / "bad.mp4", frames, fps=8)
