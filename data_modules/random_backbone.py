@@ -47,7 +47,7 @@ class Sizes:
     heads: int = 4
     patch: int = 8
     positions: int = 36
-    vocabulary: int = 768
+    vocabulary: int = 640
 
 
 def write_random_backbone(

@@ -12,6 +12,7 @@ from transformers import Cache, PreTrainedModel
 from descore.cache import ThoughtCache
 from descore.features import Features
 from descore.seeding import generator
+from descore.segments import SEGMENTS
 from descore.settings import ModelSettings
 from descore.shared_prefix import SHARED_PREFIX
 from descore.types import Branches
@@ -62,6 +63,7 @@ class RewardModel(nn.Module):
         self.network = network
         text = self.base.config.get_text_config()
         text._attn_implementation = SHARED_PREFIX
+        self.base.config.vision_config._attn_implementation = SEGMENTS
         self.head = RewardHead(text.hidden_size, len(features.settings.reward_names))
 
     @classmethod

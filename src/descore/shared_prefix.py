@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention.bias import causal_lower_right
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -18,6 +17,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from descore.cache import ThoughtCache
+from descore.segments import sdpa
 from descore.types import Layout
 
 SHARED_PREFIX = "shared_prefix"
@@ -62,29 +62,33 @@ def shared_prefix_attention(
         )
     if dropout:
         raise ValueError(f"attention dropout is {dropout}; a shared prefix needs 0 (set attention_dropout to 0 in the backbone's config)")
-    outputs, start = [], 0
-    for prefix, branches in zip(layout.prefix_lengths, layout.branch_lengths, strict=True):
-        end = start + prefix + sum(branches)
-        video = (query[:, :, start:end], key[:, :, start:end], value[:, :, start:end])
-        outputs.append(_attend_video(*video, prefix, branches, scaling))
-        start = end
+    lengths = zip(layout.prefix_lengths, layout.branch_lengths, strict=True)
+    sizes = [prefix + sum(branches) for prefix, branches in lengths]
+    # Split, not slices: the gradient of a slice is as long as the whole row, once for every video.
+    videos = zip(*(part.split(sizes, dim=2) for part in (query, key, value)), strict=True)
+    outputs = [
+        _attend_video(*video, prefix, branches, scaling)
+        for video, prefix, branches in zip(videos, layout.prefix_lengths, layout.branch_lengths, strict=True)
+    ]
     return torch.cat(outputs, dim=2).transpose(1, 2), None
 
 
 def _attend_video(
     query: Tensor, key: Tensor, value: Tensor, prefix: int, branches: tuple[int, ...], scaling: float | None
 ) -> Tensor:
+    options = {"scale": scaling, "enable_gqa": query.shape[1] != key.shape[1]}
     if len(branches) <= 1:
-        return _sdpa(query, key, value, scaling, is_causal=True)
-    trunk = _sdpa(*(part[:, :, :prefix] for part in (query, key, value)), scaling, is_causal=True)
-    queries, keys, values = (_stack(part[:, :, prefix:], branches) for part in (query, key, value))
+        return sdpa(query, key, value, is_causal=True, **options)
+    trunks, owns = zip(*(part.split([prefix, sum(branches)], dim=2) for part in (query, key, value)), strict=True)
+    trunk = sdpa(*trunks, is_causal=True, **options)
+    queries, *own_parts = (_stack(own, branches) for own in owns)
     keys, values = (
-        torch.cat([part[:, :, :prefix].expand(len(branches), -1, -1, -1), own], dim=2)
-        for part, own in ((key, keys), (value, values))
+        torch.cat([shared.expand(len(branches), -1, -1, -1), own], dim=2)
+        for shared, own in zip(trunks[1:], own_parts, strict=True)
     )
     # Branches are padded at the end, where a causal mask hides the padding from every real token.
     mask = causal_lower_right(queries.shape[2], keys.shape[2])
-    own = _sdpa(queries, keys, values, scaling, attn_mask=mask)
+    own = sdpa(queries, keys, values, attn_mask=mask, **options)
     return torch.cat([trunk, *(own[i : i + 1, :, :length] for i, length in enumerate(branches))], dim=2)
 
 
@@ -92,11 +96,6 @@ def _stack(packed: Tensor, branches: tuple[int, ...]) -> Tensor:
     """[1, H, sum(R), d] -> [n, H, max(R), d]."""
     rows = packed[0].transpose(0, 1).split(list(branches))
     return nn.utils.rnn.pad_sequence(list(rows), batch_first=True).transpose(1, 2)
-
-
-def _sdpa(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, **kwargs: Any) -> Tensor:
-    grouped = query.shape[1] != key.shape[1]
-    return F.scaled_dot_product_attention(query, key, value, scale=scaling, enable_gqa=grouped, **kwargs)
 
 
 AttentionInterface.register(SHARED_PREFIX, shared_prefix_attention)

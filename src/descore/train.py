@@ -8,7 +8,7 @@ from lightning.pytorch.cli import ArgsType, LightningCLI
 
 def main(args: ArgsType = None) -> None:
     """Run LightningCLI; `fit --help` tells what can be set."""
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     LightningCLI(
         subclass_mode_model=True,
         subclass_mode_data=True,

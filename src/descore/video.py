@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from descore.types import Frames
-from descore.video_checks import WRITE_AGAIN, VideoError, VideoHeader, check_video, open_container
+from descore.video_checks import WRITE_AGAIN, VideoError, check_video, open_container
 
 __all__ = ["VideoError", "VideoSettings", "read_video", "resize", "sample_indices", "target_size"]
 
@@ -82,8 +82,9 @@ def read_video(path: str | PathLike[str], settings: VideoSettings, *, factor: in
             raise VideoError(path, str(error)) from error
         return resize(torch.from_numpy(frame).permute(2, 0, 1)[None], size)
 
-    found = dict(zip(wanted, _decode(path, header, wanted, fit), strict=True))
-    pixels = torch.cat([found[index] for index in indices])
+    # `fit` takes each frame as it is decoded, so that only one is held at its source size.
+    found = _decode_with_decord(path, header.num_frames, wanted, fit) or _decode_with_pyav(path, wanted, fit)
+    pixels = torch.cat([found[wanted.index(index)] for index in indices])
     return Frames(pixels, tuple(indices), header.fps, header.num_frames)
 
 
@@ -160,15 +161,6 @@ def _multiple(length: float, factor: int, rounding: Callable[[float], int]) -> i
     return max(rounding(length / factor), 1) * factor
 
 
-def _decode(path: str | PathLike[str], header: VideoHeader, wanted: Sequence[int], fit: _Fit) -> list[Tensor]:
-    """Decode the wanted frames; `fit` takes each one at once, so that only one is held at its source size."""
-    # An edit list hides frames; decord counts and shows them.
-    frames = None if header.edited else _decode_with_decord(path, header.num_frames, wanted, fit)
-    if frames is None:
-        frames = _decode_with_pyav(path, wanted, fit)
-    return frames
-
-
 def _decode_with_decord(
     path: str | PathLike[str], num_frames: int, wanted: Sequence[int], fit: _Fit
 ) -> list[Tensor] | None:
@@ -176,13 +168,19 @@ def _decode_with_decord(
     # Imported here and so after torch: the other way round DataLoader workers freeze (dmlc/decord issue 251).
     import decord
 
+    frames = []
     try:
         reader = decord.VideoReader(os.path.abspath(path), decord.cpu(0), num_threads=1, fault_tol=_NO_COPIES)
-        if len(reader) == num_frames:
-            return [fit(reader[index].asnumpy()) for index in wanted]
+        if len(reader) != num_frames:  # it counts and shows what an edit list hides
+            return None
+        for index in wanted:
+            frame = reader[index].asnumpy()
+            if frame.shape[2] != 3:  # it takes the padding of a row for channels, at widths of 16, 24, 48 and 72
+                return None
+            frames.append(fit(frame))
     except (RuntimeError, AssertionError, UnicodeEncodeError, decord.DECORDError, decord.DECORDLimitReachedError):
-        pass
-    return None
+        return None
+    return frames
 
 
 def _decode_with_pyav(path: str | PathLike[str], wanted: Sequence[int], fit: _Fit) -> list[Tensor]:

@@ -53,13 +53,11 @@ class VideoHeader:
 
     Attributes:
         fps: Average frame rate, in frames per second.
-        num_frames: Number of frames that are shown.
-        edited: Whether an edit list hides some of the stored frames.
+        num_frames: Number of frames that are shown; an edit list may hide others.
     """
 
     fps: float
     num_frames: int
-    edited: bool
 
 
 def check_video(path: str | PathLike[str]) -> VideoHeader:
@@ -139,7 +137,7 @@ def _count_frames(path: str | PathLike[str], container: Any, stream: Any) -> Vid
         raise VideoError(path, f"expected {declared} frames from the header, found {stored}; {WRITE_AGAIN}")
     if stored - hidden < 2:
         raise VideoError(path, f"expected at least 2 frames, found {stored - hidden}: a picture is no video")
-    return VideoHeader(fps=fps, num_frames=stored - hidden, edited=hidden > 0)
+    return VideoHeader(fps=fps, num_frames=stored - hidden)
 
 
 def _seconds(container: Any) -> float:

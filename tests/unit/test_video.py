@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import struct
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,9 +37,9 @@ def indices_shown(pixels: torch.Tensor) -> list[int]:
     return ((pixels.float().mean(dim=(1, 2, 3)) - 20) / 12).round().int().tolist()
 
 
-def encode(path: Path, frames: np.ndarray, codec: str, options: dict[str, str] | None = None) -> Path:
+def encode(path: Path, frames: np.ndarray, codec: str, **options: str) -> Path:
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=8, options=options or {})
+        stream = container.add_stream(codec, rate=8, options=options)
         stream.height, stream.width, stream.pix_fmt = (
             *frames.shape[1:3],
             "yuv444p" if frames.shape[1] % 2 else "yuv420p",
@@ -47,6 +48,26 @@ def encode(path: Path, frames: np.ndarray, codec: str, options: dict[str, str] |
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
     return path
+
+
+def packets(path: Path) -> list[av.Packet]:
+    with av.open(str(path)) as container:
+        return [packet for packet in container.demux() if packet.size]
+
+
+def write_sound(path: Path, frames: np.ndarray | None = None) -> None:
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=60) if frames is not None else None
+        sound = container.add_stream("aac", rate=8000, layout="mono")
+        if video is not None:
+            video.height, video.width, video.pix_fmt = *frames.shape[1:3], "yuv420p"
+            pictures = [av.VideoFrame.from_ndarray(frame, format="rgb24") for frame in frames]
+            container.mux([packet for picture in [*pictures, None] for packet in video.encode(picture)])
+        for start in range(0, 8192, 1024):
+            samples = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            samples.sample_rate, samples.pts = 8000, start
+            container.mux(sound.encode(samples))
+        container.mux(sound.encode(None))
 
 
 @pytest.fixture
@@ -98,9 +119,10 @@ def test_size_by_hand():
 
 
 def test_size_equals_the_backbones():
-    for height, width in np.random.default_rng(0).integers(8, 2000, (500, 2)).tolist():
-        theirs = smart_resize(2, height, width, 2, 32, min_pixels=2 * 4096, max_pixels=2 * 200_704)
-        assert target_size(height, width, 32, 4096, 200_704) == theirs
+    for height, width in np.random.default_rng(0).geometric(1 / 500, (1000, 2)).tolist():
+        if max(height, width) < 200 * min(height, width):
+            theirs = smart_resize(2, height, width, 2, 32, min_pixels=2 * 50_000, max_pixels=2 * 200_704)
+            assert target_size(height, width, 32, 50_000, 200_704) == theirs
 
 
 @pytest.mark.parametrize("size", [(48, 64), (130, 200), (100, 40)])
@@ -158,7 +180,8 @@ def test_short_videos_repeat_their_last_frame(tmp_path):
         ("mpeg4.avi", "mpeg4", (96, 96)),
         ("hevc.mov", "libx265", (96, 96)),
         ("odd.mp4", "libx264", (75, 97)),
-        ("tiny.mp4", "libx264", (16, 16)),  # decord cannot
+        ("tiny.mp4", "libx264", (16, 16)),  # decord gives it six channels
+        ("small.mp4", "libx264", (72, 72)),  # and this one four
         ("av1.mp4", "libsvtav1", (96, 96)),  # decord cannot
     ],
 )
@@ -197,13 +220,21 @@ def test_frames_hidden_by_an_edit_list_are_not_sampled(tmp_path, clip):
                 target.mux(packet)
     frames = read_video(tmp_path / "edited.mp4", SMALL, factor=16)
     assert frames.num_source_frames == 10
-    assert frames.indices == (0, 3, 6, 9)
-    assert indices_shown(frames.pixels) == [6, 9, 12, 15]  # six hidden frames come before them
+    assert frames.indices == (0, 2, 4, 5, 7, 9)
+    assert indices_shown(frames.pixels) == [6, 8, 10, 11, 13, 15]  # six hidden frames come before them
 
 
-def test_names_that_look_like_a_protocol_are_files(clip):
-    renamed = clip.rename(clip.parent / "concat:clip.mp4")
-    assert read_video(renamed, SMALL, factor=16).num_source_frames == 16
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse some of these names")
+@pytest.mark.parametrize("name", ["concat:clip.mp4", "-i.mp4", "frame%03d.mp4", os.fsdecode(b"\xff.mp4")])
+def test_strange_names_are_files(monkeypatch, clip, name):
+    clip.rename(clip.parent / name)
+    monkeypatch.chdir(clip.parent)
+    assert read_video(name, SMALL, factor=16).num_source_frames == 16
+
+
+def test_padding_of_the_sound_is_no_missing_video(tmp_path):
+    write_sound(tmp_path / "sound.mkv", grey(16))
+    assert read_video(tmp_path / "sound.mkv", SMALL, factor=16).num_source_frames == 16
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts open files by /proc")
@@ -240,20 +271,12 @@ def make_bad(kind: str, path: Path) -> str | Path:
     elif kind == "link":
         path.symlink_to(path.parent / "nowhere.mp4")
     elif kind == "audio":
-        write_audio(path)
+        write_sound(path)
     elif kind == "picture":
         write_video(path, grey(1), fps=8)
     elif kind == "ribbon":
         write_video(path, grey(4, 2, 402), fps=8)
     return {"device": "/dev/zero", "url": "https://localhost/a.mp4", "null": "a\0b"}.get(kind, path)
-
-
-def write_audio(path: Path) -> None:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=8000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-        frame.sample_rate = 8000
-        container.mux([*stream.encode(frame), *stream.encode(None)])
 
 
 @pytest.mark.parametrize(
@@ -300,18 +323,33 @@ def test_cut_off_files_are_refused(tmp_path, name, share):
         read_video(tmp_path / name, SMALL)
 
 
+def test_headers_that_were_cut_off_are_refused(clip):
+    whole = clip.read_bytes()
+    for length in range(1, whole.index(b"mdat"), 23):
+        clip.write_bytes(whole[:length])
+        with pytest.raises(VideoError):
+            read_video(clip, SMALL)
+
+
 def test_one_missing_frame_is_tolerated(clip):
-    clip.write_bytes(clip.read_bytes()[:-1])
+    last = packets(clip)[-1]
+    clip.write_bytes(clip.read_bytes()[: last.pos])
     assert read_video(clip, SMALL, factor=16).num_source_frames == 15
 
 
-def test_damaged_data_gives_no_copies_of_other_frames(tmp_path):
-    write_video(tmp_path / "damaged.mp4", noise(30), fps=8)
-    data = bytearray((tmp_path / "damaged.mp4").read_bytes())
-    data[len(data) // 3 : len(data) // 3 + 5000] = bytes(5000)
-    (tmp_path / "damaged.mp4").write_bytes(data)
-    with pytest.raises(VideoError):
-        read_video(tmp_path / "damaged.mp4", SMALL)
+def test_a_broken_last_frame_is_not_sampled(tmp_path):
+    path = encode(tmp_path / "broken.avi", grey(16), "mpeg4")
+    last = packets(path)[-1]
+    path.write_bytes(path.read_bytes()[: last.pos + last.size // 2])
+    assert read_video(path, SMALL, factor=16).num_source_frames == 15
+
+
+def test_no_frame_is_shown_in_place_of_a_damaged_one(clip):
+    data = bytearray(clip.read_bytes())
+    data[packets(clip)[8].pos + 6] ^= 0x55  # in the slice header: the decoder drops the frame without an error
+    clip.write_bytes(data)
+    with pytest.raises(VideoError, match="expected to decode 16 frames"):
+        read_video(clip, SMALL, factor=16)
 
 
 @pytest.mark.parametrize(
@@ -331,31 +369,3 @@ def test_headers_above_the_limits_are_refused(monkeypatch, clip, limit, value, r
 def test_errors_cross_processes():
     error = pickle.loads(pickle.dumps(VideoError("a.mp4", "expected a video")))
     assert (error.path, error.reason, str(error)) == ("a.mp4", "expected a video", "a.mp4: expected a video")
-
-
-# Writing
-
-
-def test_the_same_frames_give_the_same_bytes(tmp_path):
-    for number in range(20):
-        write_video(tmp_path / f"{number}.mp4", grey(16) + noise(1).mean().astype(np.uint8) % 4, fps=8)
-    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
-
-
-def test_the_order_of_the_channels_does_not_matter(tmp_path, clip):
-    write_video(tmp_path / "first.mp4", torch.from_numpy(grey(16)).permute(0, 3, 1, 2), fps=8)
-    assert (tmp_path / "first.mp4").read_bytes() == clip.read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("frames", "reason"),
-    [
-        (grey(4, 95, 96), "got 95x96"),
-        (grey(4).astype(np.float32), "got float32"),
-        (grey(4)[0], r"got uint8 \[96, 96, 3\]"),
-        (grey(0), r"got uint8 \[0, 96, 96, 3\]"),
-    ],
-)
-def test_frames_that_cannot_be_written_are_refused(tmp_path, frames, reason):
-    with pytest.raises(ValueError, match=reason):
-        write_video(tmp_path / "bad.mp4", frames, fps=8)
