@@ -52,17 +52,9 @@ def segment_attention(
     outputs = []
     for (length, count), *run in parts:
         stacked = (part.unflatten(1, (count, length)).transpose(0, 1) for part in run)
-        output = sdpa(*stacked, scale=scaling, dropout_p=dropout)
+        output = F.scaled_dot_product_attention(*stacked, scale=scaling, dropout_p=dropout)
         outputs.append(output.transpose(1, 2).flatten(0, 1))
     return torch.cat(outputs)[None], None
-
-
-def sdpa(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
-    """Torch's attention, `[N, H, L, d]`; on a CPU in float32, where the backward pass of bfloat16 takes twice as long."""
-    if query.device.type == "cpu":
-        attended = F.scaled_dot_product_attention(query.float(), key.float(), value.float(), **options)
-        return attended.to(query.dtype)
-    return F.scaled_dot_product_attention(query, key, value, **options)
 
 
 AttentionInterface.register(SEGMENTS, segment_attention)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention.bias import causal_lower_right
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -17,7 +18,6 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from descore.cache import ThoughtCache
-from descore.segments import sdpa
 from descore.types import Layout
 
 SHARED_PREFIX = "shared_prefix"
@@ -78,9 +78,9 @@ def _attend_video(
 ) -> Tensor:
     options = {"scale": scaling, "enable_gqa": query.shape[1] != key.shape[1]}
     if len(branches) <= 1:
-        return sdpa(query, key, value, is_causal=True, **options)
+        return F.scaled_dot_product_attention(query, key, value, is_causal=True, **options)
     trunks, owns = zip(*(part.split([prefix, sum(branches)], dim=2) for part in (query, key, value)), strict=True)
-    trunk = sdpa(*trunks, is_causal=True, **options)
+    trunk = F.scaled_dot_product_attention(*trunks, is_causal=True, **options)
     queries, *own_parts = (_stack(own, branches) for own in owns)
     keys, values = (
         torch.cat([shared.expand(len(branches), -1, -1, -1), own], dim=2)
@@ -88,7 +88,7 @@ def _attend_video(
     )
     # Branches are padded at the end, where a causal mask hides the padding from every real token.
     mask = causal_lower_right(queries.shape[2], keys.shape[2])
-    own = sdpa(queries, keys, values, attn_mask=mask, **options)
+    own = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, **options)
     return torch.cat([trunk, *(own[i : i + 1, :, :length] for i, length in enumerate(branches))], dim=2)
 
 
