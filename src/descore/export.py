@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from huggingface_hub import snapshot_download
@@ -24,11 +25,25 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
 from descore.features import Features
-from descore.model import RewardModel
 from descore.settings import ModelSettings
 
 FORMAT = 1
 Weights = Literal["merged", "adapter"]
+
+
+class Exportable(Protocol):
+    """What a reward model has that travels."""
+
+    features: Features
+    network: Any
+    head: Any
+
+    @property
+    def base(self) -> Any:
+        """The transformers model itself."""
+
+
+Model = TypeVar("Model", bound=Exportable)
 
 
 class ExportError(ValueError):
@@ -43,7 +58,7 @@ class Calibration:
     std: tuple[float, ...]
 
 
-def save(model: RewardModel, folder: str | Path, *, weights: Weights = "merged", calibration: Calibration | None = None) -> None:
+def save(model: Exportable, folder: str | Path, *, weights: Weights = "merged", calibration: Calibration | None = None) -> None:
     """Write an exported folder; it appears whole or not at all.
 
     Args:
@@ -68,7 +83,7 @@ def save(model: RewardModel, folder: str | Path, *, weights: Weights = "merged",
     description = {
         "format": FORMAT,
         "weights": weights,
-        "settings": model.settings.to_json(),
+        "settings": model.features.settings.to_json(),
         "calibration": calibration and {"mean": calibration.mean, "std": calibration.std},
         "tensors": {name: list(tensor.shape) for name, tensor in plain.items()},
     }
@@ -77,8 +92,12 @@ def save(model: RewardModel, folder: str | Path, *, weights: Weights = "merged",
     draft.rename(folder)
 
 
-def load(folder: str | Path) -> RewardModel:
+def load(folder: str | Path, build: Callable[[Features, Any], Model]) -> Model:
     """Load an exported folder or hub id, in float32, adapters merged.
+
+    Args:
+        folder: The folder, or where it lies on the hub.
+        build: Makes the model of its features and its transformers model.
 
     Raises:
         ExportError: If anything is missing, extra or of another shape; no tensor is ever left at random values.
@@ -88,11 +107,11 @@ def load(folder: str | Path) -> RewardModel:
     tensors = _read_tensors(folder, description["tensors"])
     features = Features(ModelSettings.from_json(description["settings"]), folder / "backbone")
     if description["weights"] == "merged":
-        model = RewardModel(features, _load_merged(folder / "backbone"))
+        model = build(features, _load_merged(folder / "backbone"))
     else:
-        model = RewardModel(features, _load_adapter(features, folder / "adapter"))
+        model = build(features, _load_adapter(features, folder / "adapter"))
     _assign(model, tensors)
-    return model.eval()
+    return model
 
 
 def describe(folder: str | Path) -> dict[str, Any]:
@@ -106,7 +125,7 @@ def describe(folder: str | Path) -> dict[str, Any]:
     return description
 
 
-def query_rows(model: RewardModel) -> Tensor:
+def query_rows(model: Exportable) -> Tensor:
     """Embedding rows of the query tokens, [Q, hidden], trained or not."""
     for name, parameter in model.network.named_parameters():
         if "trainable_tokens_delta" in name:
@@ -114,7 +133,7 @@ def query_rows(model: RewardModel) -> Tensor:
     return model.base.get_input_embeddings().weight[model.features.query_ids].detach()  # type: ignore[no-any-return]
 
 
-def merged_state(model: RewardModel) -> dict[str, Tensor]:
+def merged_state(model: Exportable) -> dict[str, Tensor]:
     """State of the plain transformers model: adapters added to their layers, the model itself left as it is."""
     state = {
         _plain_name(name): tensor.detach()
@@ -138,7 +157,7 @@ def _plain_name(name: str) -> str:
     return name.replace(".token_adapter", "").replace(".base_layer", "")
 
 
-def _trained_in_full(model: RewardModel) -> dict[str, Tensor]:
+def _trained_in_full(model: Exportable) -> dict[str, Tensor]:
     """Parameters of the backbone that train by themselves: neither adapter nor query row."""
     return {
         f"network.{_plain_name(name)}": parameter
@@ -147,7 +166,7 @@ def _trained_in_full(model: RewardModel) -> dict[str, Tensor]:
     }
 
 
-def _save_metadata(model: RewardModel, folder: Path) -> None:
+def _save_metadata(model: Exportable, folder: Path) -> None:
     backbone = model.features.backbone
     backbone.config.save_pretrained(folder)
     backbone.tokenizer.save_pretrained(folder)
@@ -155,7 +174,7 @@ def _save_metadata(model: RewardModel, folder: Path) -> None:
     (folder / "preprocessor_config.json").write_text(json.dumps(statistics, indent=2) + "\n")
 
 
-def _save_adapter(model: RewardModel, folder: Path) -> None:
+def _save_adapter(model: Exportable, folder: Path) -> None:
     if not isinstance(model.network, PeftModel):
         raise ValueError('weights="adapter" needs a model with an adapter; use weights="merged"')
     model.network.save_pretrained(str(folder))
@@ -203,9 +222,10 @@ def _compare(where: Path, found: dict[str, list[int]], expected: dict[str, list[
         raise ExportError(f"{where}: {'; '.join(sorted(problems))}")
 
 
-def _assign(model: RewardModel, tensors: dict[str, Tensor]) -> None:
+def _assign(model: Exportable, tensors: dict[str, Tensor]) -> None:
     """Put head, query rows and fully trained parts where they belong; every tensor must fit."""
-    parameters = dict(model.named_parameters())
+    parameters = {f"network.{name}": parameter for name, parameter in model.base.named_parameters()}
+    parameters["head.weight"] = model.head.weight
     embedding = model.base.get_input_embeddings().weight
     expected = {"query.weight": [len(model.features.query_ids), embedding.shape[1]]}
     expected |= {name: list(parameters[name].shape) for name in {*tensors, "head.weight"} if name in parameters}

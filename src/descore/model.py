@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
 from descore.cache import ThoughtCache
+from descore.export import Calibration, Weights, load, save
 from descore.features import Features
 from descore.seeding import generator
 from descore.segments import SEGMENTS
@@ -82,16 +83,18 @@ class RewardModel(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str) -> RewardModel:
-        """Load an exported folder or hub id; see `descore.export.load`."""
-        from descore.export import load
+        """Load an exported folder or hub id, in float32 and eval mode; nothing is ever left at random values.
 
-        return load(folder)
+        Raises:
+            ExportError: If a tensor is missing, extra or of another shape.
+        """
+        return load(folder, cls).eval()
 
-    def save_pretrained(self, folder: str, **options: Any) -> None:
+    def save_pretrained(
+        self, folder: str, *, weights: Weights = "merged", calibration: Calibration | None = None
+    ) -> None:
         """Write an exported folder; see `descore.export.save`."""
-        from descore.export import save
-
-        save(self, folder, **options)
+        save(self, folder, weights=weights, calibration=calibration)
 
     @property
     def settings(self) -> ModelSettings:

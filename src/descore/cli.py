@@ -1,0 +1,121 @@
+"""The `descore` command: score videos from the shell."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+
+from descore.scoring import Scorer
+from descore.types import Score
+
+EXAMPLES = """examples:
+  descore score --model runs/stage1/export/best --prompt "A red circle moves left fast." a.mp4 b.mp4
+  descore score --model runs/stage1/export/best --output scored.csv pairs.csv
+
+A table is a CSV file with the columns prompt and video, or prompt, video_a and video_b; paths are relative to it.
+Every reward is written beside its video, with the thought, or with the reason why the video failed.
+"""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command; the exit code is 1 if a video failed."""
+    options = _parser().parse_args(args)
+    return int(options.run(options))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("descore", description="DeScore: a reward model for generated video.")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    score = commands.add_parser(
+        "score",
+        help="score videos against their prompts",
+        description="Score videos against their prompts: the reward, and the thought that says why.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    score.add_argument("inputs", nargs="+", metavar="video.mp4 | table.csv", help="video files, or one table")
+    score.add_argument("--model", required=True, help="exported folder or hub id")
+    score.add_argument("--prompt", help="the text the videos were generated from; a table brings its own")
+    score.add_argument("--json", action="store_true", help="print one JSON record per video")
+    score.add_argument("--output", help="where the scored table goes; TABLE.scored.csv if not given")
+    score.add_argument("--num-thoughts", type=int, default=1, help="thoughts per video, averaged (default 1)")
+    score.add_argument("--no-thoughts", action="store_true", help="score at once, without thinking")
+    score.add_argument("--batch-size", type=int, default=8, help="videos scored together (default 8)")
+    score.add_argument("--device", help="such as cpu or cuda:0; a GPU if there is one")
+    score.set_defaults(run=_score)
+    return parser
+
+
+def _score(options: argparse.Namespace) -> int:
+    inputs: list[str] = options.inputs
+    is_table = len(inputs) == 1 and Path(inputs[0]).suffix.lower() == ".csv"
+    if not is_table and options.prompt is None:
+        raise SystemExit("descore score: --prompt is needed to score video files; a table has a column for it")
+    scorer = Scorer(
+        options.model, device=options.device, thoughts=not options.no_thoughts, batch_size=options.batch_size
+    )
+    if is_table:
+        return _score_table(scorer, Path(inputs[0]), options)
+    scores = _stream(scorer, inputs, [options.prompt] * len(inputs), options)
+    return _print_all(inputs, scores, as_json=options.json)
+
+
+def _stream(scorer: Scorer, videos: list[str], prompts: list[str], options: argparse.Namespace) -> Iterator[Score]:
+    scores = scorer.stream(videos, prompts, num_thoughts=options.num_thoughts)
+    quiet = len(videos) <= options.batch_size
+    progress = track(scores, "Scoring", total=len(videos), console=Console(stderr=True), disable=quiet)
+    return iter(progress)
+
+
+def _print_all(videos: list[str], scores: Iterator[Score], *, as_json: bool) -> int:
+    failed = 0
+    for video, score in zip(videos, scores, strict=True):
+        failed += score.error is not None
+        if as_json:
+            print(json.dumps({"video": video} | score.to_json()), flush=True)
+        elif score.error is not None:
+            print(f"{video}\n  failed: {score.error}\n", flush=True)
+        else:
+            spread = "" if score.reward_std is None else f" (standard deviation {score.reward_std:.4f})"
+            print(f"{video}\n  reward {score.reward:.4f}{spread}\n  {score.thought or 'no thought'}\n", flush=True)
+    return 1 if failed else 0
+
+
+def _score_table(scorer: Scorer, table: Path, options: argparse.Namespace) -> int:
+    with table.open(newline="", encoding="utf-8-sig") as file:
+        rows: list[dict[str, Any]] = list(csv.DictReader(file))
+    columns = [name for name in ("video", "video_a", "video_b") if rows and name in rows[0]]
+    if not columns or "prompt" not in rows[0]:
+        found = ", ".join(rows[0]) if rows else "no rows"
+        raise SystemExit(f"{table}: expected the columns prompt and video, or prompt, video_a and video_b; found {found}")
+    videos = [str(table.parent / row[column]) for row in rows for column in columns]
+    prompts = [row["prompt"] for row in rows for _ in columns]
+    scores = _stream(scorer, videos, prompts, options)
+    failed = 0
+    for row in rows:
+        for column in columns:
+            score = next(scores)
+            failed += score.error is not None
+            suffix = column.removeprefix("video")
+            row[f"reward{suffix}"] = "" if score.error else score.reward
+            row[f"thought{suffix}"] = score.thought
+            row[f"error{suffix}"] = score.error or ""
+    output = Path(options.output or table.with_suffix(".scored.csv"))
+    with output.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    print(f"{len(videos)} videos scored, {failed} failed: {output}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

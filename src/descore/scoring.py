@@ -1,0 +1,125 @@
+"""Scoring: videos and prompts in, score records out; a failed item has its reason and never stops the others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from descore.answer import Answer, AnswerError, parse_answer
+from descore.model import RewardModel
+from descore.think import Sampling, think
+from descore.types import Group, Prefix, Score, Thought
+from descore.video import VideoError
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """A video on its way: its prefix, or why it has none."""
+
+    prefix: Prefix | None
+    error: str | None = None
+
+
+class Scorer:
+    """Scores videos with an exported model.
+
+    Args:
+        path: Exported folder or hub id.
+        device: Where to run; a GPU if there is one.
+        thoughts: Whether the model thinks before it scores; without thoughts it is faster and says nothing.
+        batch_size: Videos that are scored together.
+    """
+
+    def __init__(
+        self, path: str, *, device: str | None = None, thoughts: bool = True, batch_size: int = 8
+    ) -> None:
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.model = RewardModel.from_pretrained(path).to(self.device)
+        self.thoughts = thoughts
+        self.batch_size = batch_size
+
+    def score(
+        self, videos: Sequence[str], prompts: Sequence[str], *, num_thoughts: int = 1, temperature: float | None = None
+    ) -> list[Score]:
+        """Score videos, each against its prompt.
+
+        Args:
+            videos: Paths of the video files.
+            prompts: One per video.
+            num_thoughts: Thoughts per video; the reward is their mean.
+            temperature: Of the sampling; 0 for one thought and 1 for several, if not given.
+
+        Returns:
+            One record per video, in order. A video that fails has reward nan and an error.
+        """
+        return list(self.stream(videos, prompts, num_thoughts=num_thoughts, temperature=temperature))
+
+    def stream(
+        self, videos: Sequence[str], prompts: Sequence[str], *, num_thoughts: int = 1, temperature: float | None = None
+    ) -> Iterator[Score]:
+        """Score videos one batch after the other, and hand out records as they are ready; see `score`."""
+        if len(videos) != len(prompts):
+            raise ValueError(f"expected one prompt per video, got {len(videos)} videos and {len(prompts)} prompts")
+        if temperature is None:
+            temperature = 0.0 if num_thoughts == 1 else 1.0
+        sampling = Sampling(num_thoughts, temperature=temperature)
+        pairs = list(zip(videos, prompts, strict=True))
+        batches = [pairs[start : start + self.batch_size] for start in range(0, len(pairs), self.batch_size)]
+        with ThreadPoolExecutor(2) as pool:
+            # The next batch is decoded while this one is scored, and no further, to bound the memory.
+            ahead = [pool.submit(self._read, *pair) for pair in batches[0]] if batches else []
+            for following in [*batches[1:], []]:
+                items = [future.result() for future in ahead]
+                ahead = [pool.submit(self._read, *pair) for pair in following]
+                yield from self._score_batch(items, sampling)
+
+    def _read(self, video: str, prompt: str) -> _Item:
+        try:
+            return _Item(self.model.features.prefix(prompt, self.model.features.read(video)))
+        except VideoError as error:
+            return _Item(None, str(error))
+
+    def _score_batch(self, items: Sequence[_Item], sampling: Sampling) -> Iterator[Score]:
+        prefixes = [item.prefix for item in items if item.prefix is not None]
+        records = iter(self._score_prefixes(prefixes, sampling) if prefixes else [])
+        for item in items:
+            yield next(records) if item.prefix is not None else Score(math.nan, error=item.error)
+
+    @torch.no_grad()
+    def _score_prefixes(self, prefixes: Sequence[Prefix], sampling: Sampling) -> list[Score]:
+        branches = self.model.features.pack(prefixes, [[Thought()]] * len(prefixes)).to(self.device)
+        if not self.thoughts:
+            return [self._record(rewards, Thought(), "") for rewards in self.model(branches).rewards]
+        return [self._summarise(group) for group in think(self.model, branches, sampling)]
+
+    def _summarise(self, group: Group) -> Score:
+        each = tuple(self._record(*one) for one in zip(group.rewards, group.thoughts, group.texts, strict=True))
+        if len(each) == 1:
+            return each[0]
+        mean = self._record(group.rewards.mean(0), group.thoughts[0], group.texts[0])
+        return replace(mean, reward_std=float(group.rewards.sum(1).std()), each=each)
+
+    def _record(self, rewards: Tensor, thought: Thought, text: str) -> Score:
+        answer = _answer(text)
+        names = self.model.settings.reward_names
+        return Score(
+            reward=float(rewards.sum()),
+            rewards=dict(zip(names, rewards.tolist(), strict=True)) if len(names) > 1 else {},
+            thought=text,
+            dimension_scores=answer and answer.scores,
+            overall_score=answer and answer.overall,
+            num_thought_tokens=len(thought.token_ids),
+            truncated=bool(text) and not thought.closed,
+        )
+
+
+def _answer(text: str) -> Answer | None:
+    try:
+        return parse_answer(text)
+    except AnswerError:
+        return None
