@@ -70,7 +70,7 @@ class PairLoader:
         loader = DataLoader(
             self.dataset,
             batch_size=None,
-            sampler=[(self.epoch, batch) for batch in rest],  # type: ignore[arg-type]
+            sampler=[(self.epoch, batch) for batch in rest],
             num_workers=self.num_workers,
             timeout=self.timeout,
             pin_memory=self.pin_memory,

@@ -1,19 +1,35 @@
-"""A small backbone with random weights, as a folder like any other: where the tiny backbone and every test start."""
+"""A small backbone with random weights, as a folder like any other: where the tiny backbone and every test start.
+
+`python -m data_modules.random_backbone FOLDER` writes the start of the tiny backbone.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
-from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+)
 
-SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+from data_modules.teacher import Teacher
+from data_modules.wording import write_prompt
+from data_modules.world import draw_request, draw_shown
+from descore.prompts import PromptTemplate
+
+VISION = ("vision_start", "vision_end", "image_pad", "video_pad")
+SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", *(f"<|{name}|>" for name in VISION))
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}{{- '<|im_start|>' + message.role + '\\n' -}}"
@@ -70,7 +86,7 @@ def write_random_backbone(
     sizes = sizes or Sizes()
     tokenizer = _train_tokenizer(corpus, sizes.vocabulary)
     tokenizer.save_pretrained(folder)
-    ids = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("image_pad", "video_pad", "vision_start", "vision_end")}
+    ids = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in VISION}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _model(family, sizes, ids)
@@ -81,11 +97,24 @@ def write_random_backbone(
     (folder / "preprocessor_config.json").write_text(json.dumps(statistics, indent=2) + "\n")
 
 
+def rendered_corpus(num_texts: int = 2000, seed: int = 0) -> Iterator[str]:
+    """Write prompts and thoughts of the rendered world, for the tokenizer to learn from."""
+    rng = np.random.default_rng(seed)
+    template = PromptTemplate.read("conf/prompts/rendered.txt")
+    for index in range(num_texts):
+        request = draw_request(rng, "train", 0.25)
+        shown = draw_shown(rng, request, "train", 0.3)
+        yield template.messages(write_prompt(request, "train", rng))[0]["content"][1]["text"]
+        yield Teacher(habits={}).thought(request, shown, seed=seed, video=str(index))
+        yield f"<{rng.uniform(0, 9):.1f} seconds>"
+
+
 def _train_tokenizer(corpus: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
     core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(_WORDS, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
+    core.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(_WORDS, "isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ])
     core.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary - len(TAGS) - len(SPECIAL) - 8,
@@ -113,7 +142,7 @@ def _model(family: str, sizes: Sizes, ids: dict[str, int]) -> Any:
         "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": _sections(sizes)},
         "tie_word_embeddings": True,
     }
-    vision = {
+    vision: dict[str, Any] = {
         "depth": sizes.vision_layers,
         "hidden_size": sizes.vision,
         "intermediate_size": sizes.vision * 4,
@@ -123,7 +152,7 @@ def _model(family: str, sizes: Sizes, ids: dict[str, int]) -> Any:
         "temporal_patch_size": 2,
         "out_hidden_size": sizes.text,
     }
-    tokens = {f"{name}_token_id": ids[key] for name, key in (("image", "image_pad"), ("video", "video_pad"), ("vision_start", "vision_start"), ("vision_end", "vision_end"))}
+    tokens = {f"{name.removesuffix('_pad')}_token_id": token_id for name, token_id in ids.items()}
     if family == "qwen3_vl":
         vision |= {"num_position_embeddings": sizes.positions, "deepstack_visual_indexes": [sizes.vision_layers // 2]}
         config = Qwen3VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, **tokens)
@@ -139,3 +168,7 @@ def _sections(sizes: Sizes) -> list[int]:
     half = sizes.text // sizes.heads // 2
     side = half * 3 // 8
     return [half - 2 * side, side, side]
+
+
+if __name__ == "__main__":
+    write_random_backbone(Path(sys.argv[1]), rendered_corpus())

@@ -63,9 +63,7 @@ class Backbone:
     image_std: tuple[float, ...]
 
     @classmethod
-    def read(
-        cls, name: str, query_tokens: Sequence[str] = ("<Reward>",), folder: Path | None = None
-    ) -> Backbone:
+    def read(cls, name: str, query_tokens: Sequence[str] = ("<Reward>",), folder: Path | None = None) -> Backbone:
         """Read configuration, tokenizer and pixel statistics; no weights.
 
         Args:
@@ -85,7 +83,8 @@ class Backbone:
                 "descore.backbone.FAMILIES how it writes a video into text and give its get_rope_index to rope_index"
             )
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        tokenizer.add_special_tokens({"additional_special_tokens": list(query_tokens)}, replace_extra_special_tokens=False)
+        added = {"additional_special_tokens": list(query_tokens)}
+        tokenizer.add_special_tokens(added, replace_extra_special_tokens=False)
         statistics = _pixel_statistics(folder)
         return cls(name, folder, config, tokenizer, tuple(statistics["image_mean"]), tuple(statistics["image_std"]))
 
@@ -106,7 +105,7 @@ class Backbone:
     def load_weights(self) -> PreTrainedModel:
         """Load the weights in float32; the vocabulary is resized only if the tokenizer outgrew it."""
         folder = resolve(self.name, metadata_only=False)
-        model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
+        model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
         if len(self.tokenizer) > model.get_input_embeddings().num_embeddings:
             model.resize_token_embeddings(len(self.tokenizer))
         return model
@@ -119,12 +118,16 @@ def resolve(name: str, *, metadata_only: bool) -> Path:
     if Path(name).is_dir():
         return Path(name)
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise ValueError(f"backbone {name!r} is neither {TINY!r}, an existing folder, nor a hub id such as Qwen/Qwen3-VL-8B-Instruct")
-    return Path(snapshot_download(name, allow_patterns=list(_METADATA) if metadata_only else [*_METADATA, "*.safetensors"]))
+        raise ValueError(
+            f"backbone {name!r} is neither {TINY!r}, an existing folder, nor a hub id such as Qwen/Qwen3-VL-8B-Instruct"
+        )
+    weights = () if metadata_only else ("*.safetensors",)
+    return Path(snapshot_download(name, allow_patterns=[*_METADATA, *weights]))
 
 
 def _pixel_statistics(folder: Path) -> dict[str, Any]:
-    for filename in ("video_preprocessor_config.json", "preprocessor_config.json"):
+    filenames = ("video_preprocessor_config.json", "preprocessor_config.json")
+    for filename in filenames:
         if (folder / filename).is_file():
             return dict(json.loads((folder / filename).read_text()))
-    raise ValueError(f"{folder} has neither video_preprocessor_config.json nor preprocessor_config.json; expected image_mean and image_std there")
+    raise ValueError(f"{folder} has neither {filenames[0]} nor {filenames[1]}; expected image_mean and image_std there")

@@ -67,19 +67,15 @@ class ThoughtCache:
         """
         rows, heads, _, size = query.shape
         prefix_keys, prefix_values = self.prefix_keys[layer], self.prefix_values[layer]
-        videos, groups = prefix_keys.shape[:2]
-        slots, share = rows // videos, heads // groups
-        own = query.view(rows, groups, share, size)
-        shared = own.view(videos, slots, groups, share, size).transpose(1, 2).reshape(videos, groups, slots * share, size)
-        to_prefix = (shared @ prefix_keys.transpose(2, 3)).masked_fill(self.prefix_mask[:, None, None], -torch.inf)
-        to_prefix = to_prefix.view(videos, groups, slots, share, -1).transpose(1, 2).reshape(rows, groups, share, -1)
-        scores = torch.cat([to_prefix, own @ keys.transpose(2, 3)], dim=-1) * scaling
+        slots = rows // self.num_videos
+        own = query.view(rows, keys.shape[1], -1, size)
+        to_prefix = _by_video(own, slots) @ prefix_keys.mT
+        to_prefix = _by_slot(to_prefix.masked_fill(self.prefix_mask[:, None, None], -torch.inf), slots)
+        scores = torch.cat([to_prefix, own @ keys.mT], dim=-1) * scaling
         weights = scores.softmax(-1, dtype=torch.float32).to(values.dtype)
-        on_prefix, on_own = weights.split([prefix_keys.shape[2], keys.shape[2]], dim=-1)
-        on_prefix = on_prefix.view(videos, slots, groups, share, -1).transpose(1, 2)
-        from_prefix = on_prefix.reshape(videos, groups, slots * share, -1) @ prefix_values
-        from_prefix = from_prefix.view(videos, groups, slots, share, size).transpose(1, 2)
-        return (from_prefix.reshape(rows, groups, share, size) + on_own @ values).reshape(rows, 1, heads, size)
+        on_prefix, on_own = torch.split(weights, [prefix_keys.shape[2], keys.shape[2]], dim=-1)
+        from_prefix = _by_slot(_by_video(on_prefix, slots) @ prefix_values, slots)
+        return (from_prefix + on_own @ values).reshape(rows, 1, heads, size)
 
     def keep(self, videos: Tensor, rows: Tensor) -> None:
         """Keep some videos and, of each, the same number of slots.
@@ -104,9 +100,19 @@ class ThoughtCache:
         return prefix.new_empty(videos * num_slots, heads, _GROWTH, size)
 
 
+def _by_video(heads: Tensor, slots: int) -> Tensor:
+    """[V * n, H_kv, s, x] -> [V, H_kv, n * s, x]: the s query heads of a key head, of all slots side by side."""
+    return heads.unflatten(0, (-1, slots)).transpose(1, 2).flatten(2, 3)
+
+
+def _by_slot(heads: Tensor, slots: int) -> Tensor:
+    """Undo `_by_video`."""
+    return heads.unflatten(2, (slots, -1)).transpose(1, 2).flatten(0, 1)
+
+
 def _pad(packed: Tensor, lengths: list[int]) -> Tensor:
     """[1, H, T, d] -> [V, H, max(P), d]."""
-    rows = packed[0].transpose(0, 1).split(lengths)
+    rows = torch.split(packed[0].transpose(0, 1), lengths)
     return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True).transpose(1, 2).contiguous()
 
 

@@ -95,7 +95,8 @@ def _score_table(scorer: Scorer, table: Path, options: argparse.Namespace) -> in
     columns = [name for name in ("video", "video_a", "video_b") if rows and name in rows[0]]
     if not columns or "prompt" not in rows[0]:
         found = ", ".join(rows[0]) if rows else "no rows"
-        raise SystemExit(f"{table}: expected the columns prompt and video, or prompt, video_a and video_b; found {found}")
+        expected = "the columns prompt and video, or prompt, video_a and video_b"
+        raise SystemExit(f"{table}: expected {expected}; found {found}")
     videos = [str(table.parent / row[column]) for row in rows for column in columns]
     prompts = [row["prompt"] for row in rows for _ in columns]
     scores = _stream(scorer, videos, prompts, options)

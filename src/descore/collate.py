@@ -48,24 +48,35 @@ class PairCollator:
         """Build the batch of these pairs in this epoch.
 
         Raises:
+            ValueError: If a pair has another number of labels than the model gives rewards.
             VideoError: If a video cannot be used.
         """
+        self._check_labels(pairs)
         masked = [self._masks(epoch, pair) for pair in pairs]
         videos = [(pair, pair.a, mask) for pair, mask in zip(pairs, masked, strict=True)]
         videos += [(pair, pair.b, mask) for pair, mask in zip(pairs, masked, strict=True)]
         frames = [self.features.read(side.video) for _, side, _ in videos]
         prefixes = [self.features.prefix(pair.prompt, seen) for (pair, _, _), seen in zip(videos, frames, strict=True)]
         branches = [self._branches(side, mask) for _, side, mask in videos]
-        num_rewards = len(self.features.settings.reward_names)
-        unknown = (float("nan"),) * num_rewards
+        unknown = (float("nan"),) * len(self.features.settings.reward_names)
         return PairBatch(
             pairs=tuple(pairs),
             branches=self.features.pack(prefixes, branches),
             preference=torch.tensor([pair.preference for pair in pairs]),
-            mos=torch.tensor([[side.mos or unknown for side in sides] for sides in zip(*((p.a, p.b) for p in pairs))]),
+            mos=torch.tensor([[pair.a.mos or unknown for pair in pairs], [pair.b.mos or unknown for pair in pairs]]),
             masked=torch.tensor(masked),
             frames=tuple(frames) if self.keep_frames else (),
         )
+
+    def _check_labels(self, pairs: Sequence[Pair]) -> None:
+        names = self.features.settings.reward_names
+        for pair in pairs:
+            for labels in (pair.preference, pair.a.mos or names, pair.b.mos or names):
+                if len(labels) != len(names):
+                    raise ValueError(
+                        f"pair {pair.id!r} has {len(labels)} labels {tuple(labels)}, but the model gives {len(names)} "
+                        f"rewards {tuple(names)}: set data.dimensions and model.reward_names to the same names"
+                    )
 
     def _masks(self, epoch: int, pair: Pair) -> bool:
         return self.masking == "sampled" and uniform(self.seed, "cot_mask", epoch, pair.id) < self.mask_prob

@@ -138,7 +138,9 @@ class Features:
         """Middle of each temporal patch in seconds, from the real frame indices."""
         depth = self.backbone.config.vision_config.temporal_patch_size
         firsts, lasts = frames.indices[::depth], frames.indices[depth - 1 :: depth]
-        return [(first + last) / 2 / frames.source_fps for first, last in zip(firsts, lasts, strict=True)]
+        fps = frames.source_fps
+        # In this order, as Qwen3-VL's processor: another one rounds one label in a hundred to another tenth.
+        return [(first / fps + last / fps) / 2 for first, last in zip(firsts, lasts, strict=True)]
 
     def _positions(self, input_ids: Tensor, frames: Frames, grid: Tensor) -> Tensor:
         kinds = (input_ids == self._video_id).int() * 2

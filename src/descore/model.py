@@ -157,7 +157,7 @@ class RewardModel(nn.Module):
 
         Placeholders, query tokens and other control tokens have none: a thought is text and the end of turn.
         """
-        logits = self.base.get_output_embeddings()(hidden).float()
+        logits: Tensor = self.base.get_output_embeddings()(hidden).float()
         logits[:, self.features.forbidden_ids] = -torch.inf
         return (logits / temperature).log_softmax(-1)
 

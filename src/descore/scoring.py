@@ -111,8 +111,8 @@ class Scorer:
             reward=float(rewards.sum()),
             rewards=dict(zip(names, rewards.tolist(), strict=True)) if len(names) > 1 else {},
             thought=text,
-            dimension_scores=answer and answer.scores,
-            overall_score=answer and answer.overall,
+            dimension_scores=answer.scores if answer else None,
+            overall_score=answer.overall if answer else None,
             num_thought_tokens=len(thought.token_ids),
             truncated=bool(text) and not thought.closed,
         )

@@ -7,6 +7,7 @@ cumulative lengths. A video has tens of equal segments, so this saves most of th
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from typing import Any
 
 import torch
@@ -48,12 +49,12 @@ def segment_attention(
     lengths = cu_seq_lens_q.diff().tolist()
     runs = [(length, sum(1 for _ in run)) for length, run in itertools.groupby(lengths)]
     sizes = [length * count for length, count in runs]
-    parts = zip(runs, *(part[0].split(sizes, dim=1) for part in (query, key, value)), strict=True)
+    attend = partial(F.scaled_dot_product_attention, scale=scaling, dropout_p=dropout)
     outputs = []
-    for (length, count), *run in parts:
-        stacked = (part.unflatten(1, (count, length)).transpose(0, 1) for part in run)
-        output = F.scaled_dot_product_attention(*stacked, scale=scaling, dropout_p=dropout)
-        outputs.append(output.transpose(1, 2).flatten(0, 1))
+    for run, *parts in zip(runs, *(torch.split(part[0], sizes, dim=1) for part in (query, key, value)), strict=True):
+        length, count = run
+        stacked = [part.unflatten(1, (count, length)).transpose(0, 1) for part in parts]
+        outputs.append(attend(*stacked).transpose(1, 2).flatten(0, 1))
     return torch.cat(outputs)[None], None
 
 

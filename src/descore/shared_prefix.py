@@ -1,12 +1,13 @@
 """Attention of one prefix and many branches, over a packed row without padding.
 
-`[prefix_1 | its branches | prefix_2 | its branches | ...]`: a prefix is causal; a branch sees its prefix and itself, never
-its siblings nor another video. Registered with transformers under the name `SHARED_PREFIX`, so no model code is copied and
-no mask over the whole row is ever built. Without a layout it is transformers' own SDPA.
+`[prefix_1 | its branches | prefix_2 | its branches | ...]`: a prefix is causal; a branch sees its prefix and itself,
+never its siblings nor another video. Registered with transformers under the name `SHARED_PREFIX`, so no model code is
+copied and no mask over the whole row is ever built. Without a layout it is transformers' own SDPA.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -57,44 +58,42 @@ def shared_prefix_attention(
         layer = cast("int", module.layer_idx)
         return thought_cache.attend(query, key, value, layer, scaling or query.shape[-1] ** -0.5), None
     if layout is None:
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
-        )
+        options = {"scaling": scaling, "dropout": dropout, **kwargs}
+        return cast("tuple[Tensor, None]", sdpa_attention_forward(module, query, key, value, attention_mask, **options))
     if dropout:
-        raise ValueError(f"attention dropout is {dropout}; a shared prefix needs 0 (set attention_dropout to 0 in the backbone's config)")
-    lengths = zip(layout.prefix_lengths, layout.branch_lengths, strict=True)
+        raise ValueError(
+            f"attention dropout is {dropout}; a shared prefix needs 0: set attention_dropout to 0 in the backbone's config"
+        )
+    lengths = list(zip(layout.prefix_lengths, layout.branch_lengths, strict=True))
     sizes = [prefix + sum(branches) for prefix, branches in lengths]
     # Split, not slices: the gradient of a slice is as long as the whole row, once for every video.
-    videos = zip(*(part.split(sizes, dim=2) for part in (query, key, value)), strict=True)
-    outputs = [
-        _attend_video(*video, prefix, branches, scaling)
-        for video, prefix, branches in zip(videos, layout.prefix_lengths, layout.branch_lengths, strict=True)
-    ]
+    videos = zip(*(torch.split(part, sizes, dim=2) for part in (query, key, value)), strict=True)
+    outputs = [_attend_video(*video, *length, scaling) for video, length in zip(videos, lengths, strict=True)]
     return torch.cat(outputs, dim=2).transpose(1, 2), None
 
 
 def _attend_video(
     query: Tensor, key: Tensor, value: Tensor, prefix: int, branches: tuple[int, ...], scaling: float | None
 ) -> Tensor:
-    options = {"scale": scaling, "enable_gqa": query.shape[1] != key.shape[1]}
+    attend = partial(F.scaled_dot_product_attention, scale=scaling, enable_gqa=query.shape[1] != key.shape[1])
     if len(branches) <= 1:
-        return F.scaled_dot_product_attention(query, key, value, is_causal=True, **options)
-    trunks, owns = zip(*(part.split([prefix, sum(branches)], dim=2) for part in (query, key, value)), strict=True)
-    trunk = F.scaled_dot_product_attention(*trunks, is_causal=True, **options)
+        return attend(query, key, value, is_causal=True)
+    sizes = [prefix, sum(branches)]
+    trunks, owns = zip(*(torch.split(part, sizes, dim=2) for part in (query, key, value)), strict=True)
+    trunk = attend(*trunks, is_causal=True)
     queries, *own_parts = (_stack(own, branches) for own in owns)
     keys, values = (
         torch.cat([shared.expand(len(branches), -1, -1, -1), own], dim=2)
         for shared, own in zip(trunks[1:], own_parts, strict=True)
     )
     # Branches are padded at the end, where a causal mask hides the padding from every real token.
-    mask = causal_lower_right(queries.shape[2], keys.shape[2])
-    own = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, **options)
+    own = attend(queries, keys, values, attn_mask=causal_lower_right(queries.shape[2], keys.shape[2]))
     return torch.cat([trunk, *(own[i : i + 1, :, :length] for i, length in enumerate(branches))], dim=2)
 
 
 def _stack(packed: Tensor, branches: tuple[int, ...]) -> Tensor:
     """[1, H, sum(R), d] -> [n, H, max(R), d]."""
-    rows = packed[0].transpose(0, 1).split(list(branches))
+    rows = torch.split(packed[0].transpose(0, 1), list(branches))
     return nn.utils.rnn.pad_sequence(list(rows), batch_first=True).transpose(1, 2)
 
 

@@ -38,6 +38,8 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.num_thoughts < 1:
             raise ValueError(f"num_thoughts is {self.num_thoughts}; expected at least 1")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise ValueError(f"max_tokens is {self.max_tokens}; expected at least 1, or None for the model's limit")
         if self.temperature < 0:
             raise ValueError(f"temperature is {self.temperature}; expected 0 (greedy) or more")
 
@@ -119,7 +121,8 @@ class _Thinker:
 
     def _sample(self, logprobs: Tensor) -> Tensor:
         """Invert the distribution function at each row's own draw for this position."""
-        draws = [0.0 if slot is None or slot.noise is None else slot.noise[len(slot.tokens)].item() for slot in self.rows]
+        noises = [(slot.noise, len(slot.tokens)) if slot is not None else (None, 0) for slot in self.rows]
+        draws = [0.0 if noise is None else noise[position].item() for noise, position in noises]
         mass = logprobs.exp().cumsum(-1)
         wanted = torch.tensor(draws, device=mass.device)[:, None] * mass[:, -1:]
         return torch.searchsorted(mass, wanted, right=True)[:, 0].clamp(max=mass.shape[1] - 1)
@@ -154,11 +157,14 @@ class _Thinker:
         videos = [video for video, rows in enumerate(left) if rows]
         if not videos or len(videos) * width > 0.75 * len(self.rows):
             return
-        index = [rows + rows[-1:] * (width - len(rows)) for rows in left if rows]
-        flat = torch.tensor(index, device=self.hidden.device).flatten()
+        # A video with fewer thoughts left than another repeats its last row, as a row of no slot.
+        index = [row for rows in left if rows for row in rows + rows[-1:] * (width - len(rows))]
+        self.rows = [
+            slot for rows in left if rows for slot in [self.rows[row] for row in rows] + [None] * (width - len(rows))
+        ]
+        flat = torch.tensor(index, device=self.hidden.device)
         self.cache.keep(torch.tensor(videos, device=flat.device), flat)
         self.hidden, self.positions = self.hidden[flat], self.positions[:, flat]
-        self.rows = [self.rows[row] if place < len(rows) else None for rows, full in zip(filter(None, left), index, strict=True) for place, row in enumerate(full)]
 
     def _group(self, slots: list[_Slot]) -> Group:
         rewards = self.model.head(torch.stack([torch.stack(slot.queries) for slot in slots]))

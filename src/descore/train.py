@@ -6,16 +6,17 @@ from jsonargparse import set_parsing_settings
 from lightning.pytorch.cli import ArgsType, LightningCLI
 
 
-def main(args: ArgsType = None) -> None:
-    """Run LightningCLI; `fit --help` tells what can be set."""
+def main(args: ArgsType = None, *, run: bool = True) -> LightningCLI:
+    """Run LightningCLI; `fit --help` tells what can be set. With `run=False` everything is built and nothing runs."""
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
-    LightningCLI(
+    return LightningCLI(
         subclass_mode_model=True,
         subclass_mode_data=True,
         auto_configure_optimizers=False,
         save_config_kwargs={"overwrite": True},
-        parser_kwargs={"parser_mode": "omegaconf+"},
+        parser_kwargs={"parser_mode": "omegaconf+", "allow_abbrev": False},
         args=args,
+        run=run,
     )
 
 

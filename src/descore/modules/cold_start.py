@@ -10,11 +10,13 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
+from torch.optim import AdamW
 
 from descore.collate import Masking, PairCollator
 from descore.losses import Labels, PairLossName, mean_over_usable, pair_loss
 from descore.model import RewardModel
 from descore.modules.system import RewardSystem, Schedule
+from descore.parts import Part
 from descore.prompts import PromptTemplate
 from descore.settings import ModelSettings, QueryMode
 from descore.types import Pair, PairBatch
@@ -77,11 +79,11 @@ class ColdStartModule(RewardSystem):
         margin: float = 0.57,
         preference_weight: float = 1.0,
         language_model_weight: float = 0.0,
-        learning_rates: dict[str, float] | None = None,
-        lora_parts: list[str] | None = None,
+        learning_rates: dict[Part, float] | None = None,
+        lora_parts: list[Part] | None = None,
         lora_rank: int = 64,
         lora_alpha: int = 128,
-        optimizer: OptimizerCallable | None = None,
+        optimizer: OptimizerCallable = AdamW,
         schedule: Schedule = "constant_with_warmup",
         warmup: float = 0.05,
         gradient_checkpointing: bool = False,
@@ -89,7 +91,7 @@ class ColdStartModule(RewardSystem):
         own_thought_pairs: int = 64,
         seed: int = 0,
     ) -> None:
-        self_settings = ModelSettings(
+        settings = ModelSettings(
             backbone=backbone,
             template=PromptTemplate.read(template).text,
             video=VideoSettings(fps, min_frames, max_frames, min_pixels, max_pixels),
@@ -98,7 +100,7 @@ class ColdStartModule(RewardSystem):
             max_thought_tokens=max_thought_tokens,
         )
         super().__init__(
-            partial(RewardModel.create, self_settings, seed=seed),
+            partial(RewardModel.create, settings, seed=seed),
             learning_rates=learning_rates or {"language": 1e-4, "query": 1e-3, "head": 1e-3},
             lora_parts=lora_parts or [],
             lora_rank=lora_rank,
@@ -108,7 +110,7 @@ class ColdStartModule(RewardSystem):
             warmup=warmup,
             gradient_checkpointing=gradient_checkpointing,
             frozen_dtype=frozen_dtype,
-            own_thought_pairs=own_thought_pairs,
+            own_thought_pairs=own_thought_pairs if thoughts else 0,
             seed=seed,
         )
         self.save_hyperparameters(ignore=["optimizer"])
@@ -164,7 +166,9 @@ class ColdStartModule(RewardSystem):
     def _check(self, batch: PairBatch) -> None:
         if "mos_a" in self.pair_loss.reads and bool(batch.mos.isnan().all()):
             ids = ", ".join(pair.id for pair in batch.pairs[:3])
-            raise ValueError(f"this loss needs opinion scores, and pairs {ids}... have none: give mos columns or choose another loss")
+            raise ValueError(
+                f"this loss needs opinion scores, and pairs {ids}... have none: give mos columns or choose another loss"
+            )
         if self.thoughts and not self._warned and any(not (pair.a.thought and pair.b.thought) for pair in batch.pairs):
             self._warned = True
             rank_zero_warn(

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from lightning import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 from transformers import get_scheduler
 
-from descore.collate import PairCollator
 from descore.model import RewardModel
-from descore.modules.validation import Validation
-from descore.parts import Part, make_trainable, part_of, trainable
+from descore.modules.validation import Validated, Validation
+from descore.parts import Part, make_trainable, trainable
 from descore.types import Pair, PairBatch
 
 Schedule = Literal["constant_with_warmup", "cosine", "linear"]
@@ -33,11 +32,11 @@ class RewardSystem(LightningModule):
         self,
         build: Callable[[], RewardModel],
         *,
-        learning_rates: dict[str, float],
-        lora_parts: list[str],
+        learning_rates: dict[Part, float],
+        lora_parts: list[Part],
         lora_rank: int,
         lora_alpha: int,
-        optimizer: OptimizerCallable | None,
+        optimizer: OptimizerCallable,
         schedule: Schedule,
         warmup: float,
         gradient_checkpointing: bool,
@@ -47,11 +46,11 @@ class RewardSystem(LightningModule):
     ) -> None:
         super().__init__()
         self._build = build
-        self.learning_rates: dict[Part, float] = learning_rates  # type: ignore[assignment]
-        self.lora_parts: list[Part] = lora_parts  # type: ignore[assignment]
+        self.learning_rates = learning_rates
+        self.lora_parts = lora_parts
         self.lora_rank = lora_rank
         self.lora_alpha = lora_alpha
-        self.optimizer = optimizer or AdamW
+        self.optimizer = optimizer
         self.schedule = schedule
         self.warmup = warmup
         self.gradient_checkpointing = gradient_checkpointing
@@ -85,7 +84,7 @@ class RewardSystem(LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Log the gradient norm of each part."""
-        if self.global_step % self.trainer.log_every_n_steps:
+        if self.global_step % self.trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return
         for part, parameters in trainable(self.model).items():
             gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -97,14 +96,15 @@ class RewardSystem(LightningModule):
         names = self.trainer.datamodule.val_names  # type: ignore[attr-defined]
         self.validation = Validation(self.model, names, self.own_thought_pairs)
 
-    def validation_step(self, batch: PairBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+    def validation_step(self, batch: PairBatch, batch_idx: int, dataloader_idx: int = 0) -> Validated:
         """Score pairs with the teacher's thought, without one, and some with the model's own."""
         return self.validation.step(batch, dataloader_idx)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the accuracies; the headline is that of the first table."""
+        """Log what was counted; the headline is that of the first table. What was never counted is nan and left out."""
         for name, value in self.validation.results().items():
-            self.log(name, value, prog_bar=name == "val/preference_accuracy", rank_zero_only=False)
+            if not math.isnan(value):
+                self.log(name, value, prog_bar=name == "val/preference_accuracy")
 
     def configure_optimizers(self) -> Any:
         """One parameter group per part, each with its learning rate."""
@@ -138,7 +138,7 @@ class RewardSystem(LightningModule):
         return [name for name, parameter in self.named_parameters() if parameter.requires_grad]
 
     def _num_steps(self) -> int:
-        """Optimizer steps of the run; `trainer.estimated_stepping_batches` would make Lightning lose the loader's state."""
+        """Optimizer steps of the run; reading Lightning's estimate would make it lose the state of the loader."""
         if self.trainer.max_steps > 0:
             return self.trainer.max_steps
         batches = len(self.trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]

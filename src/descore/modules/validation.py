@@ -2,90 +2,129 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TypedDict
 
 import torch
 from torch import Tensor
+from torchmetrics import MeanMetric
 
 from descore.answer import AnswerError, parse_answer
 from descore.metrics import PreferenceAccuracy
 from descore.model import RewardModel
 from descore.think import think
-from descore.types import Group, PairBatch
+from descore.types import DIMENSIONS, DimensionScores, Group, PairBatch, Side
+
+TEACHER, NONE, OWN = "", "_no_thought", "_own_thought"
+"""With which thought a video is scored, as the ending of a TensorBoard tag."""
+
+
+class Validated(TypedDict):
+    """A validation batch and what came of it, for callbacks to look at.
+
+    Attributes:
+        batch: The batch.
+        rewards: Rewards `[2, N, K]` by ending: `TEACHER`, `NONE`, and `OWN` if the model thought.
+        groups: Its own thoughts, videos A first; empty if it did not think.
+    """
+
+    batch: PairBatch
+    rewards: dict[str, Tensor]
+    groups: list[Group]
 
 
 class Validation:
-    """Counts over one validation run.
+    """Counts over one validation run; every value exists on every rank from the start, so that all can be summed.
 
     Args:
         model: The model that is judged.
         tables: Names of the validation tables.
-        own_thought_pairs: Pairs of each table for which the model thinks by itself.
+        own_thought_pairs: Pairs of each table and rank for which the model thinks by itself.
     """
 
     def __init__(self, model: RewardModel, tables: Sequence[str], own_thought_pairs: int) -> None:
         self.model = model
-        self.tables = tables
         self.own_thought_pairs = own_thought_pairs
-        self._accuracy: dict[str, PreferenceAccuracy] = defaultdict(PreferenceAccuracy)
-        self._values: dict[str, list[Tensor]] = defaultdict(list)
-        self._num_thought: dict[int, int] = defaultdict(int)
+        self.tables = [_Table(model, own=own_thought_pairs > 0) for _ in tables]
+        self.tags = ["val" if index == 0 else f"val/{name}" for index, name in enumerate(tables)]
 
-    def step(self, batch: PairBatch, table: int) -> dict[str, Any]:
-        """Count a batch of a table whose videos have two branches, with thought and without.
-
-        Returns:
-            The rewards by mode, each `[2, N, K]`, and the groups of own thoughts, to be looked at.
-        """
-        num_pairs = len(batch.pairs)
-        rewards = self.model(batch.branches).rewards.view(2, num_pairs, 2, -1)
-        shown = {"": rewards[:, :, 0], "_no_thought": rewards[:, :, 1]}
+    def step(self, batch: PairBatch, table: int) -> Validated:
+        """Count a batch of a table; its videos have two branches, with thought and without."""
+        counts, num_pairs = self.tables[table], len(batch.pairs)
+        with_thought, without = self.model(batch.branches).rewards.view(2, num_pairs, 2, -1).unbind(2)
+        rewards = {TEACHER: with_thought, NONE: without}
         groups: list[Group] = []
-        if self._num_thought[table] < self.own_thought_pairs:
-            self._num_thought[table] += num_pairs
+        if counts.num_own < self.own_thought_pairs:
             groups = think(self.model, batch.branches)
-            shown["_own_thought"] = torch.stack([group.rewards[0] for group in groups]).view(2, num_pairs, -1)
-            self._count_thoughts(batch, groups, self._prefix(table))
-        for mode, values in shown.items():
-            self._count(self._prefix(table), mode, values, batch.preference)
-        return {"rewards": shown, "groups": groups, "batch": batch}
+            rewards[OWN] = torch.stack([group.rewards[0] for group in groups]).view(2, num_pairs, -1)
+            counts.count_thoughts(batch, groups)
+        counts.count_rewards(rewards, batch.preference)
+        return Validated(batch=batch, rewards=rewards, groups=groups)
 
-    def results(self) -> dict[str, Tensor | float]:
-        """Return every value by its TensorBoard tag."""
-        accuracies = {name: metric.compute() for name, metric in self._accuracy.items()}
-        return accuracies | {name: torch.cat(values).float().mean() for name, values in self._values.items()}
+    def results(self) -> dict[str, float]:
+        """Return every value over all ranks, by TensorBoard tag; every rank has to call it."""
+        values: dict[str, float] = {}
+        for tag, table in zip(self.tags, self.tables, strict=True):
+            values |= {f"{tag}/{name}": value for name, value in table.results().items()}
+        return values
 
-    def _count(self, prefix: str, mode: str, rewards: Tensor, preference: Tensor) -> None:
-        margin = rewards[0] - rewards[1]
-        names = self.model.settings.reward_names
-        for index, name in enumerate(names):
-            suffix = f"/{name}" if len(names) > 1 else ""
-            self._accuracy[f"{prefix}/preference_accuracy{mode}{suffix}"].update(margin[:, index], preference[:, index])
-        if not mode:
-            self._values[f"{prefix}/reward_margin"].append((margin * preference).nan_to_num().flatten())
-            self._values[f"{prefix}/reward_mean"].append(rewards.flatten())
-            self._values[f"{prefix}/reward_std"].append(rewards.std().view(1))
 
-    def _count_thoughts(self, batch: PairBatch, groups: list[Group], prefix: str) -> None:
+class _Table:
+    """What is counted of one table."""
+
+    def __init__(self, model: RewardModel, *, own: bool) -> None:
+        self.names = model.settings.reward_names
+        self.num_own = 0
+        device = model.head.weight.device
+        endings = [TEACHER, NONE, OWN] if own else [TEACHER, NONE]
+        means = ["reward_margin", "reward_mean", "reward_square"]
+        means += ["dimension_accuracy", "well_formed", "thought_tokens"] if own else []
+        self.accuracy = {ending: [PreferenceAccuracy().to(device) for _ in self.names] for ending in endings}
+        self.means = {name: MeanMetric().to(device) for name in means}
+        for mean in self.means.values():
+            mean.update(0.0, weight=0.0)  # a mean of nothing is nan, without torchmetrics' warning
+
+    def count_rewards(self, rewards: dict[str, Tensor], preference: Tensor) -> None:
+        for ending, values in rewards.items():
+            margin = values[0] - values[1]
+            for index, accuracy in enumerate(self.accuracy[ending]):
+                accuracy.update(margin[:, index], preference[:, index])
+        shown = rewards[TEACHER]
+        decided = preference.nan_to_num() != 0
+        self.means["reward_margin"].update(((shown[0] - shown[1]) * preference)[decided])
+        self.means["reward_mean"].update(shown)
+        self.means["reward_square"].update(shown**2)
+
+    def count_thoughts(self, batch: PairBatch, groups: list[Group]) -> None:
+        self.num_own += len(batch.pairs)
         sides = [pair.a for pair in batch.pairs] + [pair.b for pair in batch.pairs]
         for side, group in zip(sides, groups, strict=True):
-            right = list(_compare(group.texts[0], side.scores))
-            self._values[f"{prefix}/well_formed"].append(torch.tensor([float(bool(right))]))
-            self._values[f"{prefix}/thought_tokens"].append(torch.tensor([float(len(group.thoughts[0].token_ids))]))
+            scores = _scores(group.texts[0])
+            self.means["well_formed"].update(float(scores is not None))
+            self.means["thought_tokens"].update(len(group.thoughts[0].token_ids))
             if side.scores is not None:
-                self._values[f"{prefix}/dimension_accuracy"].append(torch.tensor(right or [0.0] * len(side.scores)))
+                self.means["dimension_accuracy"].update(_share_right(scores, side))
 
-    def _prefix(self, table: int) -> str:
-        """`val` for the first table, `val/<name>` for the others."""
-        return "val" if table == 0 else f"val/{self.tables[table]}"
+    def results(self) -> dict[str, float]:
+        means = {name: float(mean.compute()) for name, mean in self.means.items()}
+        means["reward_std"] = max(means.pop("reward_square") - means["reward_mean"] ** 2, 0.0) ** 0.5
+        values: dict[str, float] = {}
+        for ending, accuracies in self.accuracy.items():
+            shares = [float(accuracy.compute()) for accuracy in accuracies]
+            values[f"preference_accuracy{ending}"] = sum(shares) / len(shares)
+            if len(shares) > 1:
+                values |= {f"preference_accuracy{ending}/{n}": s for n, s in zip(self.names, shares, strict=True)}
+        return values | means
 
 
-def _compare(thought: str, truth: Any) -> Iterator[float]:
+def _scores(thought: str) -> DimensionScores | None:
     try:
-        scores = parse_answer(thought).scores
+        return parse_answer(thought).scores
     except AnswerError:
-        return
-    for name, score in scores.items():
-        yield float(truth is not None and score == truth[name])
+        return None
+
+
+def _share_right(scores: DimensionScores | None, side: Side) -> float:
+    """Share of the five dimension scores that equal the annotated ones; none of a thought that is not well formed."""
+    truth = side.scores or {}
+    return 0.0 if scores is None else sum(scores[name] == truth[name] for name in DIMENSIONS) / len(DIMENSIONS)

@@ -1,0 +1,230 @@
+"""One stage-1 step of one pair, forward, loss and backward: our packed forward against the plain way.
+
+    python -m benchmarks.stage1_step --help
+
+Three ways to the same two rewards, so that the reader sees where a gain comes from:
+
+    packed     both videos in one call of `RewardModel`; lm_head never runs
+    two calls  one call of transformers' forward per video; lm_head runs at the last position only
+    plain      the same with the logits of every position, which nothing uses: the published code
+
+The backbone is a small Qwen3-VL with random weights, float32. Rewards must agree before anything is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import statistics
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+from transformers.utils import logging
+
+from data_modules.random_backbone import Sizes, write_random_backbone
+from descore.losses import bradley_terry_loss
+from descore.model import RewardModel
+from descore.parts import make_trainable
+from descore.prompts import PromptTemplate
+from descore.seeding import generator
+from descore.settings import ModelSettings
+from descore.types import Branches, Frames, Prefix, Thought
+from tests.parity.plain import plain_sequence
+
+TEMPLATE = "conf/prompts/descore.txt"
+PROMPT = "A red kite climbs over a windy beach while two children run after it, filmed from a low angle."
+TOLERANCE = 1e-4
+"""How far the rewards of two ways may be apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A model and one pair for it."""
+
+    model: RewardModel
+    prefixes: tuple[Prefix, ...]
+    thoughts: tuple[Thought, ...]
+    branches: Branches
+
+
+def packed(case: Case) -> Tensor:
+    return case.model(case.branches).rewards
+
+
+def two_calls(case: Case) -> Tensor:
+    return _sequences(case, logits_to_keep=1)
+
+
+def plain(case: Case) -> Tensor:
+    return _sequences(case, logits_to_keep=0)
+
+
+WAYS = {"packed": packed, "two calls": two_calls, "plain": plain}
+
+
+def step(case: Case, way: str) -> None:
+    case.model.zero_grad()
+    reward_a, reward_b = WAYS[way](case)
+    bradley_terry_loss(reward_a, reward_b, torch.ones_like(reward_a)).mean().backward()
+
+
+def build(options: argparse.Namespace, num_thought_tokens: int) -> Case:
+    torch.set_num_threads(options.threads)
+    logging.disable_progress_bar()
+    model = RewardModel.create(ModelSettings(options.backbone, PromptTemplate.read(TEMPLATE).text))
+    # The query row stays as it is: PEFT copies the whole embedding to train one row, which would count against the plain
+    # way once for each call.
+    in_lora = ["language"] if options.lora_rank else []
+    parts = ["language", "vision", "merger", "head"]
+    make_trainable(model, parts, lora_parts=in_lora, lora_rank=options.lora_rank, lora_alpha=2 * options.lora_rank)
+    model.to(options.device).train()
+    prefixes = tuple(model.features.prefix(PROMPT, _noise(options, video)) for video in "ab")
+    thoughts = tuple(_thought(model, num_thought_tokens, video) for video in "ab")
+    branches = model.features.pack(prefixes, [[thought] for thought in thoughts])
+    return Case(model, prefixes, thoughts, branches.to(options.device))
+
+
+def check_rewards(case: Case) -> None:
+    """Stop unless every way gives the rewards of `packed`, and the two videos have different ones."""
+    with torch.no_grad():
+        rewards = {way: WAYS[way](case) for way in WAYS}
+    apart = max(float((other - rewards["packed"]).abs().max()) for other in rewards.values())
+    margin = float((rewards["packed"][0] - rewards["packed"][1]).abs().min())
+    if not apart <= TOLERANCE <= margin / 10:
+        raise SystemExit(f"expected rewards within {TOLERANCE} of each other and a clear margin, got {rewards}")
+
+
+def seconds(case: Case, repeats: int) -> dict[str, float]:
+    """Median time of a step; the ways take turns, so that a busy machine slows all of them."""
+    taken: dict[str, list[float]] = {way: [] for way in WAYS}
+    for _ in range(repeats):
+        for way, times in taken.items():
+            start = _now(case)
+            step(case, way)
+            times.append(_now(case) - start)
+    return {way: statistics.median(times) for way, times in taken.items()}
+
+
+def flops(case: Case, way: str) -> int:
+    """Floating-point operations of the matrix products of a step; on CPU those of the attention are not counted."""
+    with FlopCounterMode(display=False) as counter:
+        step(case, way)
+    return counter.get_total_flops()
+
+
+def peak_memory(options: argparse.Namespace, num_thought_tokens: int, way: str) -> float:
+    """Most memory that a fresh process held for one step, its model included, in GB; on a GPU what torch allocated."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as child:
+        return child.submit(_peak_of_this_process, options, num_thought_tokens, way).result()
+
+
+def main() -> None:
+    options = _options()
+    table = Table(box=box.MARKDOWN if options.markdown else box.SIMPLE)
+    for column in ("thought", "way", "s", "times packed", "GFLOP", "times packed", "peak GB"):
+        table.add_column(column, justify="left" if column == "way" else "right")
+    with tempfile.TemporaryDirectory() as folder:
+        options.backbone = folder
+        _write_backbone(options)
+        # A child's peak starts at that of its parent: memory first, before anything large is in this process.
+        memory = {(size, way): peak_memory(options, size, way) for size in options.thoughts for way in WAYS}
+        for size in options.thoughts:
+            case = build(options, size)
+            check_rewards(case)
+            operations = {way: flops(case, way) for way in WAYS}  # also the warm-up
+            times = seconds(case, options.repeats)
+            for way in WAYS:
+                ratios = [f"{values[way] / values['packed']:.2f}" for values in (times, operations)]
+                cells = f"{times[way]:.2f}", ratios[0], f"{operations[way] / 1e9:.0f}", ratios[1]
+                table.add_row(str(size), way, *cells, f"{memory[size, way]:.2f}")
+    console = Console(width=120)
+    console.print(table)
+    _explain(console, options, case, operations)
+
+
+def _explain(console: Console, options: argparse.Namespace, case: Case, operations: dict[str, int]) -> None:
+    """Say what the ratios consist of."""
+    num_prefix, num_thought = len(case.prefixes[0].input_ids), len(case.thoughts[0].token_ids)
+    logits = (num_prefix + num_thought + 1) * options.vocabulary * 4 / 1e9
+    share = 1 - operations["two calls"] / operations["plain"]
+    console.print(
+        f"Prefix {num_prefix} tokens, {int(case.prefixes[0].grid.prod()) // 4} of them video. Longest thought: the logits "
+        f"of one sequence are {logits:.2f} GB and {share:.0%} of the plain way's GFLOP.\n"
+        "'plain' over 'two calls' is the price of the logits; it follows the share of lm_head in the backbone, which in "
+        "a small one is far above that of an 8B.\n'two calls' over 'packed' is the price of a call per video.",
+        soft_wrap=True,
+    )
+
+
+def _sequences(case: Case, *, logits_to_keep: int) -> Tensor:
+    # Only the reward of each call is kept, so that the logits of A are gone before B: kinder than the published code.
+    pairs = zip(case.prefixes, case.thoughts, strict=True)
+    return torch.stack([plain_sequence(case.model, *pair, logits_to_keep=logits_to_keep)[0] for pair in pairs])
+
+
+def _write_backbone(options: argparse.Namespace) -> None:
+    logging.disable_progress_bar()
+    sizes = Sizes(
+        text=options.width, text_layers=options.layers, vision=options.width // 2, patch=16, vocabulary=options.vocabulary
+    )
+    write_random_backbone(Path(options.backbone), [PromptTemplate.read(TEMPLATE).text, PROMPT], sizes=sizes)
+
+
+def _noise(options: argparse.Namespace, video: str) -> Frames:
+    """Random frames of a video of 24 frames per second, sampled at 2 per second."""
+    shape = (options.frames, 3, options.side, options.side)
+    pixels = torch.randint(256, shape, dtype=torch.uint8, generator=generator(0, "frames", video))
+    return Frames(pixels, tuple(range(0, 12 * options.frames, 12)), 24.0, 12 * options.frames)
+
+
+def _thought(model: RewardModel, num_tokens: int, video: str) -> Thought:
+    allowed = torch.ones(model.base.config.get_text_config().vocab_size)
+    allowed[model.features.forbidden_ids] = 0
+    allowed[model.features.end_id] = 0
+    drawn = allowed.multinomial(num_tokens, replacement=True, generator=generator(0, "thought", video))
+    return Thought(tuple(drawn.tolist()), closed=True)
+
+
+def _peak_of_this_process(options: argparse.Namespace, num_thought_tokens: int, way: str) -> float:
+    case = build(options, num_thought_tokens)
+    step(case, way)
+    if options.device != "cpu":
+        return torch.cuda.max_memory_allocated(options.device) / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9  # Linux counts in KiB
+
+
+def _now(case: Case) -> float:
+    if case.branches.input_ids.is_cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--thoughts", type=int, nargs="+", default=[300, 600, 1500], help="lengths of a thought, in tokens")
+    add("--frames", type=int, default=10, help="frames of a video; 10 is 5 seconds at the published 2 per second")
+    add("--side", type=int, default=448, help="side of a frame in pixels; 448 is the published budget, 200,704 px")
+    add("--width", type=int, default=256, help="hidden size of the language model; the vision tower has half of it")
+    add("--layers", type=int, default=8, help="layers of the language model")
+    add("--vocabulary", type=int, default=151_936, help="rows of lm_head; about 1.07 x width x layers gives it an 8B's share")
+    add("--lora-rank", type=int, default=0, help="train the language model by LoRA of this rank; 0 trains it in full")
+    add("--device", default="cpu", help="cpu or cuda")
+    add("--threads", type=int, default=torch.get_num_threads(), help="threads of torch on the CPU")
+    add("--repeats", type=int, default=5, help="steps of each way; the table shows the median")
+    add("--markdown", action="store_true", help="print the table in Markdown")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""Every configuration is built as a user would build it, found by a search through all of conf/."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from descore.modules.system import RewardSystem
+from descore.train import main
+
+CONF = Path(__file__).parents[1] / "conf"
+OVERLAYS = sorted((CONF / "overlay").glob("*.yaml"))
+RUNS = sorted(path for path in CONF.rglob("*.yaml") if path not in OVERLAYS)
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(CONF))
+
+
+def test_the_search_finds_the_configurations() -> None:
+    assert {"stage1.yaml", "qwen3_vl_8b/stage1.yaml", "tiny_backbone.yaml"} <= {named(path) for path in RUNS}
+    assert OVERLAYS
+
+
+@pytest.mark.parametrize("path", RUNS, ids=named)
+def test_a_configuration_builds(path: Path, tmp_path: Path) -> None:
+    cli = main(["-c", str(path), "--trainer.accelerator", "cpu", "--trainer.logger.save_dir", str(tmp_path)], run=False)
+    assert isinstance(cli.model, RewardSystem)
+    assert cli.model.seed == cli.datamodule.seed == cli.config["seed_everything"]
+
+
+@pytest.mark.parametrize("path", OVERLAYS, ids=named)
+def test_an_overlay_builds_on_stage1(path: Path, tmp_path: Path) -> None:
+    arguments = ["-c", str(CONF / "stage1.yaml"), "-c", str(path), "--trainer.accelerator", "cpu"]
+    cli = main([*arguments, "--trainer.logger.save_dir", str(tmp_path)], run=False)
+    assert isinstance(cli.model, RewardSystem)
+
+
+def test_a_shared_value_stands_once_and_overrides_reach_it() -> None:
+    cli = main(["-c", str(CONF / "stage1.yaml"), "--seed_everything", "7", "--trainer.accelerator", "cpu"], run=False)
+    assert (cli.model.seed, cli.datamodule.seed) == (7, 7)
+
+
+@pytest.mark.parametrize(
+    "argument", ["--model.cot_mask_probability", "--data.batchsize", "--trainer.max_step", "--model.video_fps"]
+)
+def test_an_unknown_key_is_an_error_that_names_it(argument: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["-c", str(CONF / "stage1.yaml"), f"{argument}=1"], run=False)
+    assert argument.rpartition(".")[2] in capsys.readouterr().err
+
+
+def test_a_wrong_value_is_an_error_that_says_what_was_expected(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["-c", str(CONF / "stage1.yaml"), "--model.learning_rates", "{vison: 0.1}"], run=False)
+    assert "vision" in capsys.readouterr().err
