@@ -34,7 +34,7 @@ from transformers.utils import logging
 from data_modules.random_backbone import Sizes, write_random_backbone
 from descore.losses import bradley_terry_loss
 from descore.model import RewardModel
-from descore.parts import make_trainable
+from descore.parts import Part, make_trainable
 from descore.prompts import PromptTemplate
 from descore.seeding import generator
 from descore.settings import ModelSettings
@@ -58,7 +58,8 @@ class Case:
 
 
 def packed(case: Case) -> Tensor:
-    return case.model(case.branches).rewards
+    rewards: Tensor = case.model(case.branches).rewards
+    return rewards
 
 
 def two_calls(case: Case) -> Tensor:
@@ -75,17 +76,16 @@ WAYS = {"packed": packed, "two calls": two_calls, "plain": plain}
 def step(case: Case, way: str) -> None:
     case.model.zero_grad()
     reward_a, reward_b = WAYS[way](case)
-    bradley_terry_loss(reward_a, reward_b, torch.ones_like(reward_a)).mean().backward()
+    bradley_terry_loss(reward_a, reward_b, torch.ones_like(reward_a)).mean().backward()  # type: ignore[no-untyped-call]
 
 
 def build(options: argparse.Namespace, num_thought_tokens: int) -> Case:
     torch.set_num_threads(options.threads)
     logging.disable_progress_bar()
     model = RewardModel.create(ModelSettings(options.backbone, PromptTemplate.read(TEMPLATE).text))
-    # The query row stays as it is: PEFT copies the whole embedding to train one row, which would count against the plain
-    # way once for each call.
-    in_lora = ["language"] if options.lora_rank else []
-    parts = ["language", "vision", "merger", "head"]
+    # The query row stays as it is: to train it PEFT copies the whole embedding, in the plain way twice as often.
+    in_lora: list[Part] = ["language"] if options.lora_rank else []
+    parts: list[Part] = ["language", "vision", "merger", "head"]
     make_trainable(model, parts, lora_parts=in_lora, lora_rank=options.lora_rank, lora_alpha=2 * options.lora_rank)
     model.to(options.device).train()
     prefixes = tuple(model.features.prefix(PROMPT, _noise(options, video)) for video in "ab")
@@ -119,7 +119,7 @@ def flops(case: Case, way: str) -> int:
     """Floating-point operations of the matrix products of a step; on CPU those of the attention are not counted."""
     with FlopCounterMode(display=False) as counter:
         step(case, way)
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 def peak_memory(options: argparse.Namespace, num_thought_tokens: int, way: str) -> float:
@@ -131,7 +131,7 @@ def peak_memory(options: argparse.Namespace, num_thought_tokens: int, way: str) 
 def main() -> None:
     options = _options()
     table = Table(box=box.MARKDOWN if options.markdown else box.SIMPLE)
-    for column in ("thought", "way", "s", "times packed", "GFLOP", "times packed", "peak GB"):
+    for column in ("thought", "way", "seconds", "ratio", "GFLOP", "ratio", "peak GB"):
         table.add_column(column, justify="left" if column == "way" else "right")
     with tempfile.TemporaryDirectory() as folder:
         options.backbone = folder
@@ -155,14 +155,14 @@ def main() -> None:
 def _explain(console: Console, options: argparse.Namespace, case: Case, operations: dict[str, int]) -> None:
     """Say what the ratios consist of."""
     num_prefix, num_thought = len(case.prefixes[0].input_ids), len(case.thoughts[0].token_ids)
+    num_video = int(case.prefixes[0].grid.prod()) // 4
     logits = (num_prefix + num_thought + 1) * options.vocabulary * 4 / 1e9
     share = 1 - operations["two calls"] / operations["plain"]
     console.print(
-        f"Prefix {num_prefix} tokens, {int(case.prefixes[0].grid.prod()) // 4} of them video. Longest thought: the logits "
-        f"of one sequence are {logits:.2f} GB and {share:.0%} of the plain way's GFLOP.\n"
-        "'plain' over 'two calls' is the price of the logits; it follows the share of lm_head in the backbone, which in "
-        "a small one is far above that of an 8B.\n'two calls' over 'packed' is the price of a call per video.",
-        soft_wrap=True,
+        f"Prefix {num_prefix} tokens, {num_video} of them video. With a thought of {num_thought} tokens the logits of\n"
+        f"one sequence are {logits:.2f} GB, and all logits {share:.0%} of the plain way's GFLOP.\n"
+        "'plain' over 'two calls' is the price of the logits. It follows the share that lm_head has in the backbone:\n"
+        "far larger in a small one than in an 8B. 'two calls' over 'packed' is the price of a call per video.",
     )
 
 
@@ -175,7 +175,11 @@ def _sequences(case: Case, *, logits_to_keep: int) -> Tensor:
 def _write_backbone(options: argparse.Namespace) -> None:
     logging.disable_progress_bar()
     sizes = Sizes(
-        text=options.width, text_layers=options.layers, vision=options.width // 2, patch=16, vocabulary=options.vocabulary
+        text=options.width,
+        text_layers=options.layers,
+        vision=options.width // 2,
+        patch=16,
+        vocabulary=options.vocabulary,
     )
     write_random_backbone(Path(options.backbone), [PromptTemplate.read(TEMPLATE).text, PROMPT], sizes=sizes)
 
@@ -217,7 +221,12 @@ def _options() -> argparse.Namespace:
     add("--side", type=int, default=448, help="side of a frame in pixels; 448 is the published budget, 200,704 px")
     add("--width", type=int, default=256, help="hidden size of the language model; the vision tower has half of it")
     add("--layers", type=int, default=8, help="layers of the language model")
-    add("--vocabulary", type=int, default=151_936, help="rows of lm_head; about 1.07 x width x layers gives it an 8B's share")
+    add(
+        "--vocabulary",
+        type=int,
+        default=151_936,
+        help="rows of lm_head; about 1.07 x width x layers gives it an 8B's share",
+    )
     add("--lora-rank", type=int, default=0, help="train the language model by LoRA of this rank; 0 trains it in full")
     add("--device", default="cpu", help="cpu or cuda")
     add("--threads", type=int, default=torch.get_num_threads(), help="threads of torch on the CPU")

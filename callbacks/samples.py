@@ -1,9 +1,9 @@
-"""Validation pairs to look at: texts, frames, and how the rewards spread."""
+"""Validation pairs to look at in TensorBoard: their texts, their frames, and how the rewards spread."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,182 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
-from torch.utils.tensorboard import SummaryWriter
 
 from descore.answer import NOT_ASKED, AnswerError, parse_answer
-from descore.types import DIMENSIONS, DimensionScores, Frames, Group, Pair, PairBatch, Side
+from descore.types import DIMENSIONS, DimensionScores, Frames, Group, PairBatch, Side
+
+READINGS = {"": "teacher's thought", "_no_thought": "no thought", "_own_thought": "own thought"}
+PREFERENCES = {1.0: "A", -1.0: "B", 0.0: "tie"}
+UNKNOWN = "?"
+GAP = 2  # white pixels between frames
+_ENTITIES = str.maketrans({mark: f"&#{ord(mark)};" for mark in "&<>\\`*_{}[]()#+-.!|~\"'"})
+
+
+class Samples(Callback):
+    """Writes the first pairs of every validation table as text and images, and histograms of all rewards and margins.
+
+    Tags are `samples/<table>/text/<i>`, `samples/<table>/frames/<i>`, `samples/<table>/rewards` and
+    `samples/<table>/margins`; a margin is positive where the preferred video has the higher reward. Rewards are those
+    with the teacher's thought. On several devices, the first one shows its share of the pairs.
+
+    Args:
+        num_pairs: Pairs shown of each validation table.
+        num_frames: Frames shown of a video, evenly spread over those that the model saw.
+        max_height: Pixels in height that a frame is shown with at most.
+    """
+
+    def __init__(self, num_pairs: int = 4, num_frames: int = 8, max_height: int = 128) -> None:
+        self.num_pairs = num_pairs
+        self.num_frames = num_frames
+        self.max_height = max_height
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check that there is somewhere to write to; a fast_dev_run writes nothing.
+
+        Raises:
+            ValueError: If the run has no TensorBoardLogger.
+        """
+        dry: bool = trainer.fast_dev_run  # type: ignore[attr-defined]
+        if not (dry or any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)):
+            found = ", ".join(type(logger).__name__ for logger in trainer.loggers) or "none"
+            raise ValueError(
+                f"Samples writes text and images through a TensorBoardLogger, got {found}: set trainer.logger to one, "
+                "or remove callbacks.samples.Samples from trainer.callbacks"
+            )
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start over."""
+        self._num_shown: Counter[str] = Counter()
+        self._rewards: defaultdict[str, list[Tensor]] = defaultdict(list)
+        self._preference: defaultdict[str, list[Tensor]] = defaultdict(list)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: PairBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the rewards, and show pairs until there are enough of the table."""
+        if (writer := _writer(trainer)) is None:
+            return
+        table: str = trainer.datamodule.val_names[dataloader_idx]  # type: ignore[attr-defined]
+        self._rewards[table].append(outputs["rewards"][""])
+        self._preference[table].append(batch.preference)
+        for index in range(min(len(batch.pairs), self.num_pairs - self._num_shown[table])):
+            place, step = self._num_shown[table], trainer.global_step
+            text = _describe(batch, outputs, index, _reward_names(pl_module))
+            writer.add_text(f"samples/{table}/text/{place}", text, step)
+            if batch.frames:
+                videos = batch.frames[index], batch.frames[index + len(batch.pairs)]
+                grid = image_grid(*videos, num_frames=self.num_frames, max_height=self.max_height)
+                writer.add_image(f"samples/{table}/frames/{place}", grid, step)
+            self._num_shown[table] += 1
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the histograms."""
+        if (writer := _writer(trainer)) is None:
+            return
+        for table, batches in self._rewards.items():
+            rewards, preference = torch.cat(batches, 1).float().cpu(), torch.cat(self._preference[table]).cpu()
+            margins = (rewards[0] - rewards[1]) * preference
+            for index, name in enumerate(names := _reward_names(pl_module)):
+                suffix = f"/{name}" if len(names) > 1 else ""
+                decided = margins[:, index][preference[:, index].nan_to_num() != 0]
+                for kind, values in (("rewards", rewards[..., index].flatten()), ("margins", decided)):
+                    if len(finite := values[values.isfinite()]):
+                        writer.add_histogram(f"samples/{table}/{kind}{suffix}", finite, trainer.global_step)
+
+
+def escape(text: str) -> str:
+    """Write text so that Markdown shows it as it is, inside a table cell too; lines are kept.
+
+    >>> escape("a *red* ball")
+    'a &#42;red&#42; ball'
+    """
+    return "<br>".join(line.translate(_ENTITIES) for line in text.splitlines())
+
+
+def image_grid(a: Frames, b: Frames, *, num_frames: int, max_height: int) -> Tensor:
+    """Lay frames out in two rows, those of video A above those of video B, on white.
+
+    Returns:
+        `[3, H, W]` uint8.
+    """
+    rows = [_row(frames.pixels, num_frames, max_height) for frames in (a, b)]
+    width = max(row.shape[2] for row in rows)
+    return torch.cat([pad(row, (0, width - row.shape[2]), value=255) for row in rows], 1)
+
+
+def _row(pixels: Tensor, num_frames: int, max_height: int) -> Tensor:
+    """[T, 3, H, W] uint8 -> [3, h + gap, num_frames * (w + gap)] uint8."""
+    shown = torch.linspace(0, len(pixels) - 1, min(num_frames, len(pixels))).round().long()
+    pixels = pixels[shown]
+    height, width = pixels.shape[2:]
+    if height > max_height:
+        size = (max_height, max(1, round(width * max_height / height)))
+        pixels = interpolate(pixels, size, mode="bilinear", antialias=True)
+    return pad(pixels, (0, GAP, 0, GAP), value=255).permute(1, 2, 0, 3).flatten(2)
+
+
+def _writer(trainer: Trainer) -> Any:
+    """TensorBoard's writer where this process writes, or None."""
+    if trainer.sanity_checking or not trainer.is_global_zero:
+        return None
+    return next((logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)), None)
+
+
+def _reward_names(pl_module: LightningModule) -> Sequence[str]:
+    system: Any = pl_module
+    names: Sequence[str] = system.model.settings.reward_names
+    return names
+
+
+def _describe(batch: PairBatch, outputs: dict[str, Any], index: int, names: Sequence[str]) -> str:
+    """Write a pair as Markdown: what was asked for, which video is preferred, and one column per video."""
+    pair = batch.pairs[index]
+    columns = []
+    for place, side in enumerate((pair.a, pair.b)):
+        rewards = {READINGS[mode]: values[place, index].tolist() for mode, values in outputs["rewards"].items()}
+        group = outputs["groups"][place * len(batch.pairs) + index] if outputs["groups"] else None
+        columns.append(_column(side, rewards, group, names))
+    preferred = _named(names, [PREFERENCES.get(value, "unusable") for value in pair.preference])
+    rows = [f"| {label} | {columns[0][label]} | {columns[1][label]} |" for label in columns[0]]
+    head = [f"**Prompt** {escape(pair.prompt)}", f"**Preferred** {preferred}"]
+    return "\n\n".join([*head, "\n".join([f"| {escape(pair.id)} | A | B |", "|---|---|---|", *rows])])
+
+
+def _column(side: Side, rewards: dict[str, list[float]], group: Group | None, names: Sequence[str]) -> dict[str, str]:
+    """Label -> cell of one video."""
+    cells = {
+        f"reward, {reading}": _named(names, [f"{value:.3f}" for value in values]) for reading, values in rewards.items()
+    }
+    own = _own_scores(group)
+    for name in DIMENSIONS:
+        cells[f"{name}, own thought / annotated"] = f"{_score(own, name)} / {_score(side.scores, name)}"
+    cells["teacher's thought"] = escape(side.thought)
+    if group is not None:
+        cells["own thought"] = escape(group.texts[0]) + ("" if group.thoughts[0].closed else " **(cut)**")
+    return cells
+
+
+def _own_scores(group: Group | None) -> DimensionScores | None:
+    try:
+        return parse_answer(group.texts[0]).scores if group else None
+    except AnswerError:
+        return None
+
+
+def _score(scores: DimensionScores | None, name: str) -> str:
+    if scores is None:
+        return UNKNOWN
+    return NOT_ASKED if scores[name] is None else str(scores[name])
+
+
+def _named(names: Sequence[str], values: Sequence[str]) -> str:
+    """Join one value per reward; a single one needs no name."""
+    if len(names) == 1:
+        return values[0]
+    return ", ".join(f"{escape(name)} {value}" for name, value in zip(names, values, strict=True))

@@ -18,11 +18,11 @@ FETCH = "[_TrainingEpochLoop].train_dataloader_next"
 
 
 class Throughput(Callback):
-    """Logs `train/pairs_per_second`, `train/tokens_per_second` and `train/wait_share` over `trainer.log_every_n_steps` batches.
+    """Logs `train/pairs_per_second`, `train/tokens_per_second` and `train/wait_share`.
 
-    The wait share is the time inside the loader's `next`, as Lightning's profiler hooks see it, over all time. A batch
-    during which the run was validated or saved is left out, together with its time. Rates are those of all devices,
-    taken to be as fast as this one. Nothing here waits for a device.
+    Each is taken over the last `trainer.log_every_n_steps` batches. The wait share is the part of the time that passed
+    inside the loader's `next`. A batch that validation or saving fell into is left out, together with its time. Rates
+    are those of all devices, taken to be as fast as this one. Nothing here waits for a device.
     """
 
     def __init__(self) -> None:
@@ -31,10 +31,10 @@ class Throughput(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to time the loader."""
-        self._batches = deque(maxlen=max(trainer.log_every_n_steps, 1))
+        self._batches = deque(maxlen=max(trainer.log_every_n_steps, 1))  # type: ignore[attr-defined]
         self._ended = None
-        self._loader = _LoaderTimer(trainer.profiler)
-        trainer.profiler = self._loader
+        self._loader = _LoaderTimer(trainer.profiler)  # type: ignore[attr-defined]
+        trainer.profiler = self._loader  # type: ignore[attr-defined]
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: PairBatch, batch_idx: int
@@ -59,12 +59,7 @@ class Throughput(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give the run its profiler back."""
-        trainer.profiler = self._loader.profiler
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Give the run its profiler back, for its report."""
-        if trainer.profiler is getattr(self, "_loader", None):
-            self.on_train_end(trainer, pl_module)
+        trainer.profiler = self._loader.profiler  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, slots=True)

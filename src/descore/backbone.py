@@ -53,6 +53,7 @@ class Backbone:
         tokenizer: Its tokenizer, the query tokens added.
         image_mean: Per-channel mean the pixels are normalised with.
         image_std: Per-channel standard deviation the pixels are normalised with.
+        exported: Whether these files lie in an exported folder, whose weights have gone on from the backbone's.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Backbone:
     tokenizer: Any
     image_mean: tuple[float, ...]
     image_std: tuple[float, ...]
+    exported: bool
 
     @classmethod
     def read(cls, name: str, query_tokens: Sequence[str] = ("<Reward>",), folder: Path | None = None) -> Backbone:
@@ -69,12 +71,12 @@ class Backbone:
         Args:
             name: Hub id, folder, or "tiny".
             query_tokens: Added to the tokenizer.
-            folder: Where these files lie, if not with the weights.
+            folder: An exported folder's copy of these files, to read instead.
 
         Raises:
             ValueError: If the family is not supported or a file is missing.
         """
-        folder = folder or resolve(name, metadata_only=True)
+        exported, folder = folder is not None, folder or resolve(name, metadata_only=True)
         config = AutoConfig.from_pretrained(folder)
         if config.model_type not in FAMILIES:
             known = ", ".join(FAMILIES)
@@ -86,7 +88,8 @@ class Backbone:
         added = {"additional_special_tokens": list(query_tokens)}
         tokenizer.add_special_tokens(added, replace_extra_special_tokens=False)
         statistics = _pixel_statistics(folder)
-        return cls(name, folder, config, tokenizer, tuple(statistics["image_mean"]), tuple(statistics["image_std"]))
+        mean, std = (tuple(statistics[key]) for key in ("image_mean", "image_std"))
+        return cls(name, folder, config, tokenizer, mean, std, exported)
 
     @property
     def family(self) -> Family:
@@ -117,12 +120,17 @@ def resolve(name: str, *, metadata_only: bool) -> Path:
         return Path(str(files("descore") / TINY))
     if Path(name).is_dir():
         return Path(name)
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+    if not is_hub_id(name):
         raise ValueError(
             f"backbone {name!r} is neither {TINY!r}, an existing folder, nor a hub id such as Qwen/Qwen3-VL-8B-Instruct"
         )
     weights = () if metadata_only else ("*.safetensors",)
     return Path(snapshot_download(name, allow_patterns=[*_METADATA, *weights]))
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form `owner/name` of a repository on the hub."""
+    return name.count("/") == 1 and not name.startswith((".", "/", "~"))
 
 
 def _pixel_statistics(folder: Path) -> dict[str, Any]:

@@ -24,7 +24,8 @@ class ThoughtCache:
 
     def __init__(self, prefill: DynamicCache, prefix_lengths: Sequence[int], num_slots: int) -> None:
         lengths = list(prefix_lengths)
-        self.prefix_keys = [_pad(layer.keys, lengths) for layer in prefill.layers]
+        # Autocast leaves keys in float32; each step would cast all of them anew.
+        self.prefix_keys = [_pad(layer.keys.to(layer.values.dtype), lengths) for layer in prefill.layers]
         self.prefix_values = [_pad(layer.values, lengths) for layer in prefill.layers]
         device = self.prefix_keys[0].device
         steps = torch.arange(max(lengths), device=device)
@@ -102,12 +103,12 @@ class ThoughtCache:
 
 def _by_video(heads: Tensor, slots: int) -> Tensor:
     """[V * n, H_kv, s, x] -> [V, H_kv, n * s, x]: the s query heads of a key head, of all slots side by side."""
-    return heads.unflatten(0, (-1, slots)).transpose(1, 2).flatten(2, 3)
+    return heads.view(-1, slots, *heads.shape[1:]).transpose(1, 2).flatten(2, 3)
 
 
 def _by_slot(heads: Tensor, slots: int) -> Tensor:
     """Undo `_by_video`."""
-    return heads.unflatten(2, (slots, -1)).transpose(1, 2).flatten(0, 1)
+    return heads.view(*heads.shape[:2], slots, -1, heads.shape[3]).transpose(1, 2).flatten(0, 1)
 
 
 def _pad(packed: Tensor, lengths: list[int]) -> Tensor:

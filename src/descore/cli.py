@@ -20,9 +20,12 @@ EXAMPLES = """examples:
   descore score --model runs/stage1/export/best --prompt "A red circle moves left fast." a.mp4 b.mp4
   descore score --model runs/stage1/export/best --output scored.csv pairs.csv
 
-A table is a CSV file with the columns prompt and video, or prompt, video_a and video_b; paths are relative to it.
+A table is a CSV or JSONL file with a column prompt and one of video, video_a/video_b or path_A/path_B, relative to it.
 Every reward is written beside its video, with the thought, or with the reason why the video failed.
 """
+
+
+VIDEO_COLUMNS = (("video",), ("path",), ("video_a", "video_b"), ("path_A", "path_B"))
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -56,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _score(options: argparse.Namespace) -> int:
     inputs: list[str] = options.inputs
-    is_table = len(inputs) == 1 and Path(inputs[0]).suffix.lower() == ".csv"
+    is_table = len(inputs) == 1 and Path(inputs[0]).suffix in {".csv", ".jsonl"}
     if not is_table and options.prompt is None:
         raise SystemExit("descore score: --prompt is needed to score video files; a table has a column for it")
     scorer = Scorer(
@@ -90,32 +93,43 @@ def _print_all(videos: list[str], scores: Iterator[Score], *, as_json: bool) -> 
 
 
 def _score_table(scorer: Scorer, table: Path, options: argparse.Namespace) -> int:
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        rows: list[dict[str, Any]] = list(csv.DictReader(file))
-    columns = [name for name in ("video", "video_a", "video_b") if rows and name in rows[0]]
+    rows = _read_table(table)
+    columns = next(([c for c in names if c in rows[0]] for names in VIDEO_COLUMNS if names[0] in rows[0]), [])
     if not columns or "prompt" not in rows[0]:
-        found = ", ".join(rows[0]) if rows else "no rows"
-        expected = "the columns prompt and video, or prompt, video_a and video_b"
-        raise SystemExit(f"{table}: expected {expected}; found {found}")
+        expected = " or ".join("/".join(names) for names in VIDEO_COLUMNS)
+        raise SystemExit(f"{table}: expected a column prompt and one of {expected}; found {', '.join(rows[0])}")
     videos = [str(table.parent / row[column]) for row in rows for column in columns]
-    prompts = [row["prompt"] for row in rows for _ in columns]
-    scores = _stream(scorer, videos, prompts, options)
+    scores = _stream(scorer, videos, [row["prompt"] for row in rows for _ in columns], options)
     failed = 0
     for row in rows:
-        for column in columns:
-            score = next(scores)
+        for column, score in zip(columns, scores, strict=False):
             failed += score.error is not None
-            suffix = column.removeprefix("video")
-            row[f"reward{suffix}"] = "" if score.error else score.reward
+            suffix = column.removeprefix("video").removeprefix("path")
+            row[f"reward{suffix}"] = score.to_json()["reward"]
             row[f"thought{suffix}"] = score.thought
-            row[f"error{suffix}"] = score.error or ""
-    output = Path(options.output or table.with_suffix(".scored.csv"))
-    with output.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+            row[f"error{suffix}"] = score.error
+    output = Path(options.output or table.with_suffix(f".scored{table.suffix}"))
+    _write_table(output, rows)
     print(f"{len(videos)} videos scored, {failed} failed: {output}")
     return 1 if failed else 0
+
+
+def _read_table(table: Path) -> list[dict[str, Any]]:
+    with table.open(newline="", encoding="utf-8-sig") as file:
+        rows = [json.loads(line) for line in file] if table.suffix == ".jsonl" else list(csv.DictReader(file))
+    if not rows:
+        raise SystemExit(f"{table}: expected at least one row, found none")
+    return rows
+
+
+def _write_table(table: Path, rows: list[dict[str, Any]]) -> None:
+    with table.open("w", newline="", encoding="utf-8") as file:
+        if table.suffix == ".jsonl":
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+        else:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""The exported folder: what one stage, the scorer or the server takes over from another. Safetensors and JSON, no pickle.
+"""The exported folder: what one stage, the scorer or the server takes over from another.
 
-    descore.json          settings, calibration, format version, and the name and shape of every tensor in reward.safetensors
+    descore.json          settings, calibration, format version, and what tensors reward.safetensors holds
     reward.safetensors    the head, the query rows, and the parts that were trained in full ("adapter" only)
     backbone/             configuration, tokenizer and pixel statistics; with weights when merged
     adapter/              LoRA and query row in PEFT's format ("adapter" only)
+
+Safetensors and JSON, no pickle. Every tensor is checked by name and shape; a folder that does not fit is refused.
 """
 
 from __future__ import annotations
@@ -13,34 +15,23 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from huggingface_hub import snapshot_download
-from peft import PeftModel, get_peft_model_state_dict
-from peft.tuners.lora import LoraLayer
+from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
+from descore.backbone import is_hub_id
 from descore.features import Features
+from descore.merging import Exportable, merged_state, query_rows, trained_in_full
 from descore.settings import ModelSettings
 
 FORMAT = 1
 Weights = Literal["merged", "adapter"]
-
-
-class Exportable(Protocol):
-    """What a reward model has that travels."""
-
-    features: Features
-    network: Any
-    head: Any
-
-    @property
-    def base(self) -> Any:
-        """The transformers model itself."""
 
 
 Model = TypeVar("Model", bound=Exportable)
@@ -58,7 +49,9 @@ class Calibration:
     std: tuple[float, ...]
 
 
-def save(model: Exportable, folder: str | Path, *, weights: Weights = "merged", calibration: Calibration | None = None) -> None:
+def save(
+    model: Exportable, folder: str | Path, *, weights: Weights = "merged", calibration: Calibration | None = None
+) -> None:
     """Write an exported folder; it appears whole or not at all.
 
     Args:
@@ -66,8 +59,13 @@ def save(model: Exportable, folder: str | Path, *, weights: Weights = "merged", 
         folder: Where to write; an older export there is replaced.
         weights: "merged" writes the whole backbone, "adapter" only what was trained, to go with the same backbone.
         calibration: Statistics of the rewards.
+
+    Raises:
+        ValueError: If the folder holds something else than an export; if "adapter" is asked of a model that has none,
+            or that went on from an exported folder.
     """
     folder = Path(folder)
+    _check_replaceable(folder)
     draft = folder.with_name(f".{folder.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
@@ -76,7 +74,7 @@ def save(model: Exportable, folder: str | Path, *, weights: Weights = "merged", 
     if weights == "merged":
         model.base.save_pretrained(draft / "backbone", state_dict=merged_state(model))
     else:
-        tensors |= _trained_in_full(model)
+        tensors |= trained_in_full(model)
         _save_adapter(model, draft / "adapter")
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(plain, draft / "reward.safetensors")
@@ -88,8 +86,7 @@ def save(model: Exportable, folder: str | Path, *, weights: Weights = "merged", 
         "tensors": {name: list(tensor.shape) for name, tensor in plain.items()},
     }
     (draft / "descore.json").write_text(json.dumps(description, indent=2) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    draft.rename(folder)
+    _replace(folder, draft)
 
 
 def load(folder: str | Path, build: Callable[[Features, Any], Model]) -> Model:
@@ -102,7 +99,7 @@ def load(folder: str | Path, build: Callable[[Features, Any], Model]) -> Model:
     Raises:
         ExportError: If anything is missing, extra or of another shape; no tensor is ever left at random values.
     """
-    folder = Path(folder) if Path(folder).is_dir() else Path(snapshot_download(str(folder)))
+    folder = _find(folder)
     description = describe(folder)
     tensors = _read_tensors(folder, description["tensors"])
     features = Features(ModelSettings.from_json(description["settings"]), folder / "backbone")
@@ -125,45 +122,27 @@ def describe(folder: str | Path) -> dict[str, Any]:
     return description
 
 
-def query_rows(model: Exportable) -> Tensor:
-    """Embedding rows of the query tokens, [Q, hidden], trained or not."""
-    for name, parameter in model.network.named_parameters():
-        if "trainable_tokens_delta" in name:
-            return parameter.detach()
-    return model.base.get_input_embeddings().weight[model.features.query_ids].detach()  # type: ignore[no-any-return]
+def _check_replaceable(folder: Path) -> None:
+    if folder.exists() and not (folder.is_dir() and ((folder / "descore.json").is_file() or not any(folder.iterdir()))):
+        raise ValueError(f"{folder} exists and is no exported folder; expected a new name, or an export to replace")
 
 
-def merged_state(model: Exportable) -> dict[str, Tensor]:
-    """State of the plain transformers model: adapters added to their layers, the model itself left as it is."""
-    state = {
-        _plain_name(name): tensor.detach()
-        for name, tensor in model.base.state_dict().items()
-        if "lora_" not in name and "trainable_tokens" not in name
-    }
-    for name, module in model.base.named_modules():
-        if isinstance(module, LoraLayer):
-            for adapter in module.active_adapters:
-                state[f"{name}.weight"] = state[f"{name}.weight"] + module.get_delta_weight(adapter).detach()  # type: ignore[operator]
-    for name in [name for name in state if name.endswith("embed_tokens.weight")]:
-        rows = state[name].clone()
-        rows[model.features.query_ids] = query_rows(model).to(rows.dtype)
-        state[name] = rows
-        if model.base.config.tie_word_embeddings:
-            state["lm_head.weight"] = rows
-    return state
+def _replace(folder: Path, draft: Path) -> None:
+    """Put a finished draft in the place of an export, which is moved away whole before it is removed."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    draft.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
-def _plain_name(name: str) -> str:
-    return name.replace(".token_adapter", "").replace(".base_layer", "")
-
-
-def _trained_in_full(model: Exportable) -> dict[str, Tensor]:
-    """Parameters of the backbone that train by themselves: neither adapter nor query row."""
-    return {
-        f"network.{_plain_name(name)}": parameter
-        for name, parameter in model.base.named_parameters()
-        if parameter.requires_grad and "lora_" not in name and "trainable_tokens" not in name
-    }
+def _find(folder: str | Path) -> Path:
+    if Path(folder).is_dir():
+        return Path(folder)
+    if not is_hub_id(str(folder)):
+        raise ExportError(f"{folder} is neither an existing folder nor a hub id such as owner/name")
+    return Path(snapshot_download(str(folder)))
 
 
 def _save_metadata(model: Exportable, folder: Path) -> None:
@@ -177,11 +156,19 @@ def _save_metadata(model: Exportable, folder: Path) -> None:
 def _save_adapter(model: Exportable, folder: Path) -> None:
     if not isinstance(model.network, PeftModel):
         raise ValueError('weights="adapter" needs a model with an adapter; use weights="merged"')
-    model.network.save_pretrained(str(folder))
+    if model.features.backbone.exported:
+        raise ValueError(
+            'this model went on from an exported folder, and weights="adapter" would leave out what that one learned '
+            f'beyond {model.features.settings.backbone}; use weights="merged"'
+        )
+    # Left to itself, PEFT looks on the hub whether the vocabulary was resized.
+    model.network.save_pretrained(str(folder), save_embedding_layers=False)
 
 
 def _load_merged(folder: Path) -> Any:
-    network, found = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    network, found = AutoModelForImageTextToText.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
+    )
     problems = {kind: found[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") if found[kind]}
     if problems:
         raise ExportError(f"{folder} does not hold the weights its configuration asks for: {problems}")
@@ -189,10 +176,12 @@ def _load_merged(folder: Path) -> Any:
 
 
 def _load_adapter(features: Features, folder: Path) -> Any:
-    network = features.backbone.load_weights()
-    wrapped = PeftModel.from_pretrained(network, str(folder))
-    expected = {name: list(tensor.shape) for name, tensor in get_peft_model_state_dict(wrapped).items()}
-    _compare(folder, _shapes(folder / "adapter_model.safetensors"), expected)
+    path = folder / "adapter_model.safetensors"
+    found = _shapes(path)
+    wrapped = PeftModel(features.backbone.load_weights(), PeftConfig.from_pretrained(str(folder)))
+    state = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+    _compare(path, found, {name: list(tensor.shape) for name, tensor in state.items()})
+    set_peft_model_state_dict(wrapped, load_file(path))
     return wrapped.merge_and_unload()
 
 

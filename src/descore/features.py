@@ -117,7 +117,7 @@ class Features:
         return Layout(tuple(len(prefix.input_ids) for prefix in prefixes), lengths)
 
     def _patchify(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """[T, 3, H, W] uint8 -> normalised patches [N, 3 * t * p * p] in the order of merge blocks, and the grid [3]."""
+        """[T, 3, H, W] uint8 -> normalised patches [N, 3 * t * p * p], merge block by merge block, and the grid [3]."""
         vision = self.backbone.config.vision_config
         patch, merge, depth = vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
         frames = (pixels.float() - self._mean) / self._std

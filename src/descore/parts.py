@@ -34,7 +34,12 @@ def part_of(name: str) -> Part:
 
 
 def make_trainable(
-    model: RewardModel, parts: Sequence[Part], *, lora_parts: Sequence[Part] = (), lora_rank: int = 0, lora_alpha: int = 0
+    model: RewardModel,
+    parts: Sequence[Part],
+    *,
+    lora_parts: Sequence[Part] = (),
+    lora_rank: int = 0,
+    lora_alpha: int = 0,
 ) -> None:
     """Choose what trains, in place; everything else is frozen.
 
@@ -48,9 +53,10 @@ def make_trainable(
         lora_alpha: Scale of the adapters, divided by the rank.
 
     Raises:
-        ValueError: For an unknown part, LoRA on a part that does not train, or query and embedding together.
+        ValueError: For an unknown part, LoRA on a part that does not train or without rank and alpha, or query and
+            embedding together.
     """
-    _check(parts, lora_parts, lora_rank)
+    _check(parts, lora_parts, lora_rank, lora_alpha)
     model.requires_grad_(False)
     tokens = model.features.query_ids if "query" in parts else None
     if lora_parts:
@@ -88,7 +94,7 @@ def _linears(model: RewardModel, parts: Sequence[Part]) -> list[str]:
     ]
 
 
-def _check(parts: Sequence[Part], lora_parts: Sequence[Part], lora_rank: int) -> None:
+def _check(parts: Sequence[Part], lora_parts: Sequence[Part], lora_rank: int, lora_alpha: int) -> None:
     if unknown := sorted({*parts, *lora_parts} - set(PARTS)):
         raise ValueError(f"unknown parts {unknown}; expected some of {', '.join(PARTS)}")
     if {"query", "embedding"} <= set(parts):
@@ -96,5 +102,8 @@ def _check(parts: Sequence[Part], lora_parts: Sequence[Part], lora_rank: int) ->
     allowed = {"language", "vision", "merger"} & set(parts)
     if wrong := sorted(set(lora_parts) - allowed):
         raise ValueError(f"LoRA is asked for on {wrong}; expected parts that train, out of language, vision, merger")
-    if lora_parts and lora_rank < 1:
-        raise ValueError(f"lora_rank is {lora_rank}; expected at least 1 for LoRA on {', '.join(lora_parts)}")
+    if lora_parts and min(lora_rank, lora_alpha) < 1:
+        raise ValueError(
+            f"lora_rank is {lora_rank} and lora_alpha {lora_alpha}; expected at least 1 for LoRA on "
+            f"{', '.join(lora_parts)}"
+        )

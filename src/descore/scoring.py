@@ -19,8 +19,9 @@ from descore.video import VideoError
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """A video on its way: its prefix, or why it has none."""
+    """A video on its way: its prefix, or why it has none, and the name that keys its draws."""
 
+    name: str
     prefix: Prefix | None
     error: str | None = None
 
@@ -35,9 +36,7 @@ class Scorer:
         batch_size: Videos that are scored together.
     """
 
-    def __init__(
-        self, path: str, *, device: str | None = None, thoughts: bool = True, batch_size: int = 8
-    ) -> None:
+    def __init__(self, path: str, *, device: str | None = None, thoughts: bool = True, batch_size: int = 8) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model = RewardModel.from_pretrained(path).to(self.device)
         self.thoughts = thoughts
@@ -80,22 +79,23 @@ class Scorer:
 
     def _read(self, video: str, prompt: str) -> _Item:
         try:
-            return _Item(self.model.features.prefix(prompt, self.model.features.read(video)))
+            return _Item(f"{video}: {prompt}", self.model.features.prefix(prompt, self.model.features.read(video)))
         except VideoError as error:
-            return _Item(None, str(error))
+            return _Item(video, None, str(error))
 
     def _score_batch(self, items: Sequence[_Item], sampling: Sampling) -> Iterator[Score]:
         prefixes = [item.prefix for item in items if item.prefix is not None]
-        records = iter(self._score_prefixes(prefixes, sampling) if prefixes else [])
+        names = [item.name for item in items if item.prefix is not None]
+        records = iter(self._score_prefixes(prefixes, names, sampling) if prefixes else [])
         for item in items:
             yield next(records) if item.prefix is not None else Score(math.nan, error=item.error)
 
     @torch.no_grad()
-    def _score_prefixes(self, prefixes: Sequence[Prefix], sampling: Sampling) -> list[Score]:
+    def _score_prefixes(self, prefixes: Sequence[Prefix], names: Sequence[str], sampling: Sampling) -> list[Score]:
         branches = self.model.features.pack(prefixes, [[Thought()]] * len(prefixes)).to(self.device)
         if not self.thoughts:
             return [self._record(rewards, Thought(), "") for rewards in self.model(branches).rewards]
-        return [self._summarise(group) for group in think(self.model, branches, sampling)]
+        return [self._summarise(group) for group in think(self.model, branches, sampling, names=names)]
 
     def _summarise(self, group: Group) -> Score:
         each = tuple(self._record(*one) for one in zip(group.rewards, group.thoughts, group.texts, strict=True))

@@ -62,29 +62,32 @@ def shared_prefix_attention(
         return cast("tuple[Tensor, None]", sdpa_attention_forward(module, query, key, value, attention_mask, **options))
     if dropout:
         raise ValueError(
-            f"attention dropout is {dropout}; a shared prefix needs 0: set attention_dropout to 0 in the backbone's config"
+            f"attention dropout is {dropout}; expected 0, since branches share a prefix: set attention_dropout to 0 "
+            "in the backbone's config"
         )
+    # Autocast leaves queries and keys that were normalised in float32, and a causal bias takes one dtype only.
+    query, key = query.to(value.dtype), key.to(value.dtype)
     lengths = list(zip(layout.prefix_lengths, layout.branch_lengths, strict=True))
     sizes = [prefix + sum(branches) for prefix, branches in lengths]
     # Split, not slices: the gradient of a slice is as long as the whole row, once for every video.
     videos = zip(*(torch.split(part, sizes, dim=2) for part in (query, key, value)), strict=True)
-    outputs = [_attend_video(*video, *length, scaling) for video, length in zip(videos, lengths, strict=True)]
+    outputs = [_attend_video(video, *length, scaling) for video, length in zip(videos, lengths, strict=True)]
     return torch.cat(outputs, dim=2).transpose(1, 2), None
 
 
-def _attend_video(
-    query: Tensor, key: Tensor, value: Tensor, prefix: int, branches: tuple[int, ...], scaling: float | None
-) -> Tensor:
+def _attend_video(parts: tuple[Tensor, ...], prefix: int, branches: tuple[int, ...], scaling: float | None) -> Tensor:
+    """Query, key and value of one video, each [1, H, T, d] -> [1, H, T, d]."""
+    query, key, value = parts
     attend = partial(F.scaled_dot_product_attention, scale=scaling, enable_gqa=query.shape[1] != key.shape[1])
     if len(branches) <= 1:
         return attend(query, key, value, is_causal=True)
     sizes = [prefix, sum(branches)]
-    trunks, owns = zip(*(torch.split(part, sizes, dim=2) for part in (query, key, value)), strict=True)
-    trunk = attend(*trunks, is_causal=True)
-    queries, *own_parts = (_stack(own, branches) for own in owns)
+    (query, own_query), (key, own_key), (value, own_value) = (torch.split(part, sizes, dim=2) for part in parts)
+    trunk = attend(query, key, value, is_causal=True)
+    queries = _stack(own_query, branches)
     keys, values = (
-        torch.cat([shared.expand(len(branches), -1, -1, -1), own], dim=2)
-        for shared, own in zip(trunks[1:], own_parts, strict=True)
+        torch.cat([shared.expand(len(branches), -1, -1, -1), _stack(own, branches)], dim=2)
+        for shared, own in ((key, own_key), (value, own_value))
     )
     # Branches are padded at the end, where a causal mask hides the padding from every real token.
     own = attend(queries, keys, values, attn_mask=causal_lower_right(queries.shape[2], keys.shape[2]))
