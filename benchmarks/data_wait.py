@@ -144,9 +144,9 @@ def _report(options: argparse.Namespace, videos: str, wait: float, compute: floa
         console.print(
             "Far less of it is CPU time: other programs take the cores, or the files come slowly from the disk."
         )
-    needed = Table("a step of", "needs workers", box=style)
+    needed = Table("a step of", "needs workers by the clock", "by CPU time", box=style)
     for seconds in sorted({0.5, 1.0, 2.0, 4.0, options.step_seconds}):
-        needed.add_row(f"{seconds:g} s", str(math.ceil(options.batch_size * total[0] / seconds)))
+        needed.add_row(f"{seconds:g} s", *(str(math.ceil(options.batch_size * clock / seconds)) for clock in total))
     console.print(needed)
     console.print("Each of them needs a core of its own.")
 
@@ -187,12 +187,11 @@ def _compute(options: argparse.Namespace, settings: ModelSettings) -> Callable[[
 
 def _timed(function: Callable[..., Any], spent: Seconds) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
-        nonlocal spent
         start = _clocks()
         try:
             return function(*args, **kwargs)
         finally:
-            spent += _clocks() - start  # in place
+            np.add(spent, _clocks() - start, out=spent)
 
     return call
 

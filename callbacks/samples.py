@@ -19,7 +19,7 @@ READINGS = {"": "teacher's thought", "_no_thought": "no thought", "_own_thought"
 PREFERENCES = {1.0: "A", -1.0: "B", 0.0: "tie"}
 UNKNOWN = "?"
 GAP = 2  # white pixels between frames
-_ENTITIES = str.maketrans({mark: f"&#{ord(mark)};" for mark in "&<>\\`*_{}[]()#+-.!|~\"'"})
+_ENTITIES = str.maketrans({mark: f"&#{ord(mark)};" for mark in "&<>\\`*_{}[]()#!|~"})
 
 
 class Samples(Callback):

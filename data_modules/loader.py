@@ -90,10 +90,11 @@ class PairLoader:
 
     def _batches(self, epoch: int) -> list[list[int]]:
         count = len(self.dataset.pairs)
+        order = list(range(count))
         if self.shuffle:
             order = torch.randperm(count, generator=generator(self.seed, "order", epoch)).tolist()
-        else:
-            order = list(range(count))
+            # Ranks take equally many steps; fewer pairs than ranks are left out, others in every epoch.
+            order = order[: count - count % self.world_size]
         mine = order[self.rank :: self.world_size]
         return [mine[start : start + self.batch_size] for start in range(0, len(mine), self.batch_size)]
 

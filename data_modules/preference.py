@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 
 from data_modules.loader import PairLoader
 from data_modules.pairs import read_pairs
-from descore.types import Pair
+from descore.types import Pair, PairBatch
 
 
 class PreferencePairDataModule(LightningDataModule):
@@ -77,6 +78,10 @@ class PreferencePairDataModule(LightningDataModule):
     def val_dataloader(self) -> list[PairLoader]:
         """One loader per table, in its order."""
         return [self._loader(pairs, self.val_batch_size, training=False) for pairs in self.val_pairs.values()]
+
+    def transfer_batch_to_device(self, batch: PairBatch, device: torch.device, dataloader_idx: int) -> PairBatch:
+        """Move a batch; Lightning cannot move a frozen dataclass by itself."""
+        return batch.to(device, non_blocking=True)
 
     def _read(self, table: str) -> tuple[Pair, ...]:
         found = read_pairs(Path(table), preset=self.preset, dimensions=self.dimensions, on_bad_row=self.on_bad_row)

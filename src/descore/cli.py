@@ -30,11 +30,12 @@ VIDEO_COLUMNS = (("video",), ("path",), ("video_a", "video_b"), ("path_A", "path
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command; the exit code is 1 if a video failed."""
-    options = _parser().parse_args(args)
+    options = make_parser().parse_args(args)
     return int(options.run(options))
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Describe the command's options."""
     parser = argparse.ArgumentParser("descore", description="DeScore: a reward model for generated video.")
     commands = parser.add_subparsers(required=True, metavar="command")
     score = commands.add_parser(

@@ -66,6 +66,8 @@ def save(
     """
     folder = Path(folder)
     _check_replaceable(folder)
+    if weights == "adapter":
+        _check_adapter(model)
     draft = folder.with_name(f".{folder.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
@@ -75,7 +77,8 @@ def save(
         model.base.save_pretrained(draft / "backbone", state_dict=merged_state(model))
     else:
         tensors |= trained_in_full(model)
-        _save_adapter(model, draft / "adapter")
+        # Left to itself, PEFT looks on the hub whether the vocabulary was resized.
+        model.network.save_pretrained(str(draft / "adapter"), save_embedding_layers=False)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(plain, draft / "reward.safetensors")
     description = {
@@ -153,7 +156,7 @@ def _save_metadata(model: Exportable, folder: Path) -> None:
     (folder / "preprocessor_config.json").write_text(json.dumps(statistics, indent=2) + "\n")
 
 
-def _save_adapter(model: Exportable, folder: Path) -> None:
+def _check_adapter(model: Exportable) -> None:
     if not isinstance(model.network, PeftModel):
         raise ValueError('weights="adapter" needs a model with an adapter; use weights="merged"')
     if model.features.backbone.exported:
@@ -161,8 +164,6 @@ def _save_adapter(model: Exportable, folder: Path) -> None:
             'this model went on from an exported folder, and weights="adapter" would leave out what that one learned '
             f'beyond {model.features.settings.backbone}; use weights="merged"'
         )
-    # Left to itself, PEFT looks on the hub whether the vocabulary was resized.
-    model.network.save_pretrained(str(folder), save_embedding_layers=False)
 
 
 def _load_merged(folder: Path) -> Any:

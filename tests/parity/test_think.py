@@ -85,11 +85,11 @@ def test_logprobs_are_those_of_the_sampling_temperature(brief):
 
 
 def test_a_long_thought_outgrows_the_first_block_of_the_cache(build):
-    model = build(max_thought_tokens=150)
+    model = build(max_thought_tokens=70)
     model.features.forbidden_ids = sorted(set(range(320)) - set(range(100, 109)))  # it never ends
     prefixes = make_prefixes(model, 2)
     groups = think(model, videos_of(model, 2), Sampling(num_thoughts=2, temperature=1.0))
-    assert lengths_of(groups) == [150] * 4
+    assert lengths_of(groups) == [70] * 4
     forward = model(model.features.pack(prefixes, [group.thoughts for group in groups]))
     assert_close(torch.cat([group.rewards for group in groups]), forward.rewards, atol=1e-5, rtol=0)
 
@@ -102,11 +102,11 @@ def test_finished_thoughts_give_up_their_rows_and_it_changes_nothing(brief, monk
         keep(self, videos, rows)
 
     monkeypatch.setattr(ThoughtCache, "keep", spy)
-    sampling = Sampling(num_thoughts=6, temperature=1.0, seed=1)
+    sampling = Sampling(num_thoughts=8, max_tokens=24, temperature=1.0)
     compacted = think(brief, videos_of(brief), sampling, names=NAMES)
     assert len(sizes) > 1
     assert sizes == sorted(sizes, reverse=True)
-    assert sizes[-1] <= 0.75 * 18
+    assert sizes[-1] <= 0.75 * 24
     monkeypatch.setattr(_Thinker, "_shrink", lambda self: None)
     assert_same_groups(compacted, think(brief, videos_of(brief), sampling, names=NAMES))
 
@@ -146,8 +146,9 @@ def test_sampling_follows_the_probabilities(build):
 
 
 def test_greedy_thoughts_are_those_of_transformers_generate(qwen3):
-    """One plain sequence, transformers' own attention, cache and decoding; Qwen2.5-VL's places tokens differently there."""
+    """One plain sequence, transformers' own attention, cache and decoding."""
     model = deepcopy(qwen3)
+    model.base.model.language_model.norm.weight.data.neg_()  # or it would repeat what it read last
     theirs = stock(model)
     for prefix in make_prefixes(model, 3):
         group = think(model, model.features.pack([prefix], [[Thought()]]), Sampling(max_tokens=24))[0]

@@ -6,17 +6,14 @@ import pytest
 import torch
 
 from descore.losses import (
-    Labels,
-    PairLossName,
     bradley_terry_loss,
     constant_margin_loss,
     margin_loss,
-    mean_over_usable,
     mse_loss,
-    pair_loss,
     rao_kupper_loss,
     scaled_loss,
 )
+from descore.pair_losses import Labels, PairLossName, mean_over_usable, pair_loss
 
 NAN = float("nan")
 NAMES = get_args(PairLossName)

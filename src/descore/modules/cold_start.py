@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from descore.collate import Masking, PairCollator
-from descore.losses import Labels, PairLossName, mean_over_usable, pair_loss
 from descore.model import RewardModel
 from descore.modules.system import RewardSystem, Schedule
+from descore.pair_losses import Labels, PairLossName, mean_over_usable, pair_loss
 from descore.parts import Part
 from descore.prompts import PromptTemplate
 from descore.settings import ModelSettings, QueryMode

@@ -78,10 +78,6 @@ class RewardSystem(LightningModule):
         """How pairs become a batch; validation scores each video with its thought and without in one forward."""
         raise NotImplementedError
 
-    def transfer_batch_to_device(self, batch: PairBatch, device: torch.device, dataloader_idx: int) -> PairBatch:
-        """Move a batch; frozen dataclasses move themselves."""
-        return batch.to(device, non_blocking=True)
-
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Log the gradient norm of each part."""
         if self.global_step % self.trainer.log_every_n_steps:  # type: ignore[attr-defined]

@@ -81,8 +81,12 @@ class _Table:
         means += ["dimension_accuracy", "well_formed", "thought_tokens"] if own else []
         self.accuracy = {ending: [PreferenceAccuracy().to(device) for _ in self.names] for ending in endings}
         self.means = {name: MeanMetric().to(device) for name in means}
+        # What is never counted is nan, without torchmetrics' warning.
         for mean in self.means.values():
-            mean.update(0.0, weight=0.0)  # a mean of nothing is nan, without torchmetrics' warning
+            mean.update(0.0, weight=0.0)
+        for accuracies in self.accuracy.values():
+            for accuracy in accuracies:
+                accuracy.update(torch.empty(0, device=device), torch.empty(0, device=device))
 
     def count_rewards(self, rewards: dict[str, Tensor], preference: Tensor) -> None:
         for ending, values in rewards.items():

@@ -1,0 +1,183 @@
+from math import isnan, nan
+
+import pytest
+
+from descore.answer import Answer, write_answer, write_thought
+from descore.rewards import RolloutReward, Rubric, format_reward, length_reward, quality_reward
+
+TRUTH = {"subject": 2, "dynamics": 1, "camera": None, "environment": 0, "style": 2}
+PERFECT = write_thought("Two dogs run.", Answer(TRUTH, 3.5))
+NOT_A_FUNCTION = 3
+
+
+def thought(**changes) -> str:
+    return write_thought("Two dogs run.", Answer(TRUTH | changes))
+
+
+def share_of_dogs(text, truth, num_tokens):
+    return text.count("dog") / num_tokens
+
+
+def cannot_tell(text, truth, num_tokens):
+    return nan
+
+
+def broken(text, truth, num_tokens):
+    raise KeyError("no such thing")
+
+
+MALFORMED = {
+    "empty": "",
+    "no tags": "Two dogs run.",
+    "no answer": "<think>Two dogs run.</think>",
+    "cut in the thought": PERFECT[:10],
+    "cut in the answer": PERFECT[:-12],
+    "not JSON": "<think></think><answer>two</answer>",
+    "not an object": "<think></think><answer>[2, 1]</answer>",
+    "a dimension missing": PERFECT.replace('"style": 2', '"other": 2'),
+    "a value not legal": PERFECT.replace('"style": 2', '"style": 3'),
+    "a score that is not whole": PERFECT.replace('"style": 2', '"style": 1.5'),
+    "a truth value": PERFECT.replace('"dynamics": 1', '"dynamics": true'),
+    "an overall score not legal": PERFECT.replace("3.5", "9"),
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (thought(), 1.0),
+        (thought(subject=1), 0.8),
+        (thought(subject=1, style=0), 0.6),
+        (thought(camera=2), 0.8),
+        (thought(subject=None), 0.8),
+        (thought(subject=0, dynamics=0, camera=0, environment=1, style=0), 0.0),
+    ],
+)
+def test_quality_is_the_share_of_equal_scores(text, expected):
+    assert quality_reward(text, TRUTH) == expected
+
+
+def test_quality_compares_values_not_their_type():
+    written = '<think></think><answer>{"dimensional_scores": {"subject": "2", "dynamics": " 1", "camera": "n/a", '
+    written += '"environment": "0", "style": 2}}</answer>'
+    assert quality_reward(written, TRUTH) == 1
+    assert (
+        quality_reward(PERFECT, {"subject": "2", "dynamics": "1", "camera": "N/A", "environment": 0, "style": 2}) == 1
+    )
+
+
+def test_format_accepts_what_the_instruction_asks_for():
+    assert format_reward(PERFECT) == 1
+    assert (
+        format_reward(PERFECT.replace("<answer>", "\n<answer>\n```json\n").replace("</answer>", "\n```</answer>")) == 1
+    )
+
+
+@pytest.mark.parametrize("text", MALFORMED.values(), ids=MALFORMED)
+def test_a_malformed_thought_scores_zero(text):
+    assert format_reward(text) == 0
+    assert quality_reward(text, TRUTH) == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        write_answer(Answer(TRUTH)),
+        f"<think>{write_answer(Answer(TRUTH))}",
+        f"<think>{write_answer(Answer(TRUTH))}</think>",
+        f"{write_answer(Answer(TRUTH))}<think></think>",
+        f"</think>{write_answer(Answer(TRUTH))}<think>",
+    ],
+    ids=["no thought", "not closed", "answer in the thought", "answer before the thought", "closed before it opens"],
+)
+def test_format_wants_a_closed_thought_and_then_the_answer(text):
+    assert format_reward(text) == 0
+    assert quality_reward(text, TRUTH) == 1
+
+
+@pytest.mark.parametrize(
+    ("num_tokens", "expected"), [(0, 0), (500, 0), (650, 0.1), (1250, 0.5), (1999, 1499 / 1500), (2000, 1), (4096, 1)]
+)
+def test_length_rises_linearly(num_tokens, expected):
+    assert length_reward(num_tokens) == pytest.approx(expected, abs=1e-12)
+
+
+def test_length_bounds_are_free():
+    assert [length_reward(n, low=10, high=20) for n in (10, 12, 15, 20)] == [0, 0.2, 0.5, 1]
+
+
+def test_the_published_rubric_by_hand():
+    """Four of five scores right: 0.7 * 0.8 + 0.1 * 1 + 0.2 * (1250 - 500) / 1500 = 0.56 + 0.1 + 0.1 = 0.76."""
+    reward = Rubric()(thought(subject=1), TRUTH, 1250)
+    assert reward == RolloutReward(0.76, {"quality": 0.8, "format": 1.0, "length": 0.5})
+
+
+def test_a_rubric_of_its_own():
+    """0.5 * 1 + 2 * 3 / 10 + 1 * (10 - 5) / 10 = 1.6; the format has weight 0 and shows all the same."""
+    path = f"{__name__}.share_of_dogs"
+    weights = {"quality": 0.5, path: 2.0, "length": 1.0, "format": 0.0}
+    reward = Rubric(weights, length_low=5, length_high=15)(PERFECT + " dog dog", TRUTH, 10)
+    assert reward.parts == {"quality": 1.0, path: 0.3, "length": 0.5, "format": 1.0}
+    assert reward.total == pytest.approx(1.6, abs=1e-12)
+
+
+def test_a_negative_weight_is_a_penalty():
+    reward = Rubric({"format": 1.0, f"{__name__}.share_of_dogs": -1.0})(PERFECT, TRUTH, 4)
+    assert reward.total == 0.75
+
+
+def test_equal_thoughts_get_equal_totals_whatever_the_order_of_the_weights():
+    weights = {"quality": 0.7, "format": 0.1, "length": 0.2}
+    totals = {Rubric(dict(order))(PERFECT, TRUTH, 1100).total for order in (weights.items(), [*weights.items()][::-1])}
+    assert len(totals) == 1
+
+
+def test_only_the_named_rules_run():
+    assert Rubric({"length": 1.0})("anything", None, 2000).parts == {"length": 1.0}
+
+
+def test_what_a_rule_cannot_tell_stays_unknown():
+    assert isnan(Rubric({"format": 0.1, f"{__name__}.cannot_tell": 1.0})(PERFECT, TRUTH, 10).total)
+
+
+def test_a_broken_rule_is_not_caught():
+    rubric = Rubric({"format": 0.1, f"{__name__}.broken": 1.0})
+    with pytest.raises(KeyError, match="no such thing"):
+        rubric(PERFECT, TRUTH, 10)
+
+
+@pytest.mark.parametrize("text", [PERFECT, MALFORMED["no tags"]])
+@pytest.mark.parametrize(
+    ("truth", "message"),
+    [
+        (None, "got None"),
+        ({}, "lack subject, dynamics, camera, environment, style"),
+        ({"subject": 2, "dynamics": 1, "camera": 1, "style": 2}, "lack environment"),
+        (TRUTH | {"style": 3}, "N/A for style, got 3"),
+    ],
+)
+def test_malformed_truth_is_an_error_whatever_the_thought(text, truth, message):
+    with pytest.raises(ValueError, match=rf"annotated scores are not legal.*{message}.*in the table"):
+        quality_reward(text, truth)
+
+
+@pytest.mark.parametrize("weights", [{}, {"quality": 0.0, "format": 0.0}, {"quality": nan}, {"quality": float("inf")}])
+def test_weights_that_count_nothing_are_refused(weights):
+    with pytest.raises(ValueError, match=r"one that is not 0, got \{.*\}") as error:
+        Rubric(weights)
+    assert str(weights) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["qualty", "no_such_package.rule", f"{__name__}.no_such_rule", f"{__name__}.NOT_A_FUNCTION", ""]
+)
+def test_unknown_rules_are_refused(name):
+    with pytest.raises(ValueError, match=r"expected quality, format, length, or the dotted path") as error:
+        Rubric({"quality": 0.7, name: 0.1})
+    assert repr(name) in str(error.value)
+
+
+@pytest.mark.parametrize(("low", "high"), [(2000, 500), (500, 500), (-1, 5)])
+def test_length_bounds_out_of_order_are_refused(low, high):
+    with pytest.raises(ValueError, match=f"got low {low} and high {high}"):
+        Rubric(length_low=low, length_high=high)
