@@ -65,7 +65,12 @@ class PairLoader:
         return len(self._batches(self.epoch))
 
     def __iter__(self) -> Iterator[PairBatch]:
-        """Hand out what is left of the epoch, then turn to the next one."""
+        """Hand out what is left of the epoch; when nothing is, turn to the next one. Validation always starts anew."""
+        # Not at the end: Lightning stops after len(self) batches and never lets the loop below run out.
+        if self.num_handed_out >= len(self):
+            self.epoch, self.num_handed_out = self.epoch + 1, 0
+        if not self.shuffle:
+            self.num_handed_out = 0
         rest = self._batches(self.epoch)[self.num_handed_out :]
         loader = DataLoader(
             self.dataset,
@@ -78,7 +83,6 @@ class PairLoader:
         for batch in loader:
             self.num_handed_out += 1
             yield batch
-        self.epoch, self.num_handed_out = self.epoch + 1, 0
 
     def state_dict(self) -> dict[str, int]:
         """Return the position, for a checkpoint."""

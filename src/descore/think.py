@@ -58,8 +58,14 @@ def think(
 
     Returns:
         One group per video.
+
+    Raises:
+        ValueError: If there is another number of names than of videos.
     """
-    names = names or [str(index) for index in range(len(videos.layout.prefix_lengths))]
+    num_videos = len(videos.layout.prefix_lengths)
+    names = [str(index) for index in range(num_videos)] if names is None else names
+    if len(names) != num_videos:
+        raise ValueError(f"expected one name per video, got {len(names)} names and {num_videos} videos")
     training = model.training
     model.eval()
     try:

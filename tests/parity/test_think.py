@@ -228,6 +228,11 @@ def test_rewards_stay_float32_under_autocast(brief):
     assert_close(torch.cat([group.rewards for group in groups]), again.rewards, atol=0.03, rtol=0)
 
 
+def test_another_number_of_names_than_of_videos_is_refused(qwen3):
+    with pytest.raises(ValueError, match="got 2 names and 3 videos"):
+        think(qwen3, videos_of(qwen3), names=["a", "b"])
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
