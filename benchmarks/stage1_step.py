@@ -104,22 +104,26 @@ def check_rewards(case: Case) -> None:
         raise SystemExit(f"expected rewards within {TOLERANCE} of each other and a clear margin, got {rewards}")
 
 
-def seconds(case: Case, repeats: int) -> dict[str, float]:
-    """Median time of a step; the ways take turns, so that a busy machine slows all of them."""
-    taken: dict[str, list[float]] = {way: [] for way in WAYS}
+def seconds(case: Case, repeats: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Median time of a step, by the clock and of the CPU; the ways take turns, so a busy machine slows them all."""
+    clocks: dict[str, list[float]] = {way: [] for way in WAYS}
+    processors: dict[str, list[float]] = {way: [] for way in WAYS}
     for _ in range(repeats):
-        for way, times in taken.items():
-            start = _now(case)
+        for way in WAYS:
+            _synchronize(case)
+            clock, processor = time.perf_counter(), time.process_time()
             step(case, way)
-            times.append(_now(case) - start)
-    return {way: statistics.median(times) for way, times in taken.items()}
+            _synchronize(case)
+            clocks[way].append(time.perf_counter() - clock)
+            processors[way].append(time.process_time() - processor)
+    return _medians(clocks), _medians(processors)
 
 
-def flops(case: Case, way: str) -> int:
-    """Floating-point operations of the matrix products of a step; on CPU those of the attention are not counted."""
+def gigaflops(case: Case, way: str) -> float:
+    """10^9 operations in the matrix products of a step; on CPU those of the attention are not counted."""
     with FlopCounterMode(display=False) as counter:
         step(case, way)
-    return int(counter.get_total_flops())
+    return float(counter.get_total_flops()) / 1e9
 
 
 def peak_memory(options: argparse.Namespace, num_thought_tokens: int, way: str) -> float:
@@ -131,7 +135,7 @@ def peak_memory(options: argparse.Namespace, num_thought_tokens: int, way: str) 
 def main() -> None:
     options = _options()
     table = Table(box=box.MARKDOWN if options.markdown else box.SIMPLE)
-    for column in ("thought", "way", "seconds", "ratio", "GFLOP", "ratio", "peak GB"):
+    for column in ("thought", "way", "seconds", "ratio", "CPU s", "ratio", "GFLOP", "ratio", "peak GB"):
         table.add_column(column, justify="left" if column == "way" else "right")
     with tempfile.TemporaryDirectory() as folder:
         options.backbone = folder
@@ -141,28 +145,31 @@ def main() -> None:
         for size in options.thoughts:
             case = build(options, size)
             check_rewards(case)
-            operations = {way: flops(case, way) for way in WAYS}  # also the warm-up
-            times = seconds(case, options.repeats)
+            operations = {way: gigaflops(case, way) for way in WAYS}  # also the warm-up
+            clock, processor = seconds(case, options.repeats)
             for way in WAYS:
-                ratios = [f"{values[way] / values['packed']:.2f}" for values in (times, operations)]
-                cells = f"{times[way]:.2f}", ratios[0], f"{operations[way] / 1e9:.0f}", ratios[1]
+                cells = _with_ratio(clock, way, 2) + _with_ratio(processor, way, 2) + _with_ratio(operations, way, 0)
                 table.add_row(str(size), way, *cells, f"{memory[size, way]:.2f}")
     console = Console(width=120)
     console.print(table)
-    _explain(console, options, case, operations)
+    console.print(_explanation(options, case, operations))
 
 
-def _explain(console: Console, options: argparse.Namespace, case: Case, operations: dict[str, int]) -> None:
+def _with_ratio(values: dict[str, float], way: str, digits: int) -> tuple[str, str]:
+    return f"{values[way]:.{digits}f}", f"{values[way] / values['packed']:.2f}"
+
+
+def _explanation(options: argparse.Namespace, case: Case, operations: dict[str, float]) -> str:
     """Say what the ratios consist of."""
     num_prefix, num_thought = len(case.prefixes[0].input_ids), len(case.thoughts[0].token_ids)
     num_video = int(case.prefixes[0].grid.prod()) // 4
     logits = (num_prefix + num_thought + 1) * options.vocabulary * 4 / 1e9
     share = 1 - operations["two calls"] / operations["plain"]
-    console.print(
+    return (
         f"Prefix {num_prefix} tokens, {num_video} of them video. With a thought of {num_thought} tokens the logits of\n"
         f"one sequence are {logits:.2f} GB, and all logits {share:.0%} of the plain way's GFLOP.\n"
         "'plain' over 'two calls' is the price of the logits. It follows the share that lm_head has in the backbone:\n"
-        "far larger in a small one than in an 8B. 'two calls' over 'packed' is the price of a call per video.",
+        "far larger in a small one than in an 8B. 'two calls' over 'packed' is the price of a call per video."
     )
 
 
@@ -207,10 +214,13 @@ def _peak_of_this_process(options: argparse.Namespace, num_thought_tokens: int, 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9  # Linux counts in KiB
 
 
-def _now(case: Case) -> float:
+def _medians(values: dict[str, list[float]]) -> dict[str, float]:
+    return {way: statistics.median(taken) for way, taken in values.items()}
+
+
+def _synchronize(case: Case) -> None:
     if case.branches.input_ids.is_cuda:
         torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def _options() -> argparse.Namespace:
