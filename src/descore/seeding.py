@@ -10,7 +10,7 @@ import torch
 def fold(seed: int, purpose: str, *counters: int | str) -> int:
     """Hash a seed, a purpose and counters into 63 bits.
 
-    Batch size, workers, ranks, prefetch, validation and kills leave the result as it is, since none of them is an input.
+    Batch size, workers, ranks, prefetch, validation and kills change nothing, since none of them is an input.
 
     >>> fold(0, "cot_mask", 3, "pair-17") == fold(0, "cot_mask", 3, "pair-17")
     True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -132,7 +132,7 @@ class Branches:
 
     Attributes:
         input_ids: The packed row.
-        position_ids: Row 0 counts tokens of a sequence, rows 1 to 3 are M-RoPE; every branch restarts at its prefix's end.
+        position_ids: Row 0 counts tokens of a sequence, rows 1 to 3 are M-RoPE; a branch goes on from its prefix.
         layout: Lengths of prefixes and branches.
         query_index: Where each branch's query tokens lie in the row.
         source_index: Where the hidden states lie that predict the tokens of the thoughts.
@@ -152,11 +152,11 @@ class Branches:
     patches: Tensor  # [num_patches, patch_dim] float32
     grids: Tensor  # [V, 3] int64
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Branches:
         """Move every tensor to a device."""
         return _map_tensors(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-    def pin_memory(self) -> Self:
+    def pin_memory(self) -> Branches:
         """Pin every tensor, as DataLoader asks of a batch."""
         return _map_tensors(self, Tensor.pin_memory)
 
@@ -181,11 +181,11 @@ class PairBatch:
     masked: Tensor  # [N] bool
     frames: tuple[Frames, ...] = field(default=())
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> PairBatch:
         """Move every tensor of the batch to a device."""
         return _map_tensors(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-    def pin_memory(self) -> Self:
+    def pin_memory(self) -> PairBatch:
         """Pin every tensor, as DataLoader asks of a batch."""
         return _map_tensors(self, Tensor.pin_memory)
 
