@@ -39,7 +39,7 @@ from descore.prompts import PromptTemplate
 from descore.seeding import generator
 from descore.settings import ModelSettings
 from descore.types import Branches, Frames, Prefix, Thought
-from tests.parity.plain import plain_sequence
+from tests.parity.plain import plain_sequence, stock_attention
 
 TEMPLATE = "conf/prompts/descore.txt"
 PROMPT = "A red kite climbs over a windy beach while two children run after it, filmed from a low angle."
@@ -176,7 +176,8 @@ def _explanation(options: argparse.Namespace, case: Case, operations: dict[str, 
 def _sequences(case: Case, *, logits_to_keep: int) -> Tensor:
     # Only the reward of each call is kept, so that the logits of A are gone before B: kinder than the published code.
     pairs = zip(case.prefixes, case.thoughts, strict=True)
-    return torch.stack([plain_sequence(case.model, *pair, logits_to_keep=logits_to_keep)[0] for pair in pairs])
+    with stock_attention(case.model):
+        return torch.stack([plain_sequence(case.model, *pair, logits_to_keep=logits_to_keep)[0] for pair in pairs])
 
 
 def _write_backbone(options: argparse.Namespace) -> None:

@@ -90,7 +90,7 @@ def parse_scores(scores: Any) -> DimensionScores:
 
 
 def overall_score(scores: DimensionScores) -> float:
-    """Grade dimension scores as the instruction does: a band set by the primary dimensions, filled by all that are asked.
+    """Grade dimension scores as the instruction does: the primaries set a band, all that is asked for fills it.
 
     5 no flaw; 4 to 4.99 both primaries 2; 3 to 3.99 a primary is 1; 2 to 2.99 one primary is 0; 1 to 1.99 both are 0.
 

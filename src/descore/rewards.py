@@ -98,10 +98,7 @@ def quality_reward(text: str, truth: Mapping[str, Any] | None) -> float:
 
 def format_reward(text: str) -> float:
     """Return 1 if a closed `<think>...</think>` is followed by a legal answer with all five dimensions, else 0."""
-    _, opened, rest = text.partition("<think>")
-    _, closed, conclusion = rest.partition("</think>")
-    if not (opened and closed):
-        return 0.0
+    conclusion = text.partition("<think>")[2].partition("</think>")[2]
     try:
         parse_answer(conclusion)
     except AnswerError:

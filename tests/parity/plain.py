@@ -1,10 +1,14 @@
-"""The plain way, as the published code has it: one full sequence per branch through transformers' own forward.
+"""The plain way, as the published code has it: one full sequence per thought through transformers' own forward.
 
 The oracle of the parity tests and the other side of the benchmarks.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,55 +16,29 @@ from torch import Tensor, nn
 from descore.model import RewardModel
 from descore.types import Prefix, Thought
 
+SECONDS = 1.0
+"""Seconds between two temporal patches, by which Qwen2.5-VL spaces its positions; examples are made to fit."""
 
-def plain_sequence(
-    model: RewardModel,
-    prefix: Prefix,
-    thought: Thought,
-    *,
-    second_per_grid: float | None = None,
-    logits_to_keep: int = 0,
-) -> tuple[Tensor, Tensor]:
-    """Score `[prefix | thought <Reward>]`: the family's own positions, stock SDPA, logits of the whole vocabulary.
 
-    The backward pass may come later, as long as gradient checkpointing is off: it would recompute the activations with
-    the attention that the model has by then. Wrap both in `stock_attention` when it is on.
+def stock(model: RewardModel) -> RewardModel:
+    """Copy a model, and give the copy transformers' own attention."""
+    copy = deepcopy(model)
+    use_stock_attention(copy)
+    return copy
 
-    Args:
-        model: Its head gives the reward.
-        prefix: One video with its prompt.
-        thought: `Thought()` for none.
-        second_per_grid: Seconds between two temporal patches; Qwen2.5-VL spaces its positions by them.
-        logits_to_keep: Only the logits of so many last positions; 0 keeps all, as the published code does.
 
-    Returns:
-        Rewards `[K]`, and logits `[P + R + Q, vocabulary]` of a sequence with P prefix, R thought and Q query tokens.
-    """
-    query_ids = model.features.query_ids
-    device = model.head.weight.device
-    input_ids = torch.cat([prefix.input_ids, torch.tensor([*thought.token_ids, *query_ids])])[None].to(device)
-    kinds = (input_ids == model.base.config.video_token_id).int() * 2
-    options = {} if second_per_grid is None else {"second_per_grid_ts": torch.tensor([second_per_grid], device=device)}
-    with stock_attention(model), _last_states(model) as states:
-        output = model.base(
-            input_ids=input_ids,
-            mm_token_type_ids=kinds,
-            pixel_values_videos=prefix.patches.to(device),
-            video_grid_thw=prefix.grid[None].to(device),
-            logits_to_keep=logits_to_keep,
-            use_cache=False,
-            **options,
-        )
-    return model.head(states[0][:, -len(query_ids) :])[0], output.logits[0]
+def use_stock_attention(model: RewardModel) -> None:
+    """Give a model transformers' own attention, in language model and vision tower."""
+    for config in (model.base.config.get_text_config(), model.base.config.vision_config):
+        config._attn_implementation = "sdpa"
 
 
 @contextmanager
 def stock_attention(model: RewardModel) -> Iterator[None]:
-    """Give the backbone transformers' own SDPA for a while, in language model and vision tower."""
+    """Give a model transformers' own attention for a while; gradient checkpointing must be off meanwhile."""
     configs = (model.base.config.get_text_config(), model.base.config.vision_config)
     ours = [config._attn_implementation for config in configs]
-    for config in configs:
-        config._attn_implementation = "sdpa"
+    use_stock_attention(model)
     try:
         yield
     finally:
@@ -68,16 +46,59 @@ def stock_attention(model: RewardModel) -> Iterator[None]:
             config._attn_implementation = name
 
 
+def inputs_of(model: RewardModel, prefix: Prefix, tail: list[int]) -> dict[str, Tensor]:
+    """What transformers' own forward and generate take; positions are left to them."""
+    device = model.head.weight.device
+    input_ids = torch.cat([prefix.input_ids, torch.tensor(tail, dtype=torch.int64)])[None].to(device)
+    inputs = {
+        "input_ids": input_ids,
+        "attention_mask": torch.ones_like(input_ids),
+        "mm_token_type_ids": (input_ids == model.base.config.video_token_id).int() * 2,
+        "pixel_values_videos": prefix.patches.to(device),
+        "video_grid_thw": prefix.grid[None].to(device),
+    }
+    if model.features.backbone.family.seconds_per_grid:
+        inputs["second_per_grid_ts"] = torch.tensor([SECONDS], device=device)
+    return inputs
+
+
+def plain_sequence(model: RewardModel, prefix: Prefix, thought: Thought, **options: Any) -> tuple[Tensor, Tensor]:
+    """Score `[prefix | thought <Reward>]` on a model with stock attention.
+
+    Args:
+        model: A model with transformers' own attention; see `stock`.
+        prefix: One video with its prompt.
+        thought: `Thought()` for none.
+        **options: Of transformers' forward, such as `logits_to_keep`; without it all logits are kept, as published.
+
+    Returns:
+        Rewards `[K]`, and logits `[P + R + Q, vocabulary]` of a sequence with P prefix, R thought and Q query tokens.
+    """
+    query_ids = model.features.query_ids
+    with _last_states(model) as states:
+        output = model.base(**inputs_of(model, prefix, [*thought.token_ids, *query_ids]), use_cache=False, **options)
+    return model.head(states[0][:, -len(query_ids) :])[0], output.logits[0]
+
+
+def plain_forward(model: RewardModel, prefix: Prefix, thought: Thought) -> tuple[Tensor, Tensor]:
+    """Reward [K] of one thought and log-probabilities [M] of its tokens, on a model with stock attention."""
+    features = model.features
+    reward, logits = plain_sequence(model, prefix, thought)
+    targets = torch.tensor([*thought.token_ids, *[features.end_id] * thought.closed], dtype=torch.int64)
+    logits = logits[len(prefix.input_ids) - 1 :][: len(targets)].clone()
+    logits[:, features.forbidden_ids] = -torch.inf
+    return reward, logits.log_softmax(-1).gather(1, targets[:, None])[:, 0]
+
+
 @contextmanager
 def _last_states(model: RewardModel) -> Iterator[list[Tensor]]:
     """Collect what the language model's final norm gives, `[1, L, hidden]` a call."""
     states: list[Tensor] = []
-    norm = model.base.get_submodule("model.language_model.norm")
 
     def collect(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         states.append(output)
 
-    handle = norm.register_forward_hook(collect)
+    handle = model.base.get_submodule("model.language_model.norm").register_forward_hook(collect)
     try:
         yield states
     finally:

@@ -11,7 +11,7 @@ from descore.model import RewardModel
 from descore.parts import make_trainable
 from descore.types import Prefix, Thought
 from tests.examples import make_prefixes, make_thought
-from tests.parity.plain_way import plain_forward, stock
+from tests.parity.plain import plain_forward, stock
 
 EMPTY = Thought()
 ONE = [[make_thought(7, seed=1)]]

@@ -11,7 +11,7 @@ from descore.model import RewardModel
 from descore.think import Sampling, _Thinker, prefixes_of, think
 from descore.types import Branches, Group, Thought
 from tests.examples import make_prefixes, make_thought
-from tests.parity.plain_way import inputs_of, stock
+from tests.parity.plain import inputs_of, stock
 
 NAMES = ("a", "b", "c")
 
@@ -79,8 +79,9 @@ def test_several_rewards_are_those_of_the_packed_forward(build, query):
 def test_logprobs_are_those_of_the_sampling_temperature(brief):
     groups = think(brief, videos_of(brief), Sampling(num_thoughts=3, temperature=0.5), names=NAMES)
     branches = brief.features.pack(make_prefixes(brief, 3), [group.thoughts for group in groups])
-    sharper = brief.next_logprobs(brief.hidden(branches)[branches.source_index], temperature=0.5)
-    expected = sharper.gather(1, branches.target_ids[:, None])[:, 0]
+    logits = brief.base.lm_head(brief.hidden(branches)[branches.source_index])
+    allowed = sorted(set(range(320)) - set(brief.features.forbidden_ids))
+    expected = 2 * logits.gather(1, branches.target_ids[:, None])[:, 0] - (2 * logits[:, allowed]).logsumexp(-1)
     assert_close(torch.cat([one for group in groups for one in group.logprobs]), expected, atol=1e-5, rtol=0)
 
 

@@ -113,12 +113,12 @@ def test_the_loss_is_terms_times_weights():
 
 
 def test_metrics_by_hand():
-    """p = 1/2, ratios 0.5, 2, 0.5, 2, 4 with A = 1, 1, -1, -1, -1: of the five tokens one is clipped in each way."""
-    ratios = row(0.5, 2, 0.5, 2, 4, 9)
+    """p = 1/2, ratios 0.5, 4, 0.5, 2, 4 with A = 1, 1, -1, -1, -1: of the five tokens one is clipped in each way."""
+    ratios = row(0.5, 4, 0.5, 2, 4, 9)
     logprobs = torch.full((1, 6), log(0.5))
     advantages, mask = row(1, 1, -1, -1, -1, 1), row(1, 1, 1, 1, 1, 0)
     _, metrics = policy_loss(logprobs, logprobs - ratios.log(), advantages, mask)
-    expected = {"entropy": log(2), "kl_to_old": -log(4) / 5}
+    expected = {"entropy": log(2), "kl_to_old": -log(8) / 5}
     shares = {"clipped_low": 0.2, "clipped_high": 0.2, "clipped_dual": 0.2}
     assert {name: value.item() for name, value in metrics.items()} == pytest.approx(expected | shares, rel=1e-6)
     _, metrics = policy_loss(logprobs, logprobs - ratios.log(), advantages, mask, variant="cispo")
