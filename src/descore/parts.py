@@ -56,7 +56,7 @@ def make_trainable(
         ValueError: For an unknown part, LoRA on a part that does not train or without rank and alpha, or query and
             embedding together.
     """
-    _check(parts, lora_parts, lora_rank, lora_alpha)
+    check_parts(parts, lora_parts, lora_rank, lora_alpha)
     model.requires_grad_(False)
     tokens = model.features.query_ids if "query" in parts else None
     if lora_parts:
@@ -94,7 +94,8 @@ def _linears(model: RewardModel, parts: Sequence[Part]) -> list[str]:
     ]
 
 
-def _check(parts: Sequence[Part], lora_parts: Sequence[Part], lora_rank: int, lora_alpha: int) -> None:
+def check_parts(parts: Sequence[Part], lora_parts: Sequence[Part], lora_rank: int, lora_alpha: int) -> None:
+    """Raise ValueError if these cannot train as `make_trainable` says."""
     if unknown := sorted({*parts, *lora_parts} - set(PARTS)):
         raise ValueError(f"unknown parts {unknown}; expected some of {', '.join(PARTS)}")
     if {"query", "embedding"} <= set(parts):

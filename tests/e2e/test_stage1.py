@@ -35,7 +35,7 @@ def arguments(run: Path, rendered: Path, *overrides: str) -> list[str]:
         *("--data.root", str(rendered), "--data.num_train", "12", "--data.num_val", "4"),
         *("--data.batch_size", "2", "--data.num_workers", "0", "--trainer.accelerator", "cpu"),
         *("--model.own_thought_pairs", "2", "--model.max_thought_tokens", "160"),
-        *("--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"),
+        *("--trainer.enable_model_summary", "false"),
         *overrides,
     ]
 

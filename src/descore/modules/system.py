@@ -14,7 +14,7 @@ from transformers import get_scheduler
 
 from descore.model import RewardModel
 from descore.modules.validation import Validated, Validation
-from descore.parts import Part, make_trainable, trainable
+from descore.parts import Part, check_parts, make_trainable, trainable
 from descore.types import Pair, PairBatch
 
 Schedule = Literal["constant_with_warmup", "cosine", "linear"]
@@ -45,6 +45,7 @@ class RewardSystem(LightningModule):
         seed: int,
     ) -> None:
         super().__init__()
+        check_parts(list(learning_rates), lora_parts, lora_rank, lora_alpha)
         self._build = build
         self.learning_rates = learning_rates
         self.lora_parts = lora_parts
