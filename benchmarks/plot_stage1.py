@@ -30,10 +30,10 @@ def main() -> None:
             scalars = events.Scalars(f"{table}/preference_accuracy{ending}")
             axis.plot([scalar.step + 1 for scalar in scalars], [scalar.value for scalar in scalars], "o-", label=label)
         axis.axhline(0.5, color="grey", linewidth=0.8, linestyle=":")
-        axis.set(title=title, xlabel="step", ylim=(0.45, 1.02))
+        axis.set(title=title, xlabel="step", ylim=(0.35, 1.02))
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("preference accuracy")
-    axes[1].legend(loc="lower right")
+    axes[1].legend(loc="center right")
     figure.savefig(options.picture, dpi=110)
 
 
