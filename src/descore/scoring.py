@@ -59,7 +59,12 @@ class Scorer:
         return list(self.stream(videos, prompts, num_thoughts=num_thoughts, temperature=temperature))
 
     def stream(
-        self, videos: Sequence[str], prompts: Sequence[str], *, num_thoughts: int = 1, temperature: float | None = None
+        self,
+        videos: Sequence[str],
+        prompts: Sequence[str | None],
+        *,
+        num_thoughts: int = 1,
+        temperature: float | None = None,
     ) -> Iterator[Score]:
         """Score videos one batch after the other, and hand out records as they are ready; see `score`."""
         if len(videos) != len(prompts):
@@ -77,7 +82,9 @@ class Scorer:
                 ahead = [pool.submit(self._read, *pair) for pair in following]
                 yield from self._score_batch(items, sampling)
 
-    def _read(self, video: str, prompt: str) -> _Item:
+    def _read(self, video: str, prompt: str | None) -> _Item:
+        if not prompt or not prompt.strip():
+            return _Item(video, None, f"{video}: expected a prompt, got {prompt!r}")
         try:
             return _Item(f"{video}: {prompt}", self.model.features.prefix(prompt, self.model.features.read(video)))
         except VideoError as error:

@@ -69,6 +69,15 @@ def test_a_bad_video_fails_alone(scorer, clips, cut_off):
     assert all(score.error is None for score in good)
 
 
+@pytest.mark.parametrize("prompt", ["", "  ", None])
+def test_a_missing_prompt_fails_alone(scorer, clips, prompt):
+    missing, good = scorer.score(clips[:2], [prompt, PROMPTS[1]])
+    assert math.isnan(missing.reward)
+    assert clips[0] in missing.error
+    assert "expected a prompt" in missing.error
+    assert_close(rewards_of([good]), rewards_of(scorer.score(clips[1:2], PROMPTS[1:2])))
+
+
 def test_a_batch_of_bad_videos_only(scorer):
     assert all(math.isnan(score.reward) for score in scorer.score(["x.mp4", "y.mp4"], ["a", "b"]))
 
