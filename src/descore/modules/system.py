@@ -101,7 +101,8 @@ class RewardSystem(LightningModule):
         """Log what was counted; the headline is that of the first table. What was never counted is nan and left out."""
         for name, value in self.validation.results().items():
             if not math.isnan(value):
-                self.log(name, value, prog_bar=name == "val/preference_accuracy")
+                # The same on every rank already; Lightning warns of every value that is not reduced.
+                self.log(name, value, prog_bar=name == "val/preference_accuracy", sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """One parameter group per part, each with its learning rate."""
