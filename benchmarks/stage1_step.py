@@ -116,7 +116,8 @@ def seconds(case: Case, repeats: int) -> tuple[dict[str, float], dict[str, float
             _synchronize(case)
             clocks[way].append(time.perf_counter() - clock)
             processors[way].append(time.process_time() - processor)
-    return _medians(clocks), _medians(processors)
+    by_clock, by_cpu = ({way: statistics.median(taken[way]) for way in WAYS} for taken in (clocks, processors))
+    return by_clock, by_cpu
 
 
 def gigaflops(case: Case, way: str) -> float:
@@ -168,8 +169,8 @@ def _explanation(options: argparse.Namespace, case: Case, operations: dict[str, 
     return (
         f"Prefix {num_prefix} tokens, {num_video} of them video. With a thought of {num_thought} tokens the logits of\n"
         f"one sequence are {logits:.2f} GB, and all logits {share:.0%} of the plain way's GFLOP.\n"
-        "'plain' over 'two calls' is the price of the logits. It follows the share that lm_head has in the backbone:\n"
-        "far larger in a small one than in an 8B. 'two calls' over 'packed' is the price of a call per video."
+        "'plain' over 'two calls' is the price of the logits; it follows the share of lm_head in the weights, 8% in an\n"
+        "8B. 'two calls' over 'packed' is what one call for both videos saves; below 1 it costs."
     )
 
 
@@ -213,10 +214,6 @@ def _peak_of_this_process(options: argparse.Namespace, num_thought_tokens: int, 
     if options.device != "cpu":
         return torch.cuda.max_memory_allocated(options.device) / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9  # Linux counts in KiB
-
-
-def _medians(values: dict[str, list[float]]) -> dict[str, float]:
-    return {way: statistics.median(taken) for way, taken in values.items()}
 
 
 def _synchronize(case: Case) -> None:
