@@ -169,8 +169,8 @@ def _explanation(options: argparse.Namespace, case: Case, operations: dict[str, 
     return (
         f"Prefix {num_prefix} tokens, {num_video} of them video. With a thought of {num_thought} tokens the logits of\n"
         f"one sequence are {logits:.2f} GB, and all logits {share:.0%} of the plain way's GFLOP.\n"
-        "'plain' over 'two calls' is the price of the logits; it follows the share of lm_head in the weights, 8% in an\n"
-        "8B. 'two calls' over 'packed' is what one call for both videos saves; below 1 it costs."
+        "'plain' over 'two calls' is the price of the logits; it follows the share of lm_head in the weights, 8% of\n"
+        "an 8B. 'two calls' over 'packed' is what one call for both videos saves; below 1 it costs."
     )
 
 
