@@ -71,10 +71,12 @@ class Features:
         """Lay out each video's prefix and its branches in one row; every branch ends in the query tokens.
 
         Args:
-            prefixes: One per video.
+            prefixes: One per video, all on one device, where the row will lie.
             branches: The thoughts of each video; `Thought()` is a branch of the query tokens alone.
         """
-        ids, positions, queries, sources, targets, owners = [], [], [], [], [], []
+        device = prefixes[0].input_ids.device
+        ids, positions, sources, targets, owners = [], [], [], [], []
+        queries = [torch.empty(0, len(self.query_ids), dtype=torch.int64)]
         start, owner = 0, 0
         for prefix, thoughts in zip(prefixes, branches, strict=True):
             ids.append(prefix.input_ids)
@@ -84,9 +86,9 @@ class Features:
             cursor = end
             for thought in thoughts:
                 size, closed = len(thought.token_ids), thought.closed
-                ids.append(torch.tensor([*thought.token_ids, *self.query_ids]))
+                ids.append(torch.tensor([*thought.token_ids, *self.query_ids], device=device))
                 positions.append(positions_after(prefix, size + len(self.query_ids)))
-                queries.append(torch.arange(len(self.query_ids)) + cursor + size)
+                queries.append(torch.arange(len(self.query_ids))[None] + cursor + size)
                 sources.append(torch.tensor([end - 1, *range(cursor, cursor + size)])[: size + closed])
                 targets.append(torch.tensor([*thought.token_ids, self.end_id])[: size + closed])
                 owners.append(torch.full((size + closed,), owner))
@@ -97,10 +99,10 @@ class Features:
             input_ids=torch.cat(ids)[None],
             position_ids=torch.cat(positions, dim=1)[:, None],
             layout=self._layout(prefixes, branches),
-            query_index=torch.stack(queries),
-            source_index=torch.cat(sources),
-            target_ids=torch.cat(targets),
-            target_branch=torch.cat(owners),
+            query_index=torch.cat(queries).to(device),
+            source_index=_concatenate(sources).to(device),
+            target_ids=_concatenate(targets).to(device),
+            target_branch=_concatenate(owners).to(device),
             patches=torch.cat([prefix.patches for prefix in prefixes]),
             grids=torch.stack([prefix.grid for prefix in prefixes]),
         )
@@ -157,5 +159,21 @@ class Features:
 
 def positions_after(prefix: Prefix, length: int) -> Tensor:
     """[4, length] positions of a branch: all rows count on from where the prefix ends."""
-    steps = torch.arange(length)
+    steps = torch.arange(length, device=prefix.input_ids.device)
     return torch.cat([(len(prefix.input_ids) + steps)[None], prefix.position_ids[:, -1:] + 1 + steps.expand(3, -1)])
+
+
+def prefixes_of(branches: Branches) -> list[Prefix]:
+    """Take a packed batch apart into the prefixes of its videos; `Features.pack` is the way back."""
+    lengths = branches.layout.prefix_lengths
+    sizes = [prefix + sum(own) for prefix, own in zip(lengths, branches.layout.branch_lengths, strict=True)]
+    ids = torch.split(branches.input_ids[0], sizes)
+    positions = torch.split(branches.position_ids[1:, 0], sizes, dim=1)
+    patches = torch.split(branches.patches, branches.grids.prod(1).tolist())
+    videos = zip(lengths, ids, positions, patches, branches.grids, strict=True)
+    return [Prefix(row[:length], places[:, :length], pixels, grid) for length, row, places, pixels, grid in videos]
+
+
+def _concatenate(indices: Sequence[Tensor]) -> Tensor:
+    """Concatenate, of no tensors too."""
+    return torch.cat(indices) if indices else torch.empty(0, dtype=torch.int64)

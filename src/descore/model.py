@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import Cache, PreTrainedModel
 
 from descore.cache import ThoughtCache
 from descore.export import Calibration, Weights, load, save
 from descore.features import Features
+from descore.sampling import Sampling
 from descore.seeding import generator
 from descore.segments import SEGMENTS
 from descore.settings import ModelSettings
 from descore.shared_prefix import SHARED_PREFIX
-from descore.types import Branches
+from descore.types import Branches, VideoFeatures
+
+LOGIT_BYTES = 2**28
+"""Logits of thoughts that take more memory are made piece by piece, and once more in the backward pass."""
 
 
 class RewardHead(nn.Module):
@@ -43,11 +50,11 @@ class Forward:
 
     Attributes:
         rewards: One row per branch.
-        logprobs: Log-probability of each predicted token of the thoughts, or None when not asked for.
+        logprobs: Log-probability of each predicted token of the thoughts; empty when not asked for.
     """
 
     rewards: Tensor  # [B, K] float32
-    logprobs: Tensor | None  # [M] float32
+    logprobs: Tensor  # [M] float32
 
 
 class RewardModel(nn.Module):
@@ -107,28 +114,55 @@ class RewardModel(nn.Module):
         network: Any = self.network
         return network.get_base_model() if hasattr(network, "get_base_model") else network
 
-    def forward(self, branches: Branches, *, with_logprobs: bool = False) -> Forward:
+    def forward(
+        self,
+        branches: Branches,
+        *,
+        with_logprobs: bool = False,
+        sampling: Sampling | None = None,
+        seen: Sequence[VideoFeatures] | None = None,
+    ) -> Forward:
         """Score every branch, and say how probable its thought is.
 
         Args:
             branches: A packed batch on the model's device.
             with_logprobs: Also run `lm_head`, at the positions that predict thoughts and nowhere else.
+            sampling: How the thoughts were sampled, for the log-probabilities; temperature 1 if not given.
+            seen: What `see` gave for these videos, if the vision tower need not look again.
         """
-        hidden = self.hidden(branches)
+        hidden = self.hidden(branches, seen=seen)
         rewards = self.head(hidden[branches.query_index])
         if not with_logprobs:
-            return Forward(rewards, None)
-        logprobs = self.next_logprobs(hidden[branches.source_index])
-        return Forward(rewards, logprobs.gather(1, branches.target_ids[:, None])[:, 0])
+            return Forward(rewards, rewards.new_empty(0))
+        logprobs = self._thought_logprobs(hidden[branches.source_index], branches.target_ids, sampling or Sampling())
+        return Forward(rewards, logprobs)
 
-    def hidden(self, branches: Branches, past_key_values: Cache | None = None) -> Tensor:
+    def see(self, branches: Branches) -> tuple[VideoFeatures, ...]:
+        """Run the vision tower once over every video of a packed batch."""
+        output = self.base.model.get_video_features(branches.patches, branches.grids, return_dict=True)
+        layers = getattr(output, "deepstack_features", None) or ()
+        deepstack = zip(*layers, strict=True) if layers else [()] * len(output.pooler_output)
+        return tuple(VideoFeatures(*features) for features in zip(output.pooler_output, deepstack, strict=True))
+
+    def hidden(
+        self,
+        branches: Branches,
+        past_key_values: Cache | None = None,
+        *,
+        seen: Sequence[VideoFeatures] | None = None,
+    ) -> Tensor:
         """Last hidden states of a packed row, `[T, hidden]`; each video passes the vision tower once.
 
         Args:
             branches: A packed batch on the model's device.
             past_key_values: An empty cache to fill, when the row is to be continued.
+            seen: What `see` gave for these videos, if the vision tower need not look again.
         """
-        videos = self.base.model.get_video_features(branches.patches, branches.grids, return_dict=True)
+        seen = self.see(branches) if seen is None else seen
+        videos = SimpleNamespace(
+            pooler_output=[video.main for video in seen],
+            deepstack_features=list(zip(*(video.deepstack for video in seen), strict=True)),
+        )
         return self._language(
             branches.input_ids,
             branches.position_ids,
@@ -152,14 +186,27 @@ class RewardModel(nn.Module):
         cache.step()
         return hidden[:, 0]
 
-    def next_logprobs(self, hidden: Tensor, *, temperature: float = 1.0) -> Tensor:
-        """Log-probabilities of the next token, `[M, vocabulary]` float32, from states `[M, hidden]`.
+    def next_logits(self, hidden: Tensor) -> Tensor:
+        """Logits of the next token, `[M, vocabulary]` float32, from states `[M, hidden]`.
 
-        Placeholders, query tokens and other control tokens have none: a thought is text and the end of turn.
+        Those of placeholders, query tokens and other control tokens are -inf: a thought is text and the end of turn.
         """
         logits: Tensor = self.base.get_output_embeddings()(hidden).float()
         logits[:, self.features.forbidden_ids] = -torch.inf
-        return (logits / temperature).log_softmax(-1)
+        return logits
+
+    def _thought_logprobs(self, hidden: Tensor, target_ids: Tensor, sampling: Sampling) -> Tensor:
+        """Log-probability of each target, [M], without ever holding more logits than `LOGIT_BYTES`."""
+        rows = max(1, LOGIT_BYTES // (4 * self.base.config.get_text_config().vocab_size))
+        if len(hidden) <= rows:
+            return self._logprobs(hidden, target_ids, sampling)
+        pieces = zip(hidden.split(rows), target_ids.split(rows), strict=True)
+        options = {"use_reentrant": False, "preserve_rng_state": False}
+        return torch.cat([checkpoint(self._logprobs, *piece, sampling, **options) for piece in pieces])
+
+    def _logprobs(self, hidden: Tensor, target_ids: Tensor, sampling: Sampling) -> Tensor:
+        logits = sampling.warp(self.next_logits(hidden), target_ids)
+        return logits.gather(1, target_ids[:, None])[:, 0] - logits.logsumexp(-1)
 
     def _language(self, input_ids: Tensor, position_ids: Tensor, **inputs: Any) -> Tensor:
         # A mask of four dimensions is passed on as it is: the attention goes by layout or cache and needs none.

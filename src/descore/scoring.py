@@ -12,7 +12,8 @@ from torch import Tensor
 
 from descore.answer import Answer, AnswerError, parse_answer
 from descore.model import RewardModel
-from descore.think import Sampling, think
+from descore.sampling import Sampling
+from descore.think import think
 from descore.types import Group, Prefix, Score, Thought
 from descore.video import VideoError
 

@@ -14,39 +14,21 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from descore.cache import ThoughtCache
+from descore.features import prefixes_of
 from descore.model import RewardModel
+from descore.sampling import Sampling
 from descore.seeding import generator
-from descore.types import Branches, Group, Layout, Thought
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How thoughts are sampled.
-
-    Attributes:
-        num_thoughts: Thoughts per video.
-        max_tokens: A longer thought is cut there; None takes the model's limit.
-        temperature: Divides the logits; 0 takes the most probable token.
-        seed: Of the draws.
-    """
-
-    num_thoughts: int = 1
-    max_tokens: int | None = None
-    temperature: float = 0.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.num_thoughts < 1:
-            raise ValueError(f"num_thoughts is {self.num_thoughts}; expected at least 1")
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise ValueError(f"max_tokens is {self.max_tokens}; expected at least 1, or None for the model's limit")
-        if self.temperature < 0:
-            raise ValueError(f"temperature is {self.temperature}; expected 0 (greedy) or more")
+from descore.types import Branches, Group, Thought, VideoFeatures
 
 
 @torch.no_grad()
 def think(
-    model: RewardModel, videos: Branches, sampling: Sampling | None = None, *, names: Sequence[str] | None = None
+    model: RewardModel,
+    videos: Branches,
+    sampling: Sampling | None = None,
+    *,
+    names: Sequence[str] | None = None,
+    seen: Sequence[VideoFeatures] | None = None,
 ) -> list[Group]:
     """Think about each video and score every thought.
 
@@ -55,6 +37,7 @@ def think(
         videos: A packed batch; only its prefixes are read.
         sampling: How to sample; greedy, one thought, if not given.
         names: Unique names of the videos, which key the draws; their places in the batch if not given.
+        seen: What `model.see` gave for these videos, if the vision tower need not look again.
 
     Returns:
         One group per video.
@@ -69,7 +52,8 @@ def think(
     training = model.training
     model.eval()
     try:
-        return _Thinker(model, prefixes_of(videos), sampling or Sampling(), names).run()
+        prefixes = model.features.pack(prefixes_of(videos), [()] * num_videos)
+        return _Thinker(model, prefixes, sampling or Sampling(), names, seen).run()
     finally:
         model.train(training)
 
@@ -88,7 +72,14 @@ class _Slot:
 class _Thinker:
     """One call of `think`: rows of the batch are slots of the cache, in the order of their videos."""
 
-    def __init__(self, model: RewardModel, prefixes: Branches, sampling: Sampling, names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        model: RewardModel,
+        prefixes: Branches,
+        sampling: Sampling,
+        names: Sequence[str],
+        seen: Sequence[VideoFeatures] | None = None,
+    ) -> None:
         self.model = model
         self.sampling = sampling
         self.query_ids = model.features.query_ids
@@ -98,7 +89,7 @@ class _Thinker:
         self.rows: list[_Slot | None] = [slot for slots in self.slots for slot in slots]
         lengths = prefixes.layout.prefix_lengths
         prefill = DynamicCache(config=model.base.config.get_text_config())
-        hidden = model.hidden(prefixes, past_key_values=prefill)
+        hidden = model.hidden(prefixes, prefill, seen=seen)
         self.cache = ThoughtCache(prefill, lengths, sampling.num_thoughts)
         ends = (torch.tensor(lengths).cumsum(0) - 1).repeat_interleave(sampling.num_thoughts).to(hidden.device)
         self.hidden = hidden[ends]  # [rows, hidden]
@@ -119,7 +110,7 @@ class _Thinker:
 
     def _choose(self) -> list[int]:
         """Return the token that each row is fed next."""
-        logprobs = self.model.next_logprobs(self.hidden, temperature=self.sampling.temperature or 1.0)
+        logprobs = self.sampling.warp(self.model.next_logits(self.hidden)).log_softmax(-1)
         chosen = logprobs.argmax(-1) if self.sampling.temperature == 0 else self._sample(logprobs)
         picked = logprobs.gather(1, chosen[:, None])[:, 0]
         pairs = zip(chosen.tolist(), picked.tolist(), strict=True)
@@ -182,24 +173,3 @@ class _Thinker:
         if self.sampling.temperature == 0:
             return None
         return torch.rand(self.limit + 1, generator=generator(self.sampling.seed, "thought", name, index))
-
-
-def prefixes_of(branches: Branches) -> Branches:
-    """Cut a packed batch down to its prefixes."""
-    lengths = branches.layout.prefix_lengths
-    sizes = [prefix + sum(own) for prefix, own in zip(lengths, branches.layout.branch_lengths, strict=True)]
-    starts = [0, *torch.tensor(sizes).cumsum(0).tolist()[:-1]]
-    keep = torch.cat([torch.arange(start, start + size) for start, size in zip(starts, lengths, strict=True)])
-    keep = keep.to(branches.input_ids.device)
-    none = branches.source_index[:0]
-    return Branches(
-        input_ids=branches.input_ids[:, keep],
-        position_ids=branches.position_ids[:, :, keep],
-        layout=Layout(lengths, ((),) * len(lengths)),
-        query_index=branches.query_index[:0],
-        source_index=none,
-        target_ids=none,
-        target_branch=none,
-        patches=branches.patches,
-        grids=branches.grids,
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -11,7 +12,12 @@ Average = Literal["token", "sequence", "constant", "vl_norm"]
 
 
 def token_weights(
-    mask: Tensor, *, average: Average = "token", max_tokens: int | None = None, length_exponent: float = 1.0
+    mask: Tensor,
+    *,
+    average: Average = "token",
+    max_tokens: int | None = None,
+    length_exponent: float = 1.0,
+    mean_over_ranks: Callable[[Tensor], Tensor] = lambda total: total,
 ) -> Tensor:
     """Weight of every token in a loss over N thoughts of L_i tokens; thoughts without a token that counts are left out.
 
@@ -27,6 +33,8 @@ def token_weights(
         average: Which weights.
         max_tokens: A constant length, such as the limit of a thought; constant and vl_norm need it.
         length_exponent: The exponent e of vl_norm: 1 for the least variance, less to keep more of long thoughts.
+        mean_over_ranks: Averages a scalar over the ranks of a run. Ranks average their gradients, so with it a batch
+            spread over ranks has the loss that it has on one.
 
     Returns:
         [N, T] float32, 0 where the mask is off.
@@ -49,5 +57,5 @@ def token_weights(
     if divisor is None:
         raise ValueError(f"expected max_tokens with average {average}, got None; pass the length limit of a thought")
     share = torch.where(num_tokens > 0, importance, 0.0)
-    share = share / share.sum().clamp(min=torch.finfo(share.dtype).tiny)
+    share = share / mean_over_ranks(share.sum()).clamp(min=torch.finfo(share.dtype).tiny)
     return mask.bool() * (share / divisor)

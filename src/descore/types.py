@@ -88,6 +88,19 @@ class Prefix:
 
 
 @dataclass(frozen=True, slots=True)
+class VideoFeatures:
+    """What the vision tower made of one video, kept so that it need not look again.
+
+    Attributes:
+        main: One row per video token.
+        deepstack: The same for each of the layers that add it once more; empty for a backbone without DeepStack.
+    """
+
+    main: Tensor  # [N, hidden]
+    deepstack: tuple[Tensor, ...]  # of [N, hidden]
+
+
+@dataclass(frozen=True, slots=True)
 class Thought:
     """The tokens of one thought; `Thought()` is a branch without one.
 

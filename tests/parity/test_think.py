@@ -7,8 +7,10 @@ import torch
 from torch.testing import assert_close
 
 from descore.cache import ThoughtCache
+from descore.features import prefixes_of
 from descore.model import RewardModel
-from descore.think import Sampling, _Thinker, prefixes_of, think
+from descore.sampling import Sampling
+from descore.think import _Thinker, think
 from descore.types import Branches, Group, Thought
 from tests.examples import make_prefixes, make_thought
 from tests.parity.plain import inputs_of, stock
@@ -140,8 +142,8 @@ def test_sampling_follows_the_probabilities(build):
     videos, num = videos_of(model, 1), 1200
     group = think(model, videos, Sampling(num_thoughts=num, temperature=1.0))[0]
     drawn = [thought.token_ids[0] if thought.token_ids else model.features.end_id for thought in group.thoughts]
-    last = prefixes_of(videos).layout.num_tokens - 1
-    expected = model.next_logprobs(model.hidden(prefixes_of(videos))[last:])[0].exp()
+    prefixes = model.features.pack(prefixes_of(videos), [()])
+    expected = model.next_logits(model.hidden(prefixes)[-1:])[0].softmax(-1)
     found = torch.bincount(torch.tensor(drawn), minlength=320) / num
     assert ((found - expected).abs() <= 4 * (expected * (1 - expected) / num).sqrt()).all()
 
@@ -180,7 +182,7 @@ def test_forbidden_tokens_are_never_sampled(qwen3, temperature):
 
 def test_a_draw_at_the_very_end_takes_a_token_that_has_probability(qwen3):
     """The largest draw there is, and last tokens without probability: the sum before them is reached, not passed."""
-    thinker = _Thinker(qwen3, prefixes_of(videos_of(qwen3, 1)), Sampling(temperature=1.0), ["a"])
+    thinker = _Thinker(qwen3, qwen3.features.pack(make_prefixes(qwen3, 1), [()]), Sampling(temperature=1.0), ["a"])
     thinker.rows[0].noise.fill_(1 - 2**-24)
     for seed in range(50):
         logits = torch.randn(1, 320, generator=torch.Generator().manual_seed(seed))

@@ -139,7 +139,7 @@ class ColdStartModule(RewardSystem):
         forward = self.model(batch.branches, with_logprobs=self.language_model_weight > 0)
         rewards = forward.rewards.view(2, len(batch.pairs), -1, forward.rewards.shape[1])
         loss = self.preference_weight * self._preference_loss(rewards, batch)
-        if forward.logprobs is not None and len(forward.logprobs):
+        if len(forward.logprobs):
             language_model_loss = -forward.logprobs.mean()
             self.log("train/language_model_loss", language_model_loss)
             loss = loss + self.language_model_weight * language_model_loss
