@@ -16,33 +16,33 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import resource
-import statistics
 import tempfile
-import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import torch
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
-from transformers.utils import logging
 
-from data_modules.random_backbone import Sizes, write_random_backbone
+from benchmarks.harness import (
+    PROMPT,
+    argument_parser,
+    create_model,
+    medians,
+    random_frames,
+    result_table,
+    timed,
+    write_backbone,
+)
 from descore.losses import bradley_terry_loss
 from descore.model import RewardModel
 from descore.parts import Part, make_trainable
-from descore.prompts import PromptTemplate
 from descore.seeding import generator
-from descore.settings import ModelSettings
-from descore.types import Branches, Frames, Prefix, Thought
+from descore.types import Branches, Prefix, Thought
 from tests.parity.plain import plain_sequence, stock_attention
 
-TEMPLATE = "conf/prompts/descore.txt"
-PROMPT = "A red kite climbs over a windy beach while two children run after it, filmed from a low angle."
 TOLERANCE = 1e-4
 """How far the rewards of two ways may be apart."""
 
@@ -80,15 +80,13 @@ def step(case: Case, way: str) -> None:
 
 
 def build(options: argparse.Namespace, num_thought_tokens: int) -> Case:
-    torch.set_num_threads(options.threads)
-    logging.disable_progress_bar()
-    model = RewardModel.create(ModelSettings(options.backbone, PromptTemplate.read(TEMPLATE).text))
+    model = create_model(options.backbone, options.threads)
     # The query row stays as it is: to train it PEFT copies the whole embedding, in the plain way twice as often.
     in_lora: list[Part] = ["language"] if options.lora_rank else []
     parts: list[Part] = ["language", "vision", "merger", "head"]
     make_trainable(model, parts, lora_parts=in_lora, lora_rank=options.lora_rank, lora_alpha=2 * options.lora_rank)
     model.to(options.device).train()
-    prefixes = tuple(model.features.prefix(PROMPT, _noise(options, video)) for video in "ab")
+    prefixes = tuple(model.features.prefix(PROMPT, random_frames(options, video)) for video in "ab")
     thoughts = tuple(_thought(model, num_thought_tokens, video) for video in "ab")
     branches = model.features.pack(prefixes, [[thought] for thought in thoughts])
     return Case(model, prefixes, thoughts, branches.to(options.device))
@@ -105,18 +103,9 @@ def check_rewards(case: Case) -> None:
 
 
 def seconds(case: Case, repeats: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Median time of a step, by the clock and of the CPU; the ways take turns, so a busy machine slows them all."""
-    clocks: dict[str, list[float]] = {way: [] for way in WAYS}
-    processors: dict[str, list[float]] = {way: [] for way in WAYS}
-    for _ in range(repeats):
-        for way in WAYS:
-            _synchronize(case)
-            clock, processor = time.perf_counter(), time.process_time()
-            step(case, way)
-            _synchronize(case)
-            clocks[way].append(time.perf_counter() - clock)
-            processors[way].append(time.process_time() - processor)
-    by_clock, by_cpu = ({way: statistics.median(taken[way]) for way in WAYS} for taken in (clocks, processors))
+    """Median time of a step, by the clock and of the CPU."""
+    taken = medians({way: partial(timed, partial(step, case, way)) for way in WAYS}, repeats)
+    by_clock, by_cpu = ({way: float(taken[way][kind]) for way in WAYS} for kind in (0, 1))
     return by_clock, by_cpu
 
 
@@ -135,12 +124,11 @@ def peak_memory(options: argparse.Namespace, num_thought_tokens: int, way: str) 
 
 def main() -> None:
     options = _options()
-    table = Table(box=box.MARKDOWN if options.markdown else box.SIMPLE)
-    for column in ("thought", "way", "seconds", "ratio", "CPU s", "ratio", "GFLOP", "ratio", "peak GB"):
-        table.add_column(column, justify="left" if column == "way" else "right")
+    columns = ("thought", "way", "seconds", "ratio", "CPU s", "ratio", "GFLOP", "ratio", "peak GB")
+    table = result_table(*columns, words=["way"], markdown=options.markdown)
     with tempfile.TemporaryDirectory() as folder:
         options.backbone = folder
-        _write_backbone(options)
+        write_backbone(folder, options)
         # A child's peak starts at that of its parent: memory first, before anything large is in this process.
         memory = {(size, way): peak_memory(options, size, way) for size in options.thoughts for way in WAYS}
         for size in options.thoughts:
@@ -181,25 +169,6 @@ def _sequences(case: Case, *, logits_to_keep: int) -> Tensor:
         return torch.stack([plain_sequence(case.model, *pair, logits_to_keep=logits_to_keep)[0] for pair in pairs])
 
 
-def _write_backbone(options: argparse.Namespace) -> None:
-    logging.disable_progress_bar()
-    sizes = Sizes(
-        text=options.width,
-        text_layers=options.layers,
-        vision=options.width // 2,
-        patch=16,
-        vocabulary=options.vocabulary,
-    )
-    write_random_backbone(Path(options.backbone), [PromptTemplate.read(TEMPLATE).text, PROMPT], sizes=sizes)
-
-
-def _noise(options: argparse.Namespace, video: str) -> Frames:
-    """Random frames of a video of 24 frames per second, sampled at 2 per second."""
-    shape = (options.frames, 3, options.side, options.side)
-    pixels = torch.randint(256, shape, dtype=torch.uint8, generator=generator(0, "frames", video))
-    return Frames(pixels, tuple(range(0, 12 * options.frames, 12)), 24.0, 12 * options.frames)
-
-
 def _thought(model: RewardModel, num_tokens: int, video: str) -> Thought:
     allowed = torch.ones(model.base.config.get_text_config().vocab_size)
     allowed[model.features.forbidden_ids] = 0
@@ -216,30 +185,11 @@ def _peak_of_this_process(options: argparse.Namespace, num_thought_tokens: int, 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9  # Linux counts in KiB
 
 
-def _synchronize(case: Case) -> None:
-    if case.branches.input_ids.is_cuda:
-        torch.cuda.synchronize()
-
-
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     add = parser.add_argument
     add("--thoughts", type=int, nargs="+", default=[300, 600, 1500], help="lengths of a thought, in tokens")
-    add("--frames", type=int, default=10, help="frames of a video; 10 is 5 seconds at the published 2 per second")
-    add("--side", type=int, default=448, help="side of a frame in pixels; 448 is the published budget, 200,704 px")
-    add("--width", type=int, default=256, help="hidden size of the language model; the vision tower has half of it")
-    add("--layers", type=int, default=8, help="layers of the language model")
-    add(
-        "--vocabulary",
-        type=int,
-        default=151_936,
-        help="rows of lm_head; about 1.07 x width x layers gives it an 8B's share",
-    )
     add("--lora-rank", type=int, default=0, help="train the language model by LoRA of this rank; 0 trains it in full")
-    add("--device", default="cpu", help="cpu or cuda")
-    add("--threads", type=int, default=torch.get_num_threads(), help="threads of torch on the CPU")
-    add("--repeats", type=int, default=5, help="steps of each way; the table shows the median")
-    add("--markdown", action="store_true", help="print the table in Markdown")
     return parser.parse_args()
 
 

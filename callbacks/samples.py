@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate, pad
 from descore.answer import NOT_ASKED, AnswerError, parse_answer
 from descore.types import DIMENSIONS, DimensionScores, Frames, Group, PairBatch, Side
 
-READINGS = {"": "teacher's thought", "_no_thought": "no thought", "_own_thought": "own thought"}
+READINGS = {"teacher_thought": "teacher's thought", "no_thought": "no thought", "own_thought": "own thought"}
 PREFERENCES = {1.0: "A", -1.0: "B", 0.0: "tie"}
 UNKNOWN = "?"
 GAP = 2  # white pixels between frames
@@ -27,7 +27,7 @@ class Samples(Callback):
 
     Tags are `samples/<table>/text/<i>`, `samples/<table>/frames/<i>`, `samples/<table>/rewards` and
     `samples/<table>/margins`; a margin is positive where the preferred video has the higher reward. Rewards are those
-    with the teacher's thought. On several devices, the first one shows its share of the pairs.
+    of the headline. On several devices, the first one shows its share of the pairs.
 
     Args:
         num_pairs: Pairs shown of each validation table.
@@ -73,8 +73,10 @@ class Samples(Callback):
         if (writer := _writer(trainer)) is None:
             return
         table: str = trainer.datamodule.val_names[dataloader_idx]  # type: ignore[attr-defined]
-        self._rewards[table].append(outputs["rewards"][""])
-        self._preference[table].append(batch.preference)
+        system: Any = pl_module
+        if system.headline in outputs["rewards"]:
+            self._rewards[table].append(outputs["rewards"][system.headline])
+            self._preference[table].append(batch.preference)
         for index in range(min(len(batch.pairs), self.num_pairs - self._num_shown[table])):
             place, step = self._num_shown[table], trainer.global_step
             text = _describe(batch, outputs, index, _reward_names(pl_module))

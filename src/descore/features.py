@@ -174,6 +174,6 @@ def prefixes_of(branches: Branches) -> list[Prefix]:
     return [Prefix(row[:length], places[:, :length], pixels, grid) for length, row, places, pixels, grid in videos]
 
 
-def _concatenate(indices: Sequence[Tensor]) -> Tensor:
+def _concatenate(indices: list[Tensor]) -> Tensor:
     """Concatenate, of no tensors too."""
     return torch.cat(indices) if indices else torch.empty(0, dtype=torch.int64)

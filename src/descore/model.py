@@ -200,9 +200,8 @@ class RewardModel(nn.Module):
         rows = max(1, LOGIT_BYTES // (4 * self.base.config.get_text_config().vocab_size))
         if len(hidden) <= rows:
             return self._logprobs(hidden, target_ids, sampling)
-        pieces = zip(hidden.split(rows), target_ids.split(rows), strict=True)
-        options = {"use_reentrant": False, "preserve_rng_state": False}
-        return torch.cat([checkpoint(self._logprobs, *piece, sampling, **options) for piece in pieces])
+        pieces = zip(torch.split(hidden, rows), torch.split(target_ids, rows), strict=True)
+        return torch.cat([checkpoint(self._logprobs, *piece, sampling, use_reentrant=False) for piece in pieces])
 
     def _logprobs(self, hidden: Tensor, target_ids: Tensor, sampling: Sampling) -> Tensor:
         logits = sampling.warp(self.next_logits(hidden), target_ids)

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 
 from descore.collate import Masking, PairCollator
 from descore.model import RewardModel
@@ -145,6 +145,11 @@ class ColdStartModule(RewardSystem):
             loss = loss + self.language_model_weight * language_model_loss
         self.log("train/loss", loss, prog_bar=True)
         return loss
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Log the gradient norm of each part."""
+        if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self.log_dict(self.gradient_norms())
 
     def _preference_loss(self, rewards: Tensor, batch: PairBatch) -> Tensor:
         """Loss of `[2, N, n, K]` rewards: n = 1 branch as drawn, or 2 weighed by the mask's probability."""

@@ -9,11 +9,11 @@ from typing import Any, Literal
 import torch
 from lightning import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
-from torch.optim import Optimizer
+from torch import Tensor
 from transformers import get_scheduler
 
 from descore.model import RewardModel
-from descore.modules.validation import Validated, Validation
+from descore.modules.validation import Reading, Validated, Validation
 from descore.parts import Part, check_parts, make_trainable, trainable
 from descore.types import Pair, PairBatch
 
@@ -27,6 +27,8 @@ class RewardSystem(LightningModule):
     """
 
     model: RewardModel
+    headline: Reading = "teacher_thought"
+    """The reading of the validation pairs that gives the headline."""
 
     def __init__(
         self,
@@ -79,19 +81,18 @@ class RewardSystem(LightningModule):
         """How pairs become a batch; validation scores each video with its thought and without in one forward."""
         raise NotImplementedError
 
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Log the gradient norm of each part."""
-        if self.global_step % self.trainer.log_every_n_steps:  # type: ignore[attr-defined]
-            return
-        for part, parameters in trainable(self.model).items():
-            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-            if gradients:
-                self.log(f"grad/{part}", torch.nn.utils.get_total_norm(gradients))
+    def gradient_norms(self) -> dict[str, Tensor]:
+        """Norm of the gradient of each part that has one, by tag."""
+        gradients = {
+            part: [parameter.grad for parameter in parameters if parameter.grad is not None]
+            for part, parameters in trainable(self.model).items()
+        }
+        return {f"grad/{part}": torch.nn.utils.get_total_norm(found) for part, found in gradients.items() if found}
 
     def on_validation_start(self) -> None:
         """Start counting for every validation table."""
         names = self.trainer.datamodule.val_names  # type: ignore[attr-defined]
-        self.validation = Validation(self.model, names, self.own_thought_pairs)
+        self.validation = Validation(self.model, names, self.own_thought_pairs, self.headline)
 
     def validation_step(self, batch: PairBatch, batch_idx: int, dataloader_idx: int = 0) -> Validated:
         """Score pairs with the teacher's thought, without one, and some with the model's own."""
@@ -139,6 +140,9 @@ class RewardSystem(LightningModule):
         """Optimizer steps of the run; reading Lightning's estimate would make it lose the state of the loader."""
         if self.trainer.max_steps > 0:
             return self.trainer.max_steps
+        return max(1, (self.trainer.max_epochs or 1) * self._steps_of_epoch())
+
+    def _steps_of_epoch(self) -> int:
+        """Optimizer steps of an epoch."""
         batches = len(self.trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
-        epochs = self.trainer.max_epochs or 1
-        return max(1, epochs * -(-batches // self.trainer.accumulate_grad_batches))
+        return -(-batches // self.trainer.accumulate_grad_batches)

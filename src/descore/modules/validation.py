@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 import torch
 from torch import Tensor
@@ -15,8 +15,8 @@ from descore.model import RewardModel
 from descore.think import think
 from descore.types import DIMENSIONS, DimensionScores, Group, PairBatch, Side
 
-TEACHER, NONE, OWN = "", "_no_thought", "_own_thought"
-"""With which thought a video is scored, as the ending of a TensorBoard tag."""
+Reading = Literal["teacher_thought", "no_thought", "own_thought"]
+"""With which thought a video is scored."""
 
 
 class Validated(TypedDict):
@@ -24,12 +24,12 @@ class Validated(TypedDict):
 
     Attributes:
         batch: The batch.
-        rewards: Rewards `[2, N, K]` by ending: `TEACHER`, `NONE`, and `OWN` if the model thought.
+        rewards: Rewards `[2, N, K]` by reading: the headline's in any case.
         groups: Its own thoughts, videos A first; empty if it did not think.
     """
 
     batch: PairBatch
-    rewards: dict[str, Tensor]
+    rewards: dict[Reading, Tensor]
     groups: list[Group]
 
 
@@ -40,23 +40,33 @@ class Validation:
         model: The model that is judged.
         tables: Names of the validation tables.
         own_thought_pairs: Pairs of each table and rank for which the model thinks by itself.
+        headline: The reading that is logged without an ending to its name.
     """
 
-    def __init__(self, model: RewardModel, tables: Sequence[str], own_thought_pairs: int) -> None:
+    def __init__(
+        self,
+        model: RewardModel,
+        tables: Sequence[str],
+        own_thought_pairs: int,
+        headline: Reading = "teacher_thought",
+    ) -> None:
         self.model = model
         self.own_thought_pairs = own_thought_pairs
-        self.tables = [_Table(model, own=own_thought_pairs > 0) for _ in tables]
+        self.headline = headline
+        self.tables = [_Table(model, own=own_thought_pairs > 0, headline=headline) for _ in tables]
         self.tags = ["val" if index == 0 else f"val/{name}" for index, name in enumerate(tables)]
 
     def step(self, batch: PairBatch, table: int) -> Validated:
         """Count a batch of a table; its videos have two branches, with thought and without."""
         counts, num_pairs = self.tables[table], len(batch.pairs)
         with_thought, without = self.model(batch.branches).rewards.view(2, num_pairs, 2, -1).unbind(2)
-        rewards = {TEACHER: with_thought, NONE: without}
+        rewards: dict[Reading, Tensor] = {"no_thought": without}
+        if self.headline == "teacher_thought" or all(pair.a.thought and pair.b.thought for pair in batch.pairs):
+            rewards["teacher_thought"] = with_thought
         groups: list[Group] = []
         if counts.num_own < self.own_thought_pairs:
             groups = think(self.model, batch.branches)
-            rewards[OWN] = torch.stack([group.rewards[0] for group in groups]).view(2, num_pairs, -1)
+            rewards["own_thought"] = torch.stack([group.rewards[0] for group in groups]).view(2, num_pairs, -1)
             counts.count_thoughts(batch, groups)
         counts.count_rewards(rewards, batch.preference)
         return Validated(batch=batch, rewards=rewards, groups=groups)
@@ -72,14 +82,19 @@ class Validation:
 class _Table:
     """What is counted of one table."""
 
-    def __init__(self, model: RewardModel, *, own: bool) -> None:
+    def __init__(self, model: RewardModel, *, own: bool, headline: Reading) -> None:
         self.names = model.settings.reward_names
+        self.headline = headline
         self.num_own = 0
         device = model.head.weight.device
-        endings = [TEACHER, NONE, OWN] if own else [TEACHER, NONE]
-        means = ["reward_margin", "reward_mean", "reward_square"]
+        readings: list[Reading] = ["teacher_thought", "no_thought", "own_thought"]
+        means = [
+            f"{kind}{name}" for name in self._suffixes for kind in ("reward_margin", "reward_mean", "reward_square")
+        ]
         means += ["dimension_accuracy", "well_formed", "thought_tokens"] if own else []
-        self.accuracy = {ending: [PreferenceAccuracy().to(device) for _ in self.names] for ending in endings}
+        self.accuracy = {
+            reading: [PreferenceAccuracy().to(device) for _ in self.names] for reading in readings[: 3 if own else 2]
+        }
         self.means = {name: MeanMetric().to(device) for name in means}
         # What is never counted is nan, without torchmetrics' warning.
         for mean in self.means.values():
@@ -88,18 +103,28 @@ class _Table:
             for accuracy in accuracies:
                 accuracy.update(torch.empty(0, device=device), torch.empty(0, device=device))
 
-    def count_rewards(self, rewards: dict[str, Tensor], preference: Tensor) -> None:
-        for ending, values in rewards.items():
+    @property
+    def _suffixes(self) -> list[str]:
+        """What tells the values of several rewards apart."""
+        return [f"/{name}" for name in self.names] if len(self.names) > 1 else [""]
+
+    def count_rewards(self, rewards: dict[Reading, Tensor], preference: Tensor) -> None:
+        """Count the rewards `[2, N, K]` of a batch, by reading, against the preferences `[N, K]`."""
+        for reading, values in rewards.items():
             margin = values[0] - values[1]
-            for index, accuracy in enumerate(self.accuracy[ending]):
+            for index, accuracy in enumerate(self.accuracy[reading]):
                 accuracy.update(margin[:, index], preference[:, index])
-        shown = rewards[TEACHER]
+        if (shown := rewards.get(self.headline)) is None:
+            return
         decided = preference.nan_to_num() != 0
-        self.means["reward_margin"].update(((shown[0] - shown[1]) * preference)[decided])
-        self.means["reward_mean"].update(shown)
-        self.means["reward_square"].update(shown**2)
+        margin = (shown[0] - shown[1]) * preference
+        for index, suffix in enumerate(self._suffixes):
+            self.means[f"reward_margin{suffix}"].update(margin[decided[:, index], index])
+            self.means[f"reward_mean{suffix}"].update(shown[..., index])
+            self.means[f"reward_square{suffix}"].update(shown[..., index] ** 2)
 
     def count_thoughts(self, batch: PairBatch, groups: list[Group]) -> None:
+        """Count what the model's own thoughts are like, one of each video."""
         self.num_own += len(batch.pairs)
         sides = [pair.a for pair in batch.pairs] + [pair.b for pair in batch.pairs]
         for side, group in zip(sides, groups, strict=True):
@@ -110,14 +135,18 @@ class _Table:
                 self.means["dimension_accuracy"].update(_share_right(scores, side))
 
     def results(self) -> dict[str, float]:
+        """Return every value over all ranks by name; what was never counted is nan."""
         means = {name: float(mean.compute()) for name, mean in self.means.items()}
-        means["reward_std"] = max(means.pop("reward_square") - means["reward_mean"] ** 2, 0.0) ** 0.5
+        for suffix in self._suffixes:
+            variance = means.pop(f"reward_square{suffix}") - means[f"reward_mean{suffix}"] ** 2
+            means[f"reward_std{suffix}"] = max(variance, 0.0) ** 0.5 if variance == variance else variance
         values: dict[str, float] = {}
-        for ending, accuracies in self.accuracy.items():
+        for reading, accuracies in self.accuracy.items():
+            name = "preference_accuracy" if reading == self.headline else f"preference_accuracy_{reading}"
             shares = [float(accuracy.compute()) for accuracy in accuracies]
-            values[f"preference_accuracy{ending}"] = sum(shares) / len(shares)
+            values[name] = sum(shares) / len(shares)
             if len(shares) > 1:
-                values |= {f"preference_accuracy{ending}/{n}": s for n, s in zip(self.names, shares, strict=True)}
+                values |= {f"{name}{suffix}": share for suffix, share in zip(self._suffixes, shares, strict=True)}
         return values | means
 
 
