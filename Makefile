@@ -1,12 +1,16 @@
 PYTHON ?= python3
-CONF ?= conf/stage1.yaml
+STAGE1_EXPORT := runs/stage1/version_0/export/last
+
 ARGS ?=
+train-stage1: CONF ?= conf/stage1.yaml
+train-stage2: CONF ?= conf/stage2.yaml
+FROM ?= $(STAGE1_EXPORT)
 
 BIN := .venv/bin
 READY := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train-stage1 tiny-backbone test test-all lint format tensorboard bench
+.PHONY: help setup train-stage1 train-stage2 tiny-backbone test test-all lint format tensorboard bench
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' Makefile
@@ -21,6 +25,12 @@ $(READY): pyproject.toml constraints.txt
 
 train-stage1: $(READY) ## train the cold start; CONF=conf/x.yaml and ARGS="--trainer.max_steps 10" override
 	$(BIN)/python -m descore.train fit -c $(CONF) $(ARGS)
+
+train-stage2: $(READY) $(if $(filter $(STAGE1_EXPORT),$(FROM)),$(FROM)/descore.json) ## train stage 2 on what stage 1 exported (made first where it is not there); FROM=folder, CONF and ARGS override
+	$(BIN)/python -m descore.train fit -c $(CONF) --model.pretrained $(FROM) $(ARGS)
+
+$(STAGE1_EXPORT)/descore.json:
+	$(MAKE) train-stage1 CONF=conf/stage1.yaml ARGS=
 
 tiny-backbone: $(READY) ## train anew the tiny backbone that ships with the package (40 minutes)
 	$(BIN)/python -m data_modules.random_backbone runs/tiny_backbone/start

@@ -70,7 +70,7 @@ class Samples(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep the rewards, and show pairs until there are enough of the table."""
-        if (writer := _writer(trainer)) is None:
+        if (writer := tensorboard_writer(trainer)) is None:
             return
         table: str = trainer.datamodule.val_names[dataloader_idx]  # type: ignore[attr-defined]
         system: Any = pl_module
@@ -79,7 +79,7 @@ class Samples(Callback):
             self._preference[table].append(batch.preference)
         for index in range(min(len(batch.pairs), self.num_pairs - self._num_shown[table])):
             place, step = self._num_shown[table], trainer.global_step
-            text = _describe(batch, outputs, index, _reward_names(pl_module))
+            text = _describe(batch, outputs, index, reward_names(pl_module))
             writer.add_text(f"samples/{table}/text/{place}", text, step)
             if batch.frames:
                 videos = batch.frames[index], batch.frames[index + len(batch.pairs)]
@@ -89,12 +89,12 @@ class Samples(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the histograms."""
-        if (writer := _writer(trainer)) is None:
+        if (writer := tensorboard_writer(trainer)) is None:
             return
         for table, batches in self._rewards.items():
             rewards, preference = torch.cat(batches, 1).float().cpu(), torch.cat(self._preference[table]).cpu()
             margins = (rewards[0] - rewards[1]) * preference
-            for index, name in enumerate(names := _reward_names(pl_module)):
+            for index, name in enumerate(names := reward_names(pl_module)):
                 suffix = f"/{name}" if len(names) > 1 else ""
                 decided = margins[:, index][preference[:, index].nan_to_num() != 0]
                 for kind, values in (("rewards", rewards[..., index].flatten()), ("margins", decided)):
@@ -133,14 +133,15 @@ def _row(pixels: Tensor, num_frames: int, max_height: int) -> Tensor:
     return pad(pixels, (0, GAP, 0, GAP), value=255).permute(1, 2, 0, 3).flatten(2)
 
 
-def _writer(trainer: Trainer) -> Any:
-    """TensorBoard's writer where this process writes, or None."""
+def tensorboard_writer(trainer: Trainer) -> Any:
+    """Return TensorBoard's writer where this process writes, or None."""
     if trainer.sanity_checking or not trainer.is_global_zero:
         return None
     return next((logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)), None)
 
 
-def _reward_names(pl_module: LightningModule) -> Sequence[str]:
+def reward_names(pl_module: LightningModule) -> Sequence[str]:
+    """Return the names of the rewards that the head gives."""
     system: Any = pl_module
     names: Sequence[str] = system.model.settings.reward_names
     return names
@@ -154,7 +155,7 @@ def _describe(batch: PairBatch, outputs: dict[str, Any], index: int, names: Sequ
         rewards = {READINGS[mode]: values[place, index].tolist() for mode, values in outputs["rewards"].items()}
         group = outputs["groups"][place * len(batch.pairs) + index] if outputs["groups"] else None
         columns.append(_column(side, rewards, group, names))
-    preferred = _named(names, [PREFERENCES.get(value, "unusable") for value in pair.preference])
+    preferred = by_name(names, [PREFERENCES.get(value, "unusable") for value in pair.preference])
     rows = [f"| {label} | {columns[0][label]} | {columns[1][label]} |" for label in columns[0]]
     head = [f"**Prompt** {escape(pair.prompt)}", f"**Preferred** {preferred}"]
     return "\n\n".join([*head, "\n".join([f"| {escape(pair.id)} | A | B |", "|---|---|---|", *rows])])
@@ -163,7 +164,8 @@ def _describe(batch: PairBatch, outputs: dict[str, Any], index: int, names: Sequ
 def _column(side: Side, rewards: dict[str, list[float]], group: Group | None, names: Sequence[str]) -> dict[str, str]:
     """Label -> cell of one video."""
     cells = {
-        f"reward, {reading}": _named(names, [f"{value:.3f}" for value in values]) for reading, values in rewards.items()
+        f"reward, {reading}": by_name(names, [f"{value:.3f}" for value in values])
+        for reading, values in rewards.items()
     }
     own = _own_scores(group)
     for name in DIMENSIONS:
@@ -187,7 +189,7 @@ def _score(scores: DimensionScores | None, name: str) -> str:
     return NOT_ASKED if scores[name] is None else str(scores[name])
 
 
-def _named(names: Sequence[str], values: Sequence[str]) -> str:
+def by_name(names: Sequence[str], values: Sequence[str]) -> str:
     """Join one value per reward; a single one needs no name."""
     if len(names) == 1:
         return values[0]

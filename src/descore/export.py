@@ -144,7 +144,10 @@ def _find(folder: str | Path) -> Path:
     if Path(folder).is_dir():
         return Path(folder)
     if not is_hub_id(str(folder)):
-        raise ExportError(f"{folder} is neither an existing folder nor a hub id such as owner/name")
+        raise ExportError(
+            f"{folder} is neither an existing folder nor a hub id such as owner/name; a run of "
+            "either stage leaves one under export/last"
+        )
     return Path(snapshot_download(str(folder)))
 
 

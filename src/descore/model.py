@@ -22,7 +22,7 @@ from descore.settings import ModelSettings
 from descore.shared_prefix import SHARED_PREFIX
 from descore.types import Branches, VideoFeatures
 
-LOGIT_BYTES = 2**28
+LOGIT_BYTES = 2**26
 """Logits of thoughts that take more memory are made piece by piece, and once more in the backward pass."""
 
 

@@ -73,9 +73,11 @@ class Rubric:
             num_tokens: Number of tokens of the thought.
 
         Raises:
-            ValueError: If the annotated scores are not legal.
+            ValueError: If the annotated scores are not legal, or a rule gives infinity.
         """
         parts = {name: float(rule(text, truth, num_tokens)) for name, rule in self._rules.items()}
+        if infinite := [name for name, part in parts.items() if math.isinf(part)]:
+            raise ValueError(f"the rollout reward {infinite[0]} is infinite; expected a number, or nan for a failure")
         # The rounding of a plain sum depends on the order of its terms; equal thoughts must get equal rewards.
         return RolloutReward(math.fsum(self.weights[name] * part for name, part in parts.items()), parts)
 

@@ -113,6 +113,8 @@ class _Thinker:
         logprobs = self.sampling.warp(self.model.next_logits(self.hidden)).log_softmax(-1)
         chosen = logprobs.argmax(-1) if self.sampling.temperature == 0 else self._sample(logprobs)
         picked = logprobs.gather(1, chosen[:, None])[:, 0]
+        if bool(picked.isnan().any()):
+            raise FloatingPointError("the model's logits are not finite: its weights have diverged, or are not loaded")
         pairs = zip(chosen.tolist(), picked.tolist(), strict=True)
         return [self._grow(slot, *pair) for slot, pair in zip(self.rows, pairs, strict=True)]
 

@@ -1,0 +1,98 @@
+"""Sampled thoughts to read in TensorBoard while they are trained: what each one earned, and what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+
+from callbacks.samples import PREFERENCES, by_name, escape, reward_names, tensorboard_writer
+from descore.types import Group, PairBatch
+
+
+class RolloutTexts(Callback):
+    """Writes the groups of a batch's first pairs as tables, one row per thought in the order of sampling.
+
+    Tags are `rollouts/<i>`: 0 is video A of the first pair and 1 its video B, 2 is video A of the second pair, and so
+    on. A row has the rollout reward, what each rule gave, the advantage, the head's reward, the number of tokens and
+    the text. On several devices, the first one shows its share of the batch.
+
+    Args:
+        every_n_batches: Training batches from one that is shown to the next.
+        num_groups: Groups shown of a batch.
+    """
+
+    def __init__(self, every_n_batches: int = 20, num_groups: int = 2) -> None:
+        self.every_n_batches = every_n_batches
+        self.num_groups = num_groups
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check that there is somewhere to write to; a fast_dev_run writes nothing.
+
+        Raises:
+            ValueError: If the run has no TensorBoardLogger.
+        """
+        dry: bool = trainer.fast_dev_run  # type: ignore[attr-defined]
+        if not (dry or any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)):
+            found = ", ".join(type(logger).__name__ for logger in trainer.loggers) or "none"
+            raise ValueError(
+                f"RolloutTexts writes through a TensorBoardLogger, got {found}: set trainer.logger to one, or remove "
+                "callbacks.rollouts.RolloutTexts from trainer.callbacks"
+            )
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: PairBatch, batch_idx: int
+    ) -> None:
+        """Show the rollouts of a batch now and then."""
+        # batch_idx begins anew in each epoch, which may be shorter than every_n_batches.
+        if trainer.fit_loop.total_batch_idx % self.every_n_batches or (writer := tensorboard_writer(trainer)) is None:
+            return
+        rollouts = outputs["rollouts"]
+        for index in range(min(self.num_groups, len(rollouts.groups))):
+            text = _describe(rollouts, *divmod(index, 2), reward_names(pl_module))
+            writer.add_text(f"rollouts/{index}", text, trainer.global_step)
+
+
+def _describe(rollouts: Any, place: int, side: int, names: Sequence[str]) -> str:
+    """Write one group as Markdown: what was asked for, which video it is about, and one row per thought."""
+    pair = rollouts.pairs[place]
+    video = side * len(rollouts.pairs) + place
+    graded = {"rollout reward": rollouts.rewards, **rollouts.parts, "advantage": rollouts.advantages}
+    columns = {escape(label): _numbers(values[video]) for label, values in graded.items()}
+    preferred = by_name(names, [PREFERENCES.get(value, "unusable") for value in pair.preference])
+    return "\n\n".join([
+        f"**Prompt** {escape(pair.prompt)}",
+        f"**Video** {'AB'[side]} of {escape(pair.id)}",
+        f"**Preferred** {preferred}",
+        _table(columns | _said(rollouts.groups[video], names)),
+    ])
+
+
+def _said(group: Group, names: Sequence[str]) -> dict[str, list[str]]:
+    """Label -> cells of what the model made: one per thought."""
+    lengths = [f"{len(thought.token_ids)}" + ("" if thought.closed else " **(cut)**") for thought in group.thoughts]
+    return {
+        "head's reward": [by_name(names, _numbers(rewards)) for rewards in group.rewards],
+        "tokens": lengths,
+        "thought": [escape(text) for text in group.texts],
+    }
+
+
+def _numbers(values: Tensor) -> list[str]:
+    return ["**failed**" if value != value else f"{value:.3f}" for value in values.tolist()]
+
+
+def _table(columns: dict[str, list[str]]) -> str:
+    """Lay columns out as a Markdown table.
+
+    >>> print(_table({"x": ["1", "2"], "y": ["3", "4"]}))
+    | x | y |
+    |---|---|
+    | 1 | 3 |
+    | 2 | 4 |
+    """
+    rows = [f"| {' | '.join(cells)} |" for cells in (columns, *zip(*columns.values(), strict=True))]
+    return "\n".join([rows[0], "|" + "---|" * len(columns), *rows[1:]])

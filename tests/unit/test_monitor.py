@@ -1,0 +1,83 @@
+import time
+
+import pytest
+import torch
+
+from descore.modules.monitor import Means, Stopwatch
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What the clock shows, to be moved by hand."""
+    now = [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    return now
+
+
+def test_means_are_weighted_name_by_name():
+    """loss: (1 * 2 + 3 * 8) / 4 = 6.5; reward, counted once, is what it was; kl with weights of its own."""
+    means = Means()
+    means.add({"loss": 2.0, "reward": 0.25})
+    means.add({"loss": 8.0}, 3)
+    means.add({"kl": torch.tensor(4.0)}, torch.tensor(10))
+    means.add({"kl": torch.tensor(1.0)}, torch.tensor(20))
+    assert means.compute() == {"loss": 6.5, "reward": 0.25, "kl": 2.0}
+
+
+def test_values_of_micro_batches_average_to_that_of_their_tokens():
+    """Means over 2 and 6 tokens, weighed by their numbers, are the mean over all 8."""
+    values = torch.arange(8.0) ** 2
+    means = Means()
+    for some in values.split([2, 6]):
+        means.add({"entropy": some.mean()}, torch.tensor(len(some)))
+    assert means.compute()["entropy"] == values.mean()
+
+
+def test_what_was_given_is_not_changed_and_more_can_follow():
+    """Sums in place would also change the first value, which a step still needs."""
+    value, means = torch.tensor(1.0), Means()
+    means.add({"loss": value})
+    assert means.compute() == {"loss": 1.0}
+    means.add({"loss": torch.tensor(3.0)})
+    assert means.compute() == {"loss": 2.0}
+    assert value == 1
+
+
+def test_nothing_is_logged_of_nothing():
+    assert Means().compute() == {}
+    assert Stopwatch(torch.device("cpu")).compute() == {}
+
+
+def test_a_phase_adds_up_and_what_lies_between_is_left_out(clock):
+    """think 2 + 3 s with 10 + 40 tokens, backward 0.5 s without a count; 7 s belong to neither."""
+    watch = Stopwatch(torch.device("cpu"))
+    for phase, seconds, pause in (("think", 2.0, 7.0), ("backward", 0.5, 0.0), ("think", 3.0, 0.0)):
+        with watch(phase):
+            clock[0] += seconds
+        clock[0] += pause
+    watch.count("think", 10)
+    watch.count("think", 40)
+    assert watch.compute() == {"time/think": 5.0, "time/backward": 0.5, "time/think_tokens_per_second": 10.0}
+
+
+def test_a_phase_lasts_until_the_device_is_done(clock, monkeypatch):
+    """The device works off 4 s that were queued before, then 3 s of the phase's own, while the host waits for it."""
+    queued, device = [4.0], torch.device("cuda:0")
+
+    def synchronize(waited_for: torch.device) -> None:
+        assert waited_for == device
+        clock[0] += queued.pop()
+
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    watch = Stopwatch(device)
+    with watch("forward"):
+        queued.append(3.0)
+    assert watch.compute() == {"time/forward": 3.0}
+
+
+def test_the_host_is_never_waited_for(clock, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: pytest.fail("there is nothing to wait for"))
+    watch = Stopwatch(torch.device("cpu"))
+    with watch("forward"):
+        clock[0] += 1.0
+    assert watch.compute() == {"time/forward": 1.0}
