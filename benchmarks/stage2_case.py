@@ -59,10 +59,6 @@ class Case:
     objective: DualObjective
 
 
-Update = Callable[[Case], Tensor]
-"""Leaves the gradients of one update in the parameters; returns policy loss, KL and calibration loss, `[3]`."""
-
-
 def packed(case: Case) -> Tensor:
     model = case.model
     with torch.no_grad():
@@ -95,7 +91,13 @@ def published(case: Case) -> Tensor:
         return torch.stack([_thought_update(case, rollouts, shares, reference, k) for k in range(num_thoughts)]).sum(0)
 
 
-UPDATES: dict[str, Update] = {"packed": packed, "published": published}
+UPDATES: dict[str, Callable[[Case], Tensor]] = {"packed": packed, "published": published}
+
+
+def update(case: Case, way: str) -> Tensor:
+    """Leave the gradients of one update in the parameters; return policy loss, KL and calibration loss, `[3]`."""
+    case.model.zero_grad()
+    return UPDATES[way](case)
 
 
 def create(options: argparse.Namespace) -> RewardModel:
@@ -141,9 +143,7 @@ def _thought_update(case: Case, rollouts: Rollouts, shares: Shares, reference: T
         old_logprobs=rollouts.old_logprobs[:, one],
         mask=rollouts.mask[:, one],
     )
-    pairs = [
-        (prefix, group.thoughts[k]) for prefix, group in zip(case.prefixes, rollouts.groups, strict=True)
-    ]
+    pairs = [(prefix, group.thoughts[k]) for prefix, group in zip(case.prefixes, rollouts.groups, strict=True)]
     rewards = torch.stack([plain_sequence(case.model, *pair)[0] for pair in pairs])
     logprobs = torch.stack([_sequence_logprobs(case.model, *pair) for pair in pairs])
     losses = case.objective(

@@ -18,7 +18,7 @@ FETCH = "[_TrainingEpochLoop].train_dataloader_next"
 
 
 class Throughput(Callback):
-    """Logs `train/pairs_per_second`, `train/tokens_per_second` and `train/wait_share`.
+    """Logs `train/pairs_per_second`, `train/tokens_per_second`, `train/wait_share` and `time/wait` in seconds a batch.
 
     Each is taken over the last `trainer.log_every_n_steps` batches. The wait share is the part of the time that passed
     inside the loader's `next`. A batch that validation or saving fell into is left out, together with its time. Rates
@@ -46,7 +46,7 @@ class Throughput(Callback):
             self._batches.append(_Timing(now - self._ended, waited, len(batch.pairs), tokens))
             rates = _rates(self._batches, trainer.world_size)
             # As tensors of the host: a float would be copied to the device, which waits for it.
-            pl_module.log_dict({f"train/{name}": torch.tensor(value) for name, value in rates.items()})
+            pl_module.log_dict({name: torch.tensor(value) for name, value in rates.items()})
         self._ended = now
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -75,9 +75,10 @@ class _Timing:
 def _rates(batches: deque[_Timing], world_size: int) -> dict[str, float]:
     seconds = sum(batch.seconds for batch in batches)
     return {
-        "pairs_per_second": world_size * sum(batch.pairs for batch in batches) / seconds,
-        "tokens_per_second": world_size * sum(batch.tokens for batch in batches) / seconds,
-        "wait_share": sum(batch.waited for batch in batches) / seconds,
+        "train/pairs_per_second": world_size * sum(batch.pairs for batch in batches) / seconds,
+        "train/tokens_per_second": world_size * sum(batch.tokens for batch in batches) / seconds,
+        "train/wait_share": sum(batch.waited for batch in batches) / seconds,
+        "time/wait": sum(batch.waited for batch in batches) / len(batches),
     }
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
 
 from data_modules.pairs import read_pairs, write_pairs
 from descore.cli import main as descore
@@ -256,6 +256,6 @@ def test_pairs_that_cannot_be_graded_stop_the_run_at_its_start(fit: Fit, tmp_pat
 
 def test_an_export_that_is_not_there_is_named(fit: Fit) -> None:
     with pytest.raises(
-        ExportError, match="runs/nothing/export/last is neither an existing folder.*a run of either stage"
+        ExportError, match=r"runs/nothing/export/last is neither an existing folder.*a run of either stage"
     ):
         fit("nothing", "--model.pretrained", "runs/nothing/export/last")

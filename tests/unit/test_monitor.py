@@ -81,3 +81,19 @@ def test_the_host_is_never_waited_for(clock, monkeypatch):
     with watch("forward"):
         clock[0] += 1.0
     assert watch.compute() == {"time/forward": 1.0}
+
+
+def test_a_value_without_weight_does_not_count_and_a_name_without_any_is_left_out():
+    means = Means()
+    means.add({"quality": float("nan")}, 0)
+    assert means.compute() == {}
+    means.add({"quality": 0.5}, 2)
+    assert means.compute() == {"quality": 0.5}
+
+
+def test_ranks_share_their_sums_not_their_means():
+    """This rank has 1 value of 8, another 3 of 4: the mean is (8 + 3 * 4) / 4 = 5."""
+    other = torch.tensor([[12.0], [3.0]], dtype=torch.float64)
+    means = Means()
+    means.add({"tokens": 8.0})
+    assert means.compute("cpu", lambda sums: (sums + other) / 2) == {"tokens": 5.0}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -12,21 +12,37 @@ from torch import Tensor
 
 
 class Means:
-    """Weighted means of named values; values of a device stay there."""
+    """Weighted means of named values, over whatever adds to them and over the ranks of a run."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, Tensor | float] = defaultdict(float)
-        self._weights: dict[str, Tensor | float] = defaultdict(float)
+        self._sums: dict[str, Tensor] = {}
+        self._weights: dict[str, Tensor] = {}
 
     def add(self, values: Mapping[str, Tensor | float], weight: Tensor | float = 1.0) -> None:
-        """Count values that all have this weight."""
+        """Count values that all have this weight; what has no weight may be nan."""
         for name, value in values.items():
-            self._sums[name] = self._sums[name] + weight * value
-            self._weights[name] = self._weights[name] + weight
+            value = torch.as_tensor(value, dtype=torch.float64)
+            share = torch.as_tensor(weight, dtype=torch.float64, device=value.device)
+            total = torch.where(share > 0, value * share, 0.0)
+            self._sums[name] = self._sums[name] + total if name in self._sums else total
+            self._weights[name] = self._weights[name] + share if name in self._weights else share
 
-    def compute(self) -> dict[str, Tensor | float]:
-        """Return the mean of each name."""
-        return {name: total / self._weights[name] for name, total in self._sums.items()}
+    def compute(
+        self, device: torch.device | str = "cpu", mean_over_ranks: Callable[[Tensor], Tensor] = lambda sums: sums
+    ) -> dict[str, float]:
+        """Return the mean of each name that has any weight.
+
+        Args:
+            device: Where ranks exchange their sums.
+            mean_over_ranks: Averages a tensor over ranks, which have all added to the same names in the same order.
+        """
+        if not self._sums:
+            return {}
+        columns = (self._sums, self._weights)
+        table = torch.stack([torch.stack([value.to(device) for value in column.values()]) for column in columns])
+        sums, weights = mean_over_ranks(table).cpu()
+        means = zip(self._sums, (sums / weights).tolist(), weights.tolist(), strict=True)
+        return {name: mean for name, mean, weight in means if weight > 0}
 
 
 class Stopwatch:

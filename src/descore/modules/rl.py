@@ -174,6 +174,11 @@ class RLModule(RewardSystem):
         if hasattr(self, "model"):
             return
         super().configure_model()
+        if self.max_thought_tokens > (limit := self.model.settings.max_thought_tokens):
+            raise ValueError(
+                f"max_thought_tokens is {self.max_thought_tokens}, but this model cuts thoughts at {limit} tokens when "
+                "it scores; expected at most that"
+            )
         self.objective = DualObjective(self.algorithm, self.max_thought_tokens, self.kl_estimator)
         if self.copies_reference:
             self.reference = deepcopy(self.model).requires_grad_(False)
@@ -214,9 +219,9 @@ class RLModule(RewardSystem):
             for pairs in _split(range(len(batch.pairs)), self.mini_batch_pairs):
                 self._update(rollouts, pairs, reference, separately=separately)
         self._log_rollouts(rollouts)
-        values = self.means.compute() | self.clock.compute()
+        values = self.means.compute(self.device, self._mean_over_ranks) | self.clock.compute()
         for name, value in values.items():
-            self.log(name, value, prog_bar=name == "rollout/reward", sync_dist=True, batch_size=len(batch.pairs))
+            self.log(name, value, prog_bar=name == "rollout/reward", batch_size=len(batch.pairs))
         return {"rollouts": rollouts}
 
     def _roll_out(self, batch: PairBatch) -> Rollouts:
@@ -330,7 +335,9 @@ class RLModule(RewardSystem):
     def _log_rollouts(self, rollouts: Rollouts) -> None:
         """Log what the thoughts of a batch are like."""
         for name, values in {"reward": rollouts.rewards, **rollouts.parts}.items():
-            self.means.add({f"rollout/{name}": values.nanmean(), f"rollout/{name}_spread": values.std(dim=1).nanmean()})
+            self.means.add({f"rollout/{name}": values.nanmean()}, (~values.isnan()).sum())
+            spread = values.std(dim=1)
+            self.means.add({f"rollout/{name}_spread": spread.nanmean()}, (~spread.isnan()).sum())
         thoughts = [thought for group in rollouts.groups for thought in group.thoughts]
         tokens = torch.tensor([len(thought.token_ids) for thought in thoughts], dtype=torch.float32)
         truncated = torch.tensor([not thought.closed for thought in thoughts], dtype=torch.float32)
@@ -342,8 +349,7 @@ class RLModule(RewardSystem):
         })
         reward_a, reward_b = torch.stack([group.rewards.mean(0) for group in rollouts.groups]).chunk(2)
         right, decided = (reward_a - reward_b) * rollouts.preference > 0, rollouts.preference.nan_to_num() != 0
-        if decided.any():
-            self.means.add({"train/preference_accuracy": right[decided].float().mean()}, decided.sum())
+        self.means.add({"train/preference_accuracy": right[decided].float().mean()}, decided.sum())
 
     def _trained(self) -> list[torch.nn.Parameter]:
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]

@@ -1,0 +1,287 @@
+"""An update of stage 2 gives what the plain way gives: policy loss, KL, calibration loss, and their gradients.
+
+Ours is `RLModule` itself, between its rollouts and its optimizer: one packed forward per micro-batch. Theirs is one full
+sequence per thought, once for its log-probabilities and once more for its reward.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from math import nan
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.testing import assert_close
+
+from descore.losses import policy_loss
+from descore.model import RewardModel
+from descore.modules.monitor import Means, Stopwatch
+from descore.modules.rl import RLModule
+from descore.rollouts import Rollouts
+from descore.types import Pair, PairBatch, Side
+from tests.examples import make_prefixes
+from tests.parity.plain import plain_forward, stock
+
+FAMILIES = ("qwen3_vl", "qwen2_5_vl")
+LANGUAGE = {"language": 1.0, "query": 1.0, "head": 1.0}
+EVERYTHING = LANGUAGE | {"vision": 1.0, "merger": 1.0}
+TRAINED = {
+    "full": {"learning_rates": LANGUAGE},
+    "full_recomputed": {"learning_rates": LANGUAGE, "gradient_checkpointing": True},
+    "lora": {"learning_rates": LANGUAGE, "lora_parts": ["language"]},
+    "lora_recomputed": {"learning_rates": LANGUAGE, "lora_parts": ["language"], "gradient_checkpointing": True},
+    "vision_too": {"learning_rates": EVERYTHING},
+    "vision_by_lora": {"learning_rates": EVERYTHING, "lora_parts": ["language", "vision", "merger"]},
+}
+WEIGHTS = {"policy": 1.0, "kl": 0.3, "calibration": 0.5}
+"""Large, so that none of the three hides behind another."""
+
+
+class Update(RLModule):
+    """The module without a trainer; its gradients stay where the optimizer would take them from."""
+
+    def manual_backward(self, loss: Tensor) -> None:
+        loss.backward()
+
+    def _mean_over_ranks(self, value: Tensor) -> Tensor:
+        return value
+
+    def _step(self, loss: Tensor) -> None:
+        self.loss = loss
+
+
+@dataclass
+class Case:
+    """A module that has moved on since it sampled, its rollouts, and the models of the plain way."""
+
+    module: Update
+    rollouts: Rollouts
+    reference: Tensor
+    policy: RewardModel
+    stage1: RewardModel
+
+
+def few_words(model: RewardModel) -> RewardModel:
+    """Thoughts of ten words, the end of turn among them, end at all lengths."""
+    model.features.forbidden_ids = sorted(set(range(320)) - {*range(100, 109), model.features.end_id})
+    return model
+
+
+def batch_of(model: RewardModel) -> PairBatch:
+    """Two pairs of unequal prompts and videos; B is preferred in the first, A in the second."""
+    preference = torch.tensor([[-1.0], [1.0]])
+    return PairBatch(
+        pairs=tuple(Pair(f"p{i}", "", Side(""), Side(""), ()) for i in range(2)),
+        branches=model.features.pack(make_prefixes(model, 4), [()] * 4),
+        preference=preference,
+        mos=torch.full((2, 2, 1), nan),
+        masked=torch.zeros(2).bool(),
+    )
+
+
+def make_case(model: RewardModel, **options: object) -> Case:
+    """Sample with the stage-1 model, then move the weights: ratios and KL are not those of the first step."""
+    module = Update(
+        "export",
+        num_thoughts=3,
+        rollout_rewards={"length": 1.0},
+        length_low=0,
+        length_high=8,
+        kl_weight=WEIGHTS["kl"],
+        lora_rank=4,
+        lora_alpha=8,
+        **options,
+    )
+    module._build = lambda: deepcopy(model)
+    module.configure_model()
+    module.means, module.clock = Means(), Stopwatch(torch.device("cpu"))
+    rollouts = module._roll_out(batch_of(model))
+    move(module)
+    return Case(module, rollouts, module._reference_logprobs(rollouts), stock(module.model), stock(model))
+
+
+def move(module: Update) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in module.model.named_parameters():
+        if parameter.requires_grad:
+            size = 0.05 if "lora_B" in name else 0.1 * parameter.std()
+            parameter.data += size * torch.randn(parameter.shape, generator=generator)
+
+
+def ours(case: Case, weights: dict[str, float], *, micro: int = 0, separately: bool = False) -> dict[str, Tensor]:
+    """Gradients by parameter after an update with these weights."""
+    module = case.module
+    module.policy_weight, module.kl_weight, module.calibration_weight = (weights.get(name, 0.0) for name in WEIGHTS)
+    module.micro_batch_pairs = micro
+    module.zero_grad()
+    module._update(case.rollouts, [0, 1], case.reference, separately=separately)
+    return gradients(module.model)
+
+
+def gradients(model: RewardModel) -> dict[str, Tensor]:
+    """The trained parameters of both sides have the same names; one that a loss does not reach has a gradient of 0."""
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    return {name: torch.zeros_like(p) if p.grad is None else p.grad.clone() for name, p in trained}
+
+
+def theirs(case: Case) -> dict[str, Callable[[], Tensor]]:
+    """The three losses, each from forwards of its own."""
+    groups = case.rollouts.groups
+    prefixes = make_prefixes(case.policy, len(groups))
+    each = [(prefix, thought) for prefix, group in zip(prefixes, groups, strict=True) for thought in group.thoughts]
+
+    def logprobs(model: RewardModel) -> Tensor:
+        return pad_sequence([plain_forward(model, *one)[1] for one in each], batch_first=True)
+
+    def policy() -> Tensor:
+        old = pad_sequence([old for group in groups for old in group.logprobs], batch_first=True)
+        options = {"clip_low": 0.2, "clip_high": 0.3, "clip_dual": 3.0, "average": "token"}
+        return policy_loss(logprobs(case.policy), old, advantages(groups), mask(), **options)[0]
+
+    def mask() -> Tensor:
+        return pad_sequence([torch.ones(len(old)) for group in groups for old in group.logprobs], batch_first=True)
+
+    def kl() -> Tensor:
+        difference = logprobs(case.policy) - logprobs(case.stage1).detach()
+        return (mask() * ((-difference).exp() - 1 + difference)).sum() / mask().sum()
+
+    def calibration() -> Tensor:
+        first_a, second_a, first_b, second_b = torch.cat([plain_forward(case.policy, *one)[0] for one in each]).split(3)
+        return -F.logsigmoid(torch.cat([first_b - first_a, second_a - second_b])).mean()
+
+    return {"policy": policy, "kl": kl, "calibration": calibration}
+
+
+def advantages(groups: tuple) -> Tensor:
+    """From the rollout reward of these tests, an eighth of a thought's length, by the words of the method."""
+    rows = [torch.tensor([len(thought.token_ids) / 8 for thought in group.thoughts]).double() for group in groups]
+    rows = [(row - row.mean()) / (row.std() + 1e-6) if row.std() > 0 else row * 0 for row in rows]
+    return torch.cat(rows).float()
+
+
+def their_gradients(case: Case, loss: Tensor) -> dict[str, Tensor]:
+    case.policy.zero_grad()
+    loss.backward()
+    return gradients(case.policy)
+
+
+def assert_close_gradients(found: dict[str, Tensor], expected: dict[str, Tensor], limit: float = 1e-4) -> None:
+    """By parameter, relative to the norm of what is expected."""
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        assert (found[name] - gradient).norm() <= limit * gradient.norm(), name
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def small(request: pytest.FixtureRequest, build) -> RewardModel:
+    return few_words(build(request.param, max_thought_tokens=8))
+
+
+@pytest.fixture(scope="module")
+def case(build) -> Case:
+    return make_case(few_words(build(max_thought_tokens=8)), **TRAINED["full"])
+
+
+@pytest.mark.parametrize("options", TRAINED.values(), ids=TRAINED)
+def test_an_update_is_the_plain_one(small, options):
+    """Each objective by itself, and the three together; each of their gradients reaches what trains."""
+    case = make_case(small, **options)
+    assert (case.rollouts.seen is None) == ("vision" in options["learning_rates"])
+    total: dict[str, Tensor] = {}
+    for name, loss in theirs(case).items():
+        value = loss()
+        alone = their_gradients(case, value)
+        assert_close_gradients(ours(case, {name: 1.0}), alone)
+        assert case.module.loss.item() == pytest.approx(value.item(), rel=1e-4)
+        assert sum(gradient.norm() > 0 for gradient in alone.values()) > len(alone) / 2
+        for key, gradient in alone.items():
+            total[key] = total.get(key, 0) + WEIGHTS[name] * gradient
+    assert_close_gradients(ours(case, WEIGHTS), total)
+
+
+def test_the_rollouts_of_these_tests_try_everything(case):
+    """Unequal lengths, thoughts that are cut, advantages of both signs, ratios that are clipped, and a KL."""
+    lengths = [len(thought.token_ids) for group in case.rollouts.groups for thought in group.thoughts]
+    assert len(set(lengths)) > 3
+    assert {thought.closed for group in case.rollouts.groups for thought in group.thoughts} == {True, False}
+    assert (case.rollouts.advantages > 0).any()
+    assert (case.rollouts.advantages < 0).any()
+    case.module.means = Means()
+    ours(case, WEIGHTS)
+    metrics = case.module.means.compute()
+    assert min(metrics[f"train/clipped_{bound}"] for bound in ("low", "high")) > 0
+    assert metrics["train/kl"] > 0.01
+    assert {f"train/{name}_loss" for name in WEIGHTS} < metrics.keys()
+
+
+@pytest.mark.parametrize("alone", ["policy", "calibration"])
+def test_the_objectives_can_be_separated(case, alone):
+    """With weight 0 on the others, the gradient is bit for bit that of one loss without them."""
+    found = ours(case, {alone: 1.0})
+    shares = case.module.objective.shares(case.rollouts, [0, 1])
+    case.module.zero_grad()
+    getattr(case.module._losses(case.rollouts, [0, 1], shares, None), alone).backward()
+    expected = gradients(case.module.model)
+    assert all(torch.equal(found[name], gradient) for name, gradient in expected.items())
+
+
+@pytest.mark.parametrize("micro", [0, 1])
+def test_logging_gradients_separately_leaves_them_alone(case, micro):
+    """The norms that are logged are those of each objective by itself, and the gradient stays the same."""
+    case.module.means = Means()
+    found = ours(case, WEIGHTS, micro=micro, separately=True)
+    logged = case.module.means.compute()
+    assert_close_gradients(found, ours(case, WEIGHTS, micro=micro), limit=1e-6)
+    policy = ours(case, {name: WEIGHTS[name] for name in ("policy", "kl")})
+    calibration = ours(case, {"calibration": WEIGHTS["calibration"]})
+    for name, expected in (("policy", policy), ("calibration", calibration)):
+        norm = torch.nn.utils.get_total_norm(list(expected.values()))
+        assert logged[f"grad/{name}"] == pytest.approx(norm.item(), rel=1e-4)
+
+
+def test_micro_batches_add_up_to_one_forward(case):
+    assert_close_gradients(ours(case, WEIGHTS, micro=1), ours(case, WEIGHTS))
+
+
+def test_what_was_seen_changes_nothing(case):
+    """The vision tower is left alone, and the gradient is the one with it."""
+    looks = []
+    hook = case.module.model.base.model.visual.register_forward_hook(lambda *_: looks.append(1))
+    kept = ours(case, WEIGHTS)
+    assert looks == []
+    rollouts = Rollouts(**{name: getattr(case.rollouts, name) for name in Rollouts.__slots__} | {"seen": None})
+    looked = ours(Case(case.module, rollouts, case.reference, case.policy, case.stage1), WEIGHTS)
+    hook.remove()
+    assert looks == [1]
+    assert_close_gradients(kept, looked, limit=1e-6)
+
+
+@pytest.mark.parametrize("options", [TRAINED["full"], TRAINED["lora_recomputed"]], ids=["full", "lora_recomputed"])
+def test_logprobs_made_piece_by_piece_are_those_made_at_once(small, options, monkeypatch):
+    """Logits of five tokens at a time."""
+    case = make_case(small, **options)
+    branches, seen = case.rollouts.pack(small.features, [0, 1])
+    num_rows: list[int] = []
+    hook = case.module.model.base.lm_head.register_forward_hook(lambda _, inputs, __: num_rows.append(len(inputs[0])))
+
+    def run() -> tuple[Tensor, dict[str, Tensor]]:
+        num_rows.clear()
+        return case.module.model(branches, with_logprobs=True, seen=seen).logprobs.detach(), ours(case, WEIGHTS)
+
+    whole, expected = run()
+    assert max(num_rows) == len(branches.target_ids)
+    monkeypatch.setattr("descore.model.LOGIT_BYTES", 5 * 4 * 320 + 7)
+    pieces, found = run()
+    hook.remove()
+    assert max(num_rows) == 5
+    assert_close(pieces, whole, atol=1e-6, rtol=0)
+    assert_close_gradients(found, expected, limit=1e-5)
+
+
+def test_the_reference_is_the_model_that_sampled(case):
+    """What it gives a token is what the sampler gave; the policy has left it."""
+    off = ~case.rollouts.mask
+    assert_close(case.reference.masked_fill(off, 0), case.rollouts.old_logprobs, atol=1e-5, rtol=0)
