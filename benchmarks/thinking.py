@@ -7,7 +7,8 @@ Four ways, two and two to the same end:
     think       all thoughts from one prefill of each video, and their rewards
     generate    transformers' own sampling, attention and cache, without rewards; prefills a copy per thought
     from cache  what a reward costs in `think`: one forward of `<Reward>` for all thoughts, divided by their number
-    re-run      transformers' own forward of `[prefix | thought <Reward>]` with its vision tower: the published code
+    re-run      transformers' own forward of `[prefix | thought <Reward>]` with its vision tower: the published code,
+                spared the logits of every position but the last
 
 The backbone is a small Qwen3-VL with random weights, float32. A hook on its `lm_head` takes all probability from the
 end of turn and from the tokens that no thought may hold. Both sides run this one hook and `generate` has nothing else

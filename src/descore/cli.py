@@ -13,12 +13,13 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
+from descore.export import ExportError
 from descore.scoring import Scorer
 from descore.types import Score
 
 EXAMPLES = """examples:
-  descore score --model runs/stage1/export/best --prompt "A red circle moves left fast." a.mp4 b.mp4
-  descore score --model runs/stage1/export/best --output scored.csv pairs.csv
+  descore score --model runs/stage1/version_0/export/last --prompt "A red circle moves left fast." a.mp4 b.mp4
+  descore score --model runs/stage1/version_0/export/last --output scored.csv pairs.csv
 
 A table is a CSV or JSONL file with a column prompt and one of video, video_a/video_b or path_A/path_B, relative to it.
 Every reward is written beside its video, with the thought, or with the reason why the video failed.
@@ -29,9 +30,13 @@ VIDEO_COLUMNS = (("video",), ("path",), ("video_a", "video_b"), ("path_A", "path
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command; the exit code is 1 if a video failed."""
-    options = make_parser().parse_args(args)
-    return int(options.run(options))
+    """Run the command; the exit code is 1 if a video failed, and 2 if the command or its model cannot be used."""
+    parser = make_parser()
+    options = parser.parse_args(args)
+    try:
+        return int(options.run(options))
+    except ExportError as error:
+        parser.exit(2, f"descore: {error}\n")
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -264,3 +264,10 @@ def test_a_table_without_its_columns_is_refused(export, tmp_path, rows, reason):
 def test_videos_without_a_prompt_are_refused(export, clips):
     with pytest.raises(SystemExit, match="--prompt is needed"):
         run(export, clips[0])
+
+
+def test_a_model_that_is_none_is_refused_in_one_line(clips, capsys):
+    with pytest.raises(SystemExit) as error:
+        main(["score", "--model", "runs/nothing/export/last", "--prompt", "A circle.", clips[0]])
+    assert error.value.code == 2
+    assert capsys.readouterr().err.startswith("descore: runs/nothing/export/last is neither an existing folder")
