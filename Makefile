@@ -58,5 +58,5 @@ format: $(READY) ## fix what ruff can fix
 tensorboard: $(READY) ## show the runs
 	$(BIN)/tensorboard --logdir runs
 
-bench: $(READY) ## run every benchmark, each against the plain way
-	@set -e; for file in $(sort $(wildcard benchmarks/*.py)); do echo "== $$file"; PYTHONPATH=. $(BIN)/python $$file; done
+bench: $(READY) ## run every benchmark of speed, each against the plain way
+	@set -e; for name in stage1_step thinking stage2_update data_wait; do echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done

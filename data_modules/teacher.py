@@ -10,8 +10,8 @@ from descore.answer import NOT_ASKED, Answer, overall_score, write_thought
 from descore.seeding import fold, uniform
 from descore.types import DIMENSIONS
 
-KIND_HABITS: Mapping[str, float] = {"dynamics": 0.5, "camera": 0.75, "style": 0.75}
-"""The habits of the embedded run: too kind to motion, camera and style, exact on what is easy to see."""
+KIND_HABITS: Mapping[str, float] = {"dynamics": 0.75, "camera": 0.9, "environment": 0.9, "style": 0.9}
+"""The habits of the embedded run: exact on the subject, too kind to all the rest."""
 
 
 @dataclass(frozen=True)

@@ -136,6 +136,8 @@ class RLModule(RewardSystem):
             own_thought_pairs=own_thought_pairs,
             seed=seed,
         )
+        if own_thought_pairs < 1:
+            raise ValueError(f"own_thought_pairs is {own_thought_pairs}; expected at least 1: they give the headline")
         self.save_hyperparameters(ignore=["optimizer"])
         self.automatic_optimization = False
         own: dict[str, Any] = {
