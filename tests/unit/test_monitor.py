@@ -3,7 +3,11 @@ import time
 import pytest
 import torch
 
-from descore.modules.monitor import Means, Stopwatch
+from descore.modules.monitor import Means, Stopwatch, count_rollouts
+from descore.rollouts import Rollouts
+from descore.types import Group, Pair, Side, Thought
+
+NAN = float("nan")
 
 
 @pytest.fixture
@@ -85,7 +89,7 @@ def test_the_host_is_never_waited_for(clock, monkeypatch):
 
 def test_a_value_without_weight_does_not_count_and_a_name_without_any_is_left_out():
     means = Means()
-    means.add({"quality": float("nan")}, 0)
+    means.add({"quality": NAN}, 0)
     assert means.compute() == {}
     means.add({"quality": 0.5}, 2)
     assert means.compute() == {"quality": 0.5}
@@ -97,3 +101,39 @@ def test_ranks_share_their_sums_not_their_means():
     means = Means()
     means.add({"tokens": 8.0})
     assert means.compute("cpu", lambda sums: (sums + other) / 2) == {"tokens": 5.0}
+
+
+def rollouts_of(rewards: list[list[float]], preference: float) -> Rollouts:
+    """One pair; thought 1 of each video has one token and is closed, thought 2 has four and is cut; A scores 1, B 0."""
+    thoughts = (Thought((7,), closed=True), Thought((7,) * 4))
+    graded = torch.tensor(rewards, dtype=torch.float64)
+    return Rollouts(
+        pairs=(Pair("p", "", Side(""), Side(""), (preference,)),),
+        preference=torch.tensor([[preference]]),
+        groups=tuple(Group(thoughts, ("", ""), (), torch.full((2, 1), head)) for head in (1.0, 0.0)),
+        rewards=graded,
+        parts={"quality": graded / 2},
+        advantages=torch.zeros(2, 2),
+        old_logprobs=torch.zeros(2, 2, 4),
+        mask=torch.ones(2, 2, 4).bool(),
+        prefixes=(),
+        seen=None,
+    )
+
+
+def test_rollouts_by_hand():
+    """A has the rewards 0 and 2, thus a spread of sqrt 2; of B one thought failed, which leaves it without spread."""
+    means = Means()
+    count_rollouts(means, rollouts_of([[0.0, 2.0], [4.0, NAN]], preference=1.0))
+    expected = {"rollout/reward": 2.0, "rollout/reward_spread": 2**0.5, "rollout/failed_share": 0.25}
+    expected |= {"rollout/quality": 1.0, "rollout/quality_spread": 0.5**0.5, "rollout/no_spread_share": 0.5}
+    expected |= {"rollout/thought_tokens": 2.5, "rollout/truncated_share": 0.5, "train/preference_accuracy": 1.0}
+    assert means.compute() == pytest.approx(expected)
+
+
+def test_accuracy_is_over_decided_pairs_of_all_batches():
+    """A is scored higher: right where A is preferred, wrong where B is; a tie and an unknown label do not count."""
+    means = Means()
+    for preference in (1.0, 1.0, -1.0, 0.0, NAN):
+        count_rollouts(means, rollouts_of([[0.0, 1.0], [NAN, NAN]], preference))
+    assert means.compute()["train/preference_accuracy"] == pytest.approx(2 / 3)

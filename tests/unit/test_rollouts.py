@@ -18,8 +18,7 @@ from torch.testing import assert_close
 from descore.algorithms import Algorithm
 from descore.features import prefixes_of
 from descore.model import RewardModel
-from descore.modules.monitor import Means
-from descore.modules.rl import RLModule
+from descore.modules.monitor import Means, count_rollouts
 from descore.objectives import DualObjective
 from descore.rewards import Rubric
 from descore.rollouts import Rollouts, RolloutSettings, roll_out
@@ -415,15 +414,9 @@ def test_groups_without_spread_are_sampled_again_and_only_those(qwen3, monkeypat
         assert group.texts == tuple(f"{pair} {side} {index} {attempt}" for index in range(NUM_THOUGHTS))
     spread = [True, resample >= 2, False, True, False, False]
     assert rollouts.advantages.any(dim=1).tolist() == spread
-    assert no_spread_share(rollouts) == pytest.approx(spread.count(False) / 6)
-
-
-def no_spread_share(rollouts: Rollouts) -> float:
-    """As stage 2 logs it."""
-    module = RLModule("export")
-    module.means = Means()
-    module._log_rollouts(rollouts)
-    return float(module.means.compute()["rollout/no_spread_share"])
+    means = Means()
+    count_rollouts(means, rollouts)
+    assert means.compute()["rollout/no_spread_share"] == pytest.approx(spread.count(False) / 6)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What a step of several updates is logged as: means over its parts, and the time of its phases."""
+"""What a step of stage 2 is logged as: means over its parts, what its thoughts are like, the time of its phases."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+
+from descore.advantages import has_spread
+from descore.rollouts import Rollouts
 
 
 class Means:
@@ -43,6 +46,24 @@ class Means:
         sums, weights = mean_over_ranks(table).cpu()
         means = zip(self._sums, (sums / weights).tolist(), weights.tolist(), strict=True)
         return {name: mean for name, mean, weight in means if weight > 0}
+
+
+def count_rollouts(means: Means, rollouts: Rollouts) -> None:
+    """Count what the thoughts of a batch are like: their rewards and parts, their lengths, whom the head prefers."""
+    for name, values in {"reward": rollouts.rewards, **rollouts.parts}.items():
+        spread = values.std(dim=1)
+        means.add({f"rollout/{name}": values.nanmean()}, (~values.isnan()).sum())
+        means.add({f"rollout/{name}_spread": spread.nanmean()}, (~spread.isnan()).sum())
+    thoughts = [thought for group in rollouts.groups for thought in group.thoughts]
+    means.add({
+        "rollout/no_spread_share": (~has_spread(rollouts.rewards)).float().mean(),
+        "rollout/failed_share": rollouts.rewards.isnan().float().mean(),
+        "rollout/thought_tokens": sum(len(thought.token_ids) for thought in thoughts) / len(thoughts),
+        "rollout/truncated_share": sum(not thought.closed for thought in thoughts) / len(thoughts),
+    })
+    reward_a, reward_b = torch.stack([group.rewards.mean(0) for group in rollouts.groups]).chunk(2)
+    right, decided = (reward_a - reward_b) * rollouts.preference > 0, rollouts.preference.nan_to_num() != 0
+    means.add({"train/preference_accuracy": right[decided].float().mean()}, decided.sum())
 
 
 class Stopwatch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -16,12 +16,12 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import AdamW
 
-from descore.advantages import AdvantageVariant, has_spread
+from descore.advantages import AdvantageVariant
 from descore.algorithms import ALGORITHMS, AlgorithmName
 from descore.collate import PairCollator
 from descore.losses import KLEstimator, PolicyVariant
 from descore.model import RewardModel
-from descore.modules.monitor import Means, Stopwatch
+from descore.modules.monitor import Means, Stopwatch, count_rollouts
 from descore.modules.system import RewardSystem, Schedule
 from descore.objectives import DualObjective, Losses, Shares
 from descore.parts import Part
@@ -220,7 +220,7 @@ class RLModule(RewardSystem):
         for _ in range(self.update_epochs):
             for pairs in _split(range(len(batch.pairs)), self.mini_batch_pairs):
                 self._update(rollouts, pairs, reference, separately=separately)
-        self._log_rollouts(rollouts)
+        count_rollouts(self.means, rollouts)
         values = self.means.compute(self.device, self._mean_over_ranks) | self.clock.compute()
         for name, value in values.items():
             self.log(name, value, prog_bar=name == "rollout/reward", batch_size=len(batch.pairs))
@@ -252,8 +252,8 @@ class RLModule(RewardSystem):
         if self.copies_reference:
             yield self.reference
         else:
-            network: Any = self.model.network
-            with network.disable_adapter():
+            # Without an adapter, nothing that a thought depends on is trained.
+            with getattr(self.model.network, "disable_adapter", nullcontext)():
                 yield self.model
 
     def _update(self, rollouts: Rollouts, pairs: list[int], reference: Tensor | None, *, separately: bool) -> None:
@@ -333,25 +333,6 @@ class RLModule(RewardSystem):
         norms = {"grad/policy": policy, "grad/calibration": calibration}
         self.means.add(self.gradient_norms())
         self.means.add({name: torch.nn.utils.get_total_norm(gradients) for name, gradients in norms.items()})
-
-    def _log_rollouts(self, rollouts: Rollouts) -> None:
-        """Log what the thoughts of a batch are like."""
-        for name, values in {"reward": rollouts.rewards, **rollouts.parts}.items():
-            self.means.add({f"rollout/{name}": values.nanmean()}, (~values.isnan()).sum())
-            spread = values.std(dim=1)
-            self.means.add({f"rollout/{name}_spread": spread.nanmean()}, (~spread.isnan()).sum())
-        thoughts = [thought for group in rollouts.groups for thought in group.thoughts]
-        tokens = torch.tensor([len(thought.token_ids) for thought in thoughts], dtype=torch.float32)
-        truncated = torch.tensor([not thought.closed for thought in thoughts], dtype=torch.float32)
-        self.means.add({
-            "rollout/no_spread_share": (~has_spread(rollouts.rewards)).float().mean(),
-            "rollout/failed_share": rollouts.rewards.isnan().float().mean(),
-            "rollout/thought_tokens": tokens.mean(),
-            "rollout/truncated_share": truncated.mean(),
-        })
-        reward_a, reward_b = torch.stack([group.rewards.mean(0) for group in rollouts.groups]).chunk(2)
-        right, decided = (reward_a - reward_b) * rollouts.preference > 0, rollouts.preference.nan_to_num() != 0
-        self.means.add({"train/preference_accuracy": right[decided].float().mean()}, decided.sum())
 
     def _trained(self) -> list[torch.nn.Parameter]:
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
