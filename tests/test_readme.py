@@ -11,6 +11,7 @@ import pytest
 
 from descore.cli import make_parser
 from descore.modules.cold_start import ColdStartModule
+from descore.modules.rl import RLModule
 from descore.train import main
 
 ROOT = Path(__file__).parents[1]
@@ -37,7 +38,7 @@ def of(program: str) -> list[str]:
 
 
 def test_the_search_finds_commands() -> None:
-    assert {"make train-stage1", "make test"} <= set(of("make"))
+    assert {"make train-stage2", "make test"} <= set(of("make"))
     assert len(of("descore score")) >= 3
 
 
@@ -47,16 +48,18 @@ def test_make_knows_its_targets(command: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", of("make train-stage1 "))
+@pytest.mark.parametrize("command", [*of("make train-stage1 "), *of("make train-stage2 ")])
 def test_training_understands_its_options(command: str) -> None:
+    stage = shlex.split(command)[1].removeprefix("train-")
     options = dict(word.split("=", 1) for word in shlex.split(command)[2:])
-    files = ["-c", *options.get("CONF", "conf/stage1.yaml").split()]
+    assert options.keys() <= {"CONF", "FROM", "ARGS"}
+    files = ["-c", *options.get("CONF", f"conf/{stage}.yaml").split()]
     arguments = shlex.split(options.get("ARGS", ""))
     if "--ckpt_path" in arguments:
         place = arguments.index("--ckpt_path")
         del arguments[place : place + 2]
     cli = main([*files, *arguments, "--trainer.accelerator", "cpu", "--trainer.devices", "1"], run=False)
-    assert isinstance(cli.model, ColdStartModule)
+    assert isinstance(cli.model, {"stage1": ColdStartModule, "stage2": RLModule}[stage])
 
 
 @pytest.mark.parametrize("command", of("descore score"))
