@@ -173,7 +173,7 @@ def _sequence_logprobs(model: RewardModel, prefix: Prefix, thought: Thought) -> 
     device = logits.device
     forbidden = torch.tensor(features.forbidden_ids, device=device)
     targets = torch.tensor([*thought.token_ids, features.end_id], device=device)
-    own = logits[-len(targets) :].index_fill(1, forbidden, -torch.inf)
+    own: Tensor = logits[-len(targets) :].index_fill(1, forbidden, -torch.inf)
     return own.log_softmax(-1).gather(1, targets[:, None])[:, 0]
 
 

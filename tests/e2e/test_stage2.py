@@ -28,6 +28,7 @@ from descore.types import Pair, Side, Thought
 
 ROOT = Path(__file__).parents[2]
 SCORES = {"subject": 2, "dynamics": 1, "camera": None, "environment": 2, "style": 0}
+THREADS = {"OMP_NUM_THREADS": "1"}  # another number sums in another order
 EVEN = ("--model.rollout_rewards", "{tests.e2e.rules.even_codes: 1.0}")
 
 Fit = Callable[..., Path]
@@ -176,6 +177,24 @@ def test_accumulation_does_not_change_the_result(fit: Fit, start: Path, algorith
         assert (split[name] - tensor).norm() <= 1e-2 * step + 1e-7, name
 
 
+def test_two_processes_take_the_steps_of_one(tmp_path: Path, fit: Fit, start: Path, table: Path) -> None:
+    """Four pairs a step on one process, or two on each of two: the same weights up to the order of a sum."""
+    options = (*EVEN, "--trainer.limit_val_batches", "0", "--model.warmup", "0")
+    one = fit("one", *options)
+    ranks = ("-c", "conf/overlay/ddp.yaml", "--trainer.accelerator", "cpu", "--trainer.precision", "32-true")
+    ranks += ("--trainer.devices", "2", "--data.batch_size", "2")
+    arguments_of_two = arguments(tmp_path / "two", start, table, *options)
+    command = [sys.executable, "-m", "descore.train", *arguments_of_two, *ranks]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | THREADS, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    before, ours = weights(start), weights(one / "export/last")
+    theirs = weights(tmp_path / "two/stage2/version_0/export/last")
+    for name, tensor in ours.items():
+        assert (theirs[name] - tensor).norm() <= 1e-2 * (tensor - before[name]).norm() + 1e-7, name
+    logged = [scalars(run)["rollout/reward"] for run in (one, tmp_path / "two/stage2/version_0")]
+    assert logged[0] == pytest.approx(logged[1], abs=1e-6)
+
+
 def test_several_update_epochs_leave_the_old_policy(fit: Fit) -> None:
     """The second pass over a rollout batch sees other probabilities than those that were sampled from."""
     options = (*EVEN, "--model.mini_batch_pairs", "2", "--trainer.limit_val_batches", "0", "--trainer.max_steps", "8")
@@ -240,7 +259,7 @@ def test_a_run_that_is_killed_and_resumed_ends_the_same(tmp_path: Path, fit: Fit
         f"--trainer.callbacks.path={checkpoint}",
     )
     command = [sys.executable, "-m", "descore.train", *arguments(tmp_path / "killed", start, table, *steps, *kill)]
-    killed = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
+    killed = subprocess.run(command, cwd=ROOT, env=os.environ | THREADS, capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
     resumed = fit("resumed", *steps, "--ckpt_path", str(checkpoint))
     expected, found = (weights(run / "export/last") for run in (whole, resumed))
