@@ -102,6 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", metavar="NAME=FOLDER[,FOLDER...]", help="exported folders")
     parser.add_argument("--against", metavar="NAME", help="compare every other model with this one")
+    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS), help="splits to measure")
     parser.add_argument("--pairs", type=int, default=600, help="pairs per split (default 600)")
     parser.add_argument("--root", type=Path, default=Path("runs/held_out"), help="where pairs are rendered")
     options = parser.parse_args()
@@ -110,7 +111,7 @@ def main() -> None:
         parser.error(f"--against expects one of {', '.join(models)}, got {options.against}")
     columns = [*models, *(f"{name} - {options.against}" for name in models if options.against not in (None, name))]
     print(f"| split | measure | n | {' | '.join(columns)} |\n|{'---|' * (3 + len(columns))}", flush=True)
-    for split, title in SPLITS.items():
+    for split in options.splits:
         found = _measure_all(models, options.root, split, options.pairs)
         for name in MEASURES:
             values = {model: seeds[name] for model, seeds in found.items()}
@@ -119,7 +120,7 @@ def main() -> None:
                 base = values.pop(options.against).mean(0)
                 cells += [_difference(seeds.mean(0) - base) for seeds in values.values()]
             num = next(iter(found.values()))[name].shape[1]
-            print(f"| {title} | {name} | {num} | {' | '.join(cells)} |", flush=True)
+            print(f"| {SPLITS[split]} | {name} | {num} | {' | '.join(cells)} |", flush=True)
 
 
 def _measure_all(

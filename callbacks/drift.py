@@ -29,7 +29,7 @@ class DriftWarning(Callback):
         rise: How much the rollout reward must have risen; if it has not, something else than drift is wrong.
     """
 
-    def __init__(self, monitor: str = "val/preference_accuracy", tolerance: float = 0.02, rise: float = 0.02) -> None:
+    def __init__(self, monitor: str = "val/preference_accuracy", tolerance: float = 0.05, rise: float = 0.02) -> None:
         self.monitor = monitor
         self.tolerance = tolerance
         self.rise = rise
