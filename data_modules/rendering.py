@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 from rich.progress import track
 
 from data_modules import drawing
@@ -155,7 +156,7 @@ def _render_videos(job: _Job, folder: Path, num_workers: int) -> None:
     (unfinished / "videos").mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(num_workers) as pool:
         done = pool.map(partial(job.render, unfinished), range(job.num_pairs))
-        for _ in track(done, f"Rendering {folder}", total=job.num_pairs):
+        for _ in track(done, f"Rendering {folder}", total=job.num_pairs, console=Console(stderr=True)):
             pass
     _write_marker(unfinished, {"videos": videos})
     if folder.exists():

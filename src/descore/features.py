@@ -81,7 +81,7 @@ class Features:
         for prefix, thoughts in zip(prefixes, branches, strict=True):
             ids.append(prefix.input_ids)
             length = len(prefix.input_ids)
-            positions.append(torch.cat([torch.arange(length)[None], prefix.position_ids]))
+            positions.append(torch.cat([torch.arange(length, device=device)[None], prefix.position_ids]))
             end = start + length
             cursor = end
             for thought in thoughts:

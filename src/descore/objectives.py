@@ -77,7 +77,7 @@ class DualObjective:
             mean_over_ranks=mean_over_ranks,
         )
         tokens[videos] = weights.view_as(mask)
-        num_decided = mean_over_ranks((rollouts.preference[pairs].nan_to_num() != 0).sum().float())
+        num_decided = mean_over_ranks((rollouts.preference[list(pairs)].nan_to_num() != 0).sum().float())
         return Shares(tokens, 1 / (num_decided.clamp(min=torch.finfo().tiny) * mask.shape[1]))
 
     def __call__(
@@ -108,7 +108,7 @@ class DualObjective:
             kl = (tokens * divergence).sum()
             metrics["kl"] = (divergence.detach() * mask).sum() / mask.sum().clamp(min=1)
         reward_a, reward_b = rewards.chunk(2)
-        preference = rollouts.preference[pairs][:, None].expand_as(reward_a)
+        preference = rollouts.preference[list(pairs)][:, None].expand_as(reward_a)
         calibration = (shares.preference * bradley_terry_loss(reward_a, reward_b, preference)).sum()
         return Losses(policy, kl, calibration, metrics)
 

@@ -138,3 +138,13 @@ def test_accuracy_is_over_decided_pairs_of_all_batches():
     for preference in (1.0, 1.0, -1.0, 0.0, NAN):
         count_rollouts(means, rollouts_of([[0.0, 1.0], [NAN, NAN]], preference))
     assert means.compute()["train/preference_accuracy"] == pytest.approx(2 / 3)
+
+
+def test_rewards_are_averaged_over_the_thoughts_that_did_not_fail():
+    """Rewards 0, 2 and 4 of one batch, 10 of another: 16 / 4, not the mean of their means."""
+    means = Means()
+    for rewards in ([[0.0, 2.0], [4.0, NAN]], [[NAN, NAN], [NAN, 10.0]]):
+        count_rollouts(means, rollouts_of(rewards, preference=1.0))
+    found = means.compute()
+    assert (found["rollout/reward"], found["rollout/quality"], found["rollout/failed_share"]) == (4, 2, 0.5)
+    assert found["rollout/reward_spread"] == pytest.approx(2**0.5), "of the one group that has two rewards"

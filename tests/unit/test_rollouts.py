@@ -492,7 +492,6 @@ def test_what_is_packed_is_what_was_sampled(brief):
     assert rollouts.rewards.tolist() == lengths
 
 
-@pytest.mark.xfail(reason="Features.pack makes the text positions on the CPU", raises=RuntimeError)
 def test_what_lies_on_a_device_is_packed_there(qwen3, rollouts):
     """Stage 2 packs prefixes that the batch has brought to the device, where a collator has them on the host."""
     moved = [Prefix(*(getattr(p, field.name).to("meta") for field in fields(p))) for p in rollouts.prefixes]
@@ -501,7 +500,6 @@ def test_what_lies_on_a_device_is_packed_there(qwen3, rollouts):
     assert {tensor.device.type for tensor in tensors} == {"meta"}
 
 
-@pytest.mark.xfail(reason="preference[pairs] takes a tuple for one index of two dimensions", raises=IndexError)
 def test_pairs_are_any_sequence():
     rollouts, objective = random_rollouts(), DualObjective(Algorithm(), max_tokens=5)
     expected = objective.shares(rollouts, [1, 2])

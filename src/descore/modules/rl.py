@@ -183,7 +183,7 @@ class RLModule(RewardSystem):
             )
         self.objective = DualObjective(self.algorithm, self.max_thought_tokens, self.kl_estimator)
         if self.copies_reference:
-            self.reference = deepcopy(self.model).requires_grad_(False)
+            self.reference = deepcopy(self.model).requires_grad_(False).to(self.frozen_dtype)
 
     @property
     def max_thought_tokens(self) -> int:
