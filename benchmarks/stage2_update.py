@@ -223,11 +223,12 @@ def _resized(options: argparse.Namespace, num_thoughts: int, prefix: int) -> arg
 
 
 def _scaling_table(options: argparse.Namespace, packed: dict[Shape, Cost], published: dict[Shape, Cost]) -> Table:
-    columns = ("thoughts", "prefix", "way", "tokens read", "ratio", "GFLOP", "ratio", "seconds", "ratio")
+    columns = ("thoughts", "prefix", "way", "tokens read", "GFLOP", "ratio", "seconds", "ratio")
     table = result_table(*columns, words=["way"], markdown=options.markdown)
     for (n, prefix), own in packed.items():
         for way, cost in (("packed", own), ("published", published[n, prefix])):
-            table.add_row(str(n), f"{prefix:,}", way, *_with_ratios(cost.tolist(), own.tolist()))
+            tokens, *values = cost.tolist()
+            table.add_row(str(n), f"{prefix:,}", way, f"{tokens:,.0f}", *_with_ratios(values, own.tolist()[1:]))
     return table
 
 
@@ -256,7 +257,7 @@ def _draw(
         axis.grid(alpha=0.3)
     first = packed[by_thoughts[0]]
     alone = [first[2] * packed[shape][0] / first[0] for shape in by_thoughts]
-    axes[0].plot(THOUGHTS, alone, ":", color="black", label="one thought, then tokens of thoughts at its rate")
+    axes[0].plot(THOUGHTS, alone, ":", color="black", label="packed, by tokens")
     axes[0].set(title=f"prefix of {by_thoughts[0][1]:,} tokens", ylabel="seconds of an update")
     axes[1].set(title=f"{by_prefix[0][0]} thoughts of each video")
     axes[0].legend(loc="upper left")
