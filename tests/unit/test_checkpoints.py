@@ -1,0 +1,63 @@
+"""A save that is killed or fails leaves the checkpoint before it, and nothing else that stays."""
+
+import errno
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from descore.modules.checkpoints import AtomicCheckpointIO
+
+
+def save(path: Path, value: int) -> None:
+    AtomicCheckpointIO().save_checkpoint({"state_dict": {"weight": torch.full((1000,), value)}}, path)
+
+
+def weight(path: Path) -> float:
+    return float(AtomicCheckpointIO().load_checkpoint(path, weights_only=True)["state_dict"]["weight"].float().mean())
+
+
+def test_a_checkpoint_is_written_into_a_new_folder_and_replaced(tmp_path):
+    path = tmp_path / "checkpoints/last.ckpt"
+    for value in (1, 2):
+        save(path, value)
+        assert weight(path) == value
+    assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.parametrize("moment", ["torch.save", "os.fsync", "pathlib.Path.replace"])
+def test_a_kill_at_any_moment_leaves_the_checkpoint_before(tmp_path, monkeypatch, moment):
+    path = tmp_path / "last.ckpt"
+    save(path, 1)
+    child = os.fork()
+    if not child:
+        monkeypatch.setattr(moment, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        save(path, 2)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    assert weight(path) == 1
+    save(path, 3)
+    assert weight(path) == 3
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"], "what the kill left is gone"
+
+
+@pytest.mark.parametrize(
+    "failure", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("unexpected pos 64 vs 0")]
+)
+def test_a_full_disk_is_an_error_that_keeps_the_checkpoint_before(tmp_path, monkeypatch, failure):
+    path = tmp_path / "last.ckpt"
+    save(path, 1)
+
+    def fail(_checkpoint: object, file) -> None:
+        file.write(b"half a checkpoint")
+        raise failure
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OSError, match=r"could not be written, .* MB are free; the one from before is still at .*last"):
+        save(path, 2)
+    monkeypatch.undo()
+    assert weight(path) == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
