@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,14 +57,17 @@ class ExportModel(Callback):
         path = Path(self.folder or trainer.log_dir or ".") / ("export" if self.folder is None else "") / name
         if trainer.is_global_zero:
             system: Any = pl_module
-            save(system.model, path, weights=self.weights, calibration=_calibration(trainer))
+            names = system.model.settings.reward_names
+            save(system.model, path, weights=self.weights, calibration=_calibration(trainer, names))
         trainer.strategy.barrier("export")
         return path
 
 
-def _calibration(trainer: Trainer) -> Calibration | None:
-    """Mean and spread of the rewards on the first validation table."""
+def _calibration(trainer: Trainer, names: Sequence[str]) -> Calibration | None:
+    """Mean and spread of each reward on the first validation table, once it was validated."""
     metrics = trainer.callback_metrics
-    if "val/reward_mean" not in metrics:
+    endings = [f"/{name}" for name in names] if len(names) > 1 else [""]
+    if f"val/reward_mean{endings[0]}" not in metrics:
         return None
-    return Calibration((float(metrics["val/reward_mean"]),), (float(metrics["val/reward_std"]),))
+    mean, std = (tuple(float(metrics[f"val/reward_{kind}{end}"]) for end in endings) for kind in ("mean", "std"))
+    return Calibration(mean, std)

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
-from callbacks.samples import PREFERENCES, by_name, escape, reward_names, tensorboard_writer
+from callbacks.samples import PREFERENCES, by_name, escape, require_tensorboard, reward_names, tensorboard_writer
 from descore.types import Group, PairBatch
 
 
@@ -35,13 +34,7 @@ class RolloutTexts(Callback):
         Raises:
             ValueError: If the run has no TensorBoardLogger.
         """
-        dry: bool = trainer.fast_dev_run  # type: ignore[attr-defined]
-        if not (dry or any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)):
-            found = ", ".join(type(logger).__name__ for logger in trainer.loggers) or "none"
-            raise ValueError(
-                f"RolloutTexts writes through a TensorBoardLogger, got {found}: set trainer.logger to one, or remove "
-                "callbacks.rollouts.RolloutTexts from trainer.callbacks"
-            )
+        require_tensorboard(self, trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: PairBatch, batch_idx: int

@@ -46,13 +46,7 @@ class Samples(Callback):
         Raises:
             ValueError: If the run has no TensorBoardLogger.
         """
-        dry: bool = trainer.fast_dev_run  # type: ignore[attr-defined]
-        if not (dry or any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)):
-            found = ", ".join(type(logger).__name__ for logger in trainer.loggers) or "none"
-            raise ValueError(
-                f"Samples writes text and images through a TensorBoardLogger, got {found}: set trainer.logger to one, "
-                "or remove callbacks.samples.Samples from trainer.callbacks"
-            )
+        require_tensorboard(self, trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start over."""
@@ -131,6 +125,18 @@ def _row(pixels: Tensor, num_frames: int, max_height: int) -> Tensor:
         size = (max_height, max(1, round(width * max_height / height)))
         pixels = interpolate(pixels, size, mode="bilinear", antialias=True)
     return pad(pixels, (0, GAP, 0, GAP), value=255).permute(1, 2, 0, 3).flatten(2)
+
+
+def require_tensorboard(callback: Callback, trainer: Trainer) -> None:
+    """Raise ValueError if a callback that writes through a TensorBoardLogger has none; a fast_dev_run needs none."""
+    dry: bool = trainer.fast_dev_run  # type: ignore[attr-defined]
+    if not (dry or any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)):
+        found = ", ".join(type(logger).__name__ for logger in trainer.loggers) or "none"
+        name = f"{type(callback).__module__}.{type(callback).__qualname__}"
+        raise ValueError(
+            f"{type(callback).__name__} writes through a TensorBoardLogger, got {found}: set trainer.logger to one, or "
+            f"remove {name} from trainer.callbacks"
+        )
 
 
 def tensorboard_writer(trainer: Trainer) -> Any:

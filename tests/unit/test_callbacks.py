@@ -15,6 +15,7 @@ from lightning.pytorch.profilers import SimpleProfiler
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugin_util import markdown_to_safe_html
 
+from callbacks.export import ExportModel
 from callbacks.progress import CompactProgressBar
 from callbacks.samples import Samples, escape, image_grid
 from callbacks.throughput import FETCH, Throughput
@@ -325,3 +326,13 @@ def test_messages_go_where_standard_error_is_now(monkeypatch):
     monkeypatch.setattr("sys.stderr", new)
     logger.warning("hello")
     assert (old.getvalue(), new.getvalue()) == ("", "hello\n")
+
+
+def test_an_export_knows_mean_and_spread_of_every_reward(build, tmp_path):
+    model = build(reward_names=("motion", "look"))
+    metrics = {"val/reward_mean/motion": 1.0, "val/reward_std/motion": 2.0}
+    metrics |= {"val/reward_mean/look": 3.0, "val/reward_std/look": 4.0}
+    strategy = SimpleNamespace(barrier=lambda _: None)
+    trainer = SimpleNamespace(callback_metrics=metrics, is_global_zero=True, log_dir=None, strategy=strategy)
+    ExportModel(folder=str(tmp_path)).on_train_end(trainer, SimpleNamespace(model=model))
+    assert json.loads((tmp_path / "last/descore.json").read_text())["calibration"] == {"mean": [1, 3], "std": [2, 4]}

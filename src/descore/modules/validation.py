@@ -24,7 +24,7 @@ class Validated(TypedDict):
 
     Attributes:
         batch: The batch.
-        rewards: Rewards `[2, N, K]` by reading: the headline's in any case.
+        rewards: Rewards `[2, N, K]` by reading, those that this batch has.
         groups: Its own thoughts, videos A first; empty if it did not think.
     """
 
