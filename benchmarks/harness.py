@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import time
 from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,14 +18,17 @@ from rich.table import Table
 from transformers.utils import logging
 
 from data_modules.random_backbone import Sizes, write_random_backbone
+from descore.features import Features
 from descore.model import RewardModel
 from descore.prompts import PromptTemplate
 from descore.seeding import generator
 from descore.settings import ModelSettings
-from descore.types import Frames
+from descore.types import Frames, Prefix, Thought
 
 TEMPLATE = "conf/prompts/descore.txt"
 PROMPT = "A red kite climbs over a windy beach while two children run after it, filmed from a low angle."
+
+Result = TypeVar("Result")
 
 Seconds = NDArray[np.float64]
 """[2]: of the clock, and of the CPU."""
@@ -74,6 +80,29 @@ def random_frames(options: argparse.Namespace, video: str) -> Frames:
     shape = (options.frames, 3, options.side, options.side)
     pixels = torch.randint(256, shape, dtype=torch.uint8, generator=generator(0, "frames", video))
     return Frames(pixels, tuple(range(0, 12 * options.frames, 12)), 24.0, 12 * options.frames)
+
+
+def padded_prefix(features: Features, options: argparse.Namespace, video: str) -> Prefix:
+    """Lengthen the prompt, by a word that is one token, until the prefix has `options.prefix` tokens."""
+    frames = random_frames(options, video)
+    shortest = len(features.prefix(PROMPT, frames).input_ids)
+    if shortest > options.prefix:
+        raise SystemExit(f"expected --prefix of at least {shortest}, got {options.prefix}; or lower --frames or --side")
+    return features.prefix(PROMPT + " kite" * (options.prefix - shortest), frames)
+
+
+def random_thought(features: Features, num_tokens: int, name: str) -> Thought:
+    """Draw tokens that a thought may hold."""
+    never = {*features.forbidden_ids, features.end_id}
+    allowed = [token_id for token_id in range(len(features.tokenizer)) if token_id not in never]
+    drawn = torch.randint(len(allowed), (num_tokens,), generator=generator(0, "thought", name))
+    return Thought(tuple(allowed[index] for index in drawn.tolist()), closed=True)
+
+
+def in_fresh_process(function: Callable[..., Result], *args: Any) -> Result:
+    """Run a function of a module in a process of its own, whose peak of memory is then that of the function."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as child:
+        return child.submit(function, *args).result()
 
 
 def now() -> Seconds:

@@ -14,10 +14,8 @@ The backbone is a small Qwen3-VL with random weights, float32. Rewards must agre
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import resource
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -30,8 +28,10 @@ from benchmarks.harness import (
     PROMPT,
     argument_parser,
     create_model,
+    in_fresh_process,
     medians,
     random_frames,
+    random_thought,
     result_table,
     timed,
     write_backbone,
@@ -39,7 +39,6 @@ from benchmarks.harness import (
 from descore.losses import bradley_terry_loss
 from descore.model import RewardModel
 from descore.parts import Part, make_trainable
-from descore.seeding import generator
 from descore.types import Branches, Prefix, Thought
 from tests.parity.plain import plain_sequence, stock_attention
 
@@ -87,7 +86,7 @@ def build(options: argparse.Namespace, num_thought_tokens: int) -> Case:
     make_trainable(model, parts, lora_parts=in_lora, lora_rank=options.lora_rank, lora_alpha=2 * options.lora_rank)
     model.to(options.device).train()
     prefixes = tuple(model.features.prefix(PROMPT, random_frames(options, video)) for video in "ab")
-    thoughts = tuple(_thought(model, num_thought_tokens, video) for video in "ab")
+    thoughts = tuple(random_thought(model.features, num_thought_tokens, video) for video in "ab")
     branches = model.features.pack(prefixes, [[thought] for thought in thoughts])
     return Case(model, prefixes, thoughts, branches.to(options.device))
 
@@ -118,8 +117,7 @@ def gigaflops(case: Case, way: str) -> float:
 
 def peak_memory(options: argparse.Namespace, num_thought_tokens: int, way: str) -> float:
     """Most memory that a fresh process held for one step, its model included, in GB; on a GPU what torch allocated."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as child:
-        return child.submit(_peak_of_this_process, options, num_thought_tokens, way).result()
+    return in_fresh_process(_peak_of_this_process, options, num_thought_tokens, way)
 
 
 def main() -> None:
@@ -167,14 +165,6 @@ def _sequences(case: Case, *, logits_to_keep: int) -> Tensor:
     pairs = zip(case.prefixes, case.thoughts, strict=True)
     with stock_attention(case.model):
         return torch.stack([plain_sequence(case.model, *pair, logits_to_keep=logits_to_keep)[0] for pair in pairs])
-
-
-def _thought(model: RewardModel, num_tokens: int, video: str) -> Thought:
-    allowed = torch.ones(model.base.config.get_text_config().vocab_size)
-    allowed[model.features.forbidden_ids] = 0
-    allowed[model.features.end_id] = 0
-    drawn = allowed.multinomial(num_tokens, replacement=True, generator=generator(0, "thought", video))
-    return Thought(tuple(drawn.tolist()), closed=True)
 
 
 def _peak_of_this_process(options: argparse.Namespace, num_thought_tokens: int, way: str) -> float:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import logging
 
-from benchmarks.harness import PROMPT, random_frames
+from benchmarks.harness import PROMPT, padded_prefix, random_thought
 from descore.advantages import group_advantages
 from descore.algorithms import ALGORITHMS
 from descore.features import Features, prefixes_of
@@ -124,9 +124,10 @@ def create(options: argparse.Namespace) -> RewardModel:
 def build(model: RewardModel, options: argparse.Namespace) -> Case:
     """Make up a pair and its rollouts; `options` says how long they are and how many."""
     features = model.features
-    prefixes = tuple(_prefix(features, options, video) for video in "ab")
+    prefixes = tuple(padded_prefix(features, options, video) for video in "ab")
     thoughts = [
-        [_thought(features, options.thought, f"{video}{k}") for k in range(options.num_thoughts)] for video in "ab"
+        [random_thought(features, options.thought, f"{video}{k}") for k in range(options.num_thoughts)]
+        for video in "ab"
     ]
     videos = features.pack(prefixes, [()] * 2).to(options.device)
     rollouts = _roll_out(model, prefixes_of(videos), thoughts)
@@ -210,23 +211,6 @@ def _roll_out(model: RewardModel, prefixes: list[Prefix], thoughts: list[list[Th
 
 def _text(features: Features) -> Callable[[Thought], str]:
     return lambda thought: features.tokenizer.decode(thought.token_ids)
-
-
-def _prefix(features: Features, options: argparse.Namespace, video: str) -> Prefix:
-    """Lengthen the prompt, by a word that is one token, until the prefix has the wanted length."""
-    frames = random_frames(options, video)
-    shortest = len(features.prefix(PROMPT, frames).input_ids)
-    if shortest > options.prefix:
-        raise SystemExit(f"expected --prefix of at least {shortest}, got {options.prefix}; or lower --frames or --side")
-    return features.prefix(PROMPT + " kite" * (options.prefix - shortest), frames)
-
-
-def _thought(features: Features, num_tokens: int, name: str) -> Thought:
-    """Draw tokens that a thought may hold."""
-    never = {*features.forbidden_ids, features.end_id}
-    allowed = [token_id for token_id in range(len(features.tokenizer)) if token_id not in never]
-    drawn = torch.randint(len(allowed), (num_tokens,), generator=generator(0, "thought", name))
-    return Thought(tuple(allowed[index] for index in drawn.tolist()), closed=True)
 
 
 def _untie(model: RewardModel) -> None:

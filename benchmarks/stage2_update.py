@@ -13,12 +13,10 @@ before anything is timed.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import resource
 import tempfile
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,7 +33,7 @@ from torch import Tensor, nn
 from torch.nn.attention.bias import causal_lower_right
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.harness import argument_parser, medians, result_table, timed, write_backbone
+from benchmarks.harness import argument_parser, in_fresh_process, medians, result_table, timed, write_backbone
 from benchmarks.stage2_case import UPDATES, Case, build, create, update
 
 TOLERANCE = 1e-4
@@ -136,7 +134,10 @@ def report_memory(options: argparse.Namespace) -> None:
     )
     few = argparse.Namespace(**vars(options) | {"num_thoughts": min(options.num_thoughts, 2)})
     # Thought by thought, the published way holds no more for eight of them than for two.
-    held = {"packed": _in_fresh_process(options, "packed"), "published": _in_fresh_process(few, "published")}
+    held = {
+        "packed": in_fresh_process(_held_by_this_process, options, "packed"),
+        "published": in_fresh_process(_held_by_this_process, few, "published"),
+    }
     values = {way: [peak, peak - before] for way, (before, peak) in held.items()}
     for way, (before, _) in held.items():
         table.add_row(way, f"{before:.2f}", *_with_ratios(values[way], values["packed"]))
@@ -197,11 +198,6 @@ def _description(case: Case) -> str:
         f"{size:.1f} M parameters. Prefix {len(case.prefixes[0].input_ids):,} tokens, {num_video:,} of them video; "
         f"{num_thoughts} thoughts of {num_tokens - 1:,} for each of two videos."
     )
-
-
-def _in_fresh_process(options: argparse.Namespace, way: str) -> tuple[float, float]:
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as child:
-        return child.submit(_held_by_this_process, options, way).result()
 
 
 def _held_by_this_process(options: argparse.Namespace, way: str) -> tuple[float, float]:

@@ -33,13 +33,12 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from benchmarks.harness import (
-    PROMPT,
     Seconds,
     argument_parser,
     create_model,
     medians,
     now,
-    random_frames,
+    padded_prefix,
     result_table,
     timed,
     write_backbone,
@@ -114,7 +113,7 @@ def build(options: argparse.Namespace) -> Case:
         model = create_model(folder, options.threads).to(options.device).eval()
     model.base.model.language_model.norm.weight.data.neg_()  # or it would only repeat what it read last
     _forbid(model, [*model.features.forbidden_ids, model.features.end_id])
-    prefixes = tuple(_prefix(model, options, str(index)) for index in range(options.videos))
+    prefixes = tuple(padded_prefix(model.features, options, str(index)) for index in range(options.videos))
     videos = model.features.pack(prefixes, [[Thought()]] * len(prefixes)).to(options.device)
     single = [inputs_of(model, prefix, []) for prefix in prefixes]
     inputs = {name: torch.cat([one[name] for one in single]) for name in single[0]}
@@ -258,15 +257,6 @@ def _forbid(model: RewardModel, token_ids: list[int]) -> None:
     bias[token_ids] = -torch.inf
     bias = bias.to(model.head.weight.device)
     model.base.get_output_embeddings().register_forward_hook(lambda _module, _inputs, logits: logits + bias)
-
-
-def _prefix(model: RewardModel, options: argparse.Namespace, video: str) -> Prefix:
-    """Lengthen the prompt, by a word that is one token, until the prefix has the wanted length."""
-    frames = random_frames(options, video)
-    shortest = len(model.features.prefix(PROMPT, frames).input_ids)
-    if shortest > options.prefix:
-        raise SystemExit(f"expected --prefix of at least {shortest}, got {options.prefix}; or lower --frames or --side")
-    return model.features.prefix(PROMPT + " kite" * (options.prefix - shortest), frames)
 
 
 def _say(phase: str) -> None:
