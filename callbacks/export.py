@@ -55,10 +55,10 @@ class ExportModel(Callback):
 
     def _save(self, trainer: Trainer, pl_module: LightningModule, name: str) -> Path:
         path = Path(self.folder or trainer.log_dir or ".") / ("export" if self.folder is None else "") / name
+        system: Any = pl_module
+        model = system.whole_model()
         if trainer.is_global_zero:
-            system: Any = pl_module
-            names = system.model.settings.reward_names
-            save(system.model, path, weights=self.weights, calibration=_calibration(trainer, names))
+            save(model, path, weights=self.weights, calibration=_calibration(trainer, model.settings.reward_names))
         trainer.strategy.barrier("export")
         return path
 

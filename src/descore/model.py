@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -44,9 +43,8 @@ class RewardHead(nn.Module):
             return (queries.float() * self.weight.float()).sum(-1)
 
 
-@dataclass(frozen=True, slots=True)
-class Forward:
-    """What one packed forward gives.
+class Forward(NamedTuple):
+    """What one packed forward gives; a tuple, so that hooks find the tensors in it.
 
     Attributes:
         rewards: One row per branch.
@@ -130,7 +128,7 @@ class RewardModel(nn.Module):
             sampling: How the thoughts were sampled, for the log-probabilities; temperature 1 if not given.
             seen: What `see` gave for these videos, if the vision tower need not look again.
         """
-        hidden = self.hidden(branches, seen=seen)
+        hidden = self._hidden(branches, None, seen)
         rewards = self.head(hidden[branches.query_index])
         if not with_logprobs:
             return Forward(rewards, rewards.new_empty(0))
@@ -158,18 +156,7 @@ class RewardModel(nn.Module):
             past_key_values: An empty cache to fill, when the row is to be continued.
             seen: What `see` gave for these videos, if the vision tower need not look again.
         """
-        seen = self.see(branches) if seen is None else seen
-        videos = SimpleNamespace(
-            pooler_output=[video.main for video in seen],
-            deepstack_features=list(zip(*(video.deepstack for video in seen), strict=True)),
-        )
-        return self._language(
-            branches.input_ids,
-            branches.position_ids,
-            mm_encoder_outputs={"video": videos},
-            layout=branches.layout,
-            past_key_values=past_key_values,
-        )[0]
+        return self._hidden(branches, past_key_values, seen)
 
     def step(self, input_ids: Tensor, position_ids: Tensor, cache: ThoughtCache) -> Tensor:
         """Feed one token to every slot of a cache.
@@ -194,6 +181,20 @@ class RewardModel(nn.Module):
         logits: Tensor = self.base.get_output_embeddings()(hidden).float()
         logits[:, self.features.forbidden_ids] = -torch.inf
         return logits
+
+    def _hidden(self, branches: Branches, cache: Cache | None, seen: Sequence[VideoFeatures] | None) -> Tensor:
+        seen = self.see(branches) if seen is None else seen
+        videos = SimpleNamespace(
+            pooler_output=[video.main for video in seen],
+            deepstack_features=list(zip(*(video.deepstack for video in seen), strict=True)),
+        )
+        return self._language(
+            branches.input_ids,
+            branches.position_ids,
+            mm_encoder_outputs={"video": videos},
+            layout=branches.layout,
+            past_key_values=cache,
+        )[0]
 
     def _thought_logprobs(self, hidden: Tensor, target_ids: Tensor, sampling: Sampling) -> Tensor:
         """Log-probability of each target, [M], without ever holding more logits than `LOGIT_BYTES`."""

@@ -86,14 +86,19 @@ def pair_loss(name: PairLossName, *, theta: float = 5.0, margin: float = 0.57) -
     return losses[name]
 
 
-def mean_over_usable(loss: Tensor, usable: Tensor) -> Tensor:
+def mean_over_usable(
+    loss: Tensor, usable: Tensor, mean_over_ranks: Callable[[Tensor], Tensor] = lambda count: count
+) -> Tensor:
     """Average over the usable pairs, so that ties and unknown labels never dilute the loss.
 
     Args:
         loss: [...] loss of each pair.
         usable: [...] bool, see `PairLoss.usable`.
+        mean_over_ranks: Averages a scalar over the ranks of a run. With it, the mean of what ranks get is the mean over
+            the usable pairs of all of them, however many each has.
 
     Returns:
         Scalar; with no usable pair it is 0, still attached to the graph with a zero gradient.
     """
-    return torch.where(usable, loss, 0.0).sum() / usable.sum().clamp(min=1)
+    count = mean_over_ranks(usable.sum().float())
+    return torch.where(usable, loss, 0.0).sum() / count.clamp(min=torch.finfo().tiny)

@@ -44,7 +44,7 @@ class Update(RLModule):
     def manual_backward(self, loss: Tensor) -> None:
         loss.backward()
 
-    def _mean_over_ranks(self, value: Tensor) -> Tensor:
+    def _over_ranks(self, value: Tensor, operation: str) -> Tensor:
         return value
 
     def _step(self, loss: Tensor) -> None:

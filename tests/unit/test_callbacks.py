@@ -334,5 +334,5 @@ def test_an_export_knows_mean_and_spread_of_every_reward(build, tmp_path):
     metrics |= {"val/reward_mean/look": 3.0, "val/reward_std/look": 4.0}
     strategy = SimpleNamespace(barrier=lambda _: None)
     trainer = SimpleNamespace(callback_metrics=metrics, is_global_zero=True, log_dir=None, strategy=strategy)
-    ExportModel(folder=str(tmp_path)).on_train_end(trainer, SimpleNamespace(model=model))
+    ExportModel(folder=str(tmp_path)).on_train_end(trainer, SimpleNamespace(whole_model=lambda: model))
     assert json.loads((tmp_path / "last/descore.json").read_text())["calibration"] == {"mean": [1, 3], "std": [2, 4]}

@@ -46,10 +46,25 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         _sync(target.parent)
 
 
-def _sync(folder: Path) -> None:
-    """Wait until the disk knows the names of a folder's files."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Wait until the disk has a file, or the names of the files of a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def replace_folder(draft: Path, target: Path) -> None:
+    """Put a finished folder in the place of another, which is moved away whole before it is removed."""
+    for path in (*draft.rglob("*"), draft):
+        _sync(path)
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.is_file():
+        target.unlink()
+    elif target.exists():
+        target.rename(old)
+    draft.rename(target)
+    _sync(target.parent)
+    shutil.rmtree(old, ignore_errors=True)

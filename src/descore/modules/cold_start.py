@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Literal
@@ -14,6 +15,7 @@ from torch.optim import AdamW, Optimizer
 
 from descore.collate import Masking, PairCollator
 from descore.model import RewardModel
+from descore.modules.sharding import clip_by_norm
 from descore.modules.system import RewardSystem, Schedule
 from descore.pair_losses import Labels, PairLossName, mean_over_usable, pair_loss
 from descore.parts import Part
@@ -56,6 +58,7 @@ class ColdStartModule(RewardSystem):
         gradient_checkpointing: Recompute activations in the backward pass, to save memory.
         frozen_dtype: Precision that frozen weights are kept in; bfloat16 goes with trainer.precision bf16-mixed.
         own_thought_pairs: Validation pairs per table for which the model writes its own thoughts; 0 for none.
+        max_skipped: Steps in a row that may be skipped because loss or gradient is not finite.
         seed: Of the masks and of the new head.
     """
 
@@ -89,6 +92,7 @@ class ColdStartModule(RewardSystem):
         gradient_checkpointing: bool = False,
         frozen_dtype: Literal["float32", "bfloat16"] = "float32",
         own_thought_pairs: int = 64,
+        max_skipped: int = 10,
         seed: int = 0,
     ) -> None:
         settings = ModelSettings(
@@ -111,6 +115,7 @@ class ColdStartModule(RewardSystem):
             gradient_checkpointing=gradient_checkpointing,
             frozen_dtype=frozen_dtype,
             own_thought_pairs=own_thought_pairs if thoughts else 0,
+            max_skipped=max_skipped,
             seed=seed,
         )
         self.save_hyperparameters(ignore=["optimizer"])
@@ -121,6 +126,8 @@ class ColdStartModule(RewardSystem):
         self.preference_weight = preference_weight
         self.language_model_weight = language_model_weight
         self._warned = False
+        self._loss = torch.zeros(())
+        """Of the step so far."""
 
     def collator(self, *, training: bool) -> Callable[[int, list[Pair]], PairBatch]:
         """Mask in training only; validation scores each video with its thought and without."""
@@ -139,12 +146,28 @@ class ColdStartModule(RewardSystem):
         forward = self.model(batch.branches, with_logprobs=self.language_model_weight > 0)
         rewards = forward.rewards.view(2, len(batch.pairs), -1, forward.rewards.shape[1])
         loss = self.preference_weight * self._preference_loss(rewards, batch)
-        if len(forward.logprobs):
-            language_model_loss = -forward.logprobs.mean()
-            self.log("train/language_model_loss", language_model_loss)
+        if self.language_model_weight > 0:
+            language_model_loss = self._mean(-forward.logprobs, torch.ones_like(forward.logprobs).bool())
+            self._log("language_model_loss", language_model_loss)
             loss = loss + self.language_model_weight * language_model_loss
-        self.log("train/loss", loss, prog_bar=True)
+        self._log("loss", loss, prog_bar=True)
+        self._loss = self._loss + loss.detach()
         return loss
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by norm; a step that is not finite loses its gradients, so that the optimizer moves nothing."""
+        if gradient_clip_algorithm not in {None, "norm"}:
+            raise ValueError(f"trainer.gradient_clip_algorithm is {gradient_clip_algorithm!r}; expected norm")
+        skipped = self.skips(self._loss, clip_by_norm(self._trained(), gradient_clip_val or math.inf))
+        if skipped:
+            optimizer.zero_grad()
+        self.log("train/skipped_share", float(skipped))
+        self._loss = torch.zeros((), device=self.device)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Log the gradient norm of each part."""
@@ -158,15 +181,29 @@ class ColdStartModule(RewardSystem):
         losses, usable = self.pair_loss(reward_a, reward_b, labels), self.pair_loss.usable(labels)
         shares = [1 - self.cot_mask_prob, self.cot_mask_prob] if rewards.shape[2] == 2 else [1.0]
         branches = zip(shares, losses.unbind(1), usable.unbind(1), strict=True)
-        loss = torch.stack([share * mean_over_usable(*branch) for share, *branch in branches]).sum()
+        loss = torch.stack([share * self._mean(*branch) for share, *branch in branches]).sum()
         margin = ((reward_a - reward_b) * labels.preference).detach()
         decided = labels.preference.nan_to_num() != 0
-        self.log("train/preference_loss", loss)
-        self.log("train/preference_accuracy", mean_over_usable((margin > 0).float(), decided), prog_bar=True)
-        self.log("train/reward_margin", mean_over_usable(margin, decided))
-        self.log("train/reward_mean", rewards.mean())
-        self.log("train/reward_std", rewards.std())
+        self._log("preference_loss", loss)
+        self._log("preference_accuracy", self._mean((margin > 0).float(), decided), prog_bar=True)
+        self._log("reward_margin", self._mean(margin, decided))
+        self._log_rewards(rewards.detach())
         return loss
+
+    def _log_rewards(self, rewards: Tensor) -> None:
+        """Log mean and standard deviation over the batch of all ranks."""
+        counted = torch.ones_like(rewards).bool()
+        mean, square = (self._mean_over_ranks(self._mean(values, counted)) for values in (rewards, rewards**2))
+        self.log("train/reward_mean", mean)
+        self.log("train/reward_std", (square - mean**2).clamp(min=0).sqrt())
+
+    def _mean(self, values: Tensor, usable: Tensor) -> Tensor:
+        """Share of this rank in a mean over the usable values of all ranks, which average their gradients."""
+        return mean_over_usable(values, usable, self._mean_over_ranks)
+
+    def _log(self, name: str, share: Tensor, *, prog_bar: bool = False) -> None:
+        """Log the mean that ranks have shares in."""
+        self.log(f"train/{name}", share.detach(), prog_bar=prog_bar, sync_dist=True)
 
     def _check(self, batch: PairBatch) -> None:
         if "mos_a" in self.pair_loss.reads and bool(batch.mos.isnan().all()):

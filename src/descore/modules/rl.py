@@ -12,8 +12,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import AdamW
 
 from descore.advantages import AdvantageVariant
@@ -22,6 +21,7 @@ from descore.collate import PairCollator
 from descore.losses import KLEstimator, PolicyVariant
 from descore.model import RewardModel
 from descore.modules.monitor import Means, Stopwatch, count_rollouts
+from descore.modules.sharding import clip_by_norm, gathered, is_sharded, total_norm
 from descore.modules.system import RewardSystem, Schedule
 from descore.objectives import DualObjective, Losses, Shares
 from descore.parts import Part
@@ -134,6 +134,7 @@ class RLModule(RewardSystem):
             gradient_checkpointing=gradient_checkpointing,
             frozen_dtype=frozen_dtype,
             own_thought_pairs=own_thought_pairs,
+            max_skipped=max_skipped,
             seed=seed,
         )
         if own_thought_pairs < 1:
@@ -165,8 +166,6 @@ class RLModule(RewardSystem):
         self.mini_batch_pairs = mini_batch_pairs
         self.micro_batch_pairs = micro_batch_pairs
         self.gradient_clip = gradient_clip or math.inf
-        self.max_skipped = max_skipped
-        self.num_skipped_in_a_row = 0
         parts = {part for part, rate in self.learning_rates.items() if rate > 0}
         self.look_once = not parts & {"vision", "merger"}
         self.copies_reference = kl_weight > 0 and bool(parts - set(self.lora_parts) - {"query", "head"})
@@ -175,15 +174,18 @@ class RLModule(RewardSystem):
         """Build the model, and keep a copy of it as the reference where the adapter alone does not tell them apart."""
         if hasattr(self, "model"):
             return
-        super().configure_model()
+        with self._sharding() as shard:
+            self.model = self._make()
+            if self.copies_reference:
+                self.reference = deepcopy(self.model).requires_grad_(False).to(self.frozen_dtype)
+                shard(self.reference)
+            shard(self.model)
         if self.max_thought_tokens > (limit := self.model.settings.max_thought_tokens):
             raise ValueError(
                 f"max_thought_tokens is {self.max_thought_tokens}, but this model cuts thoughts at {limit} tokens when "
                 "it scores; expected at most that"
             )
         self.objective = DualObjective(self.algorithm, self.max_thought_tokens, self.kl_estimator)
-        if self.copies_reference:
-            self.reference = deepcopy(self.model).requires_grad_(False).to(self.frozen_dtype)
 
     @property
     def max_thought_tokens(self) -> int:
@@ -218,7 +220,7 @@ class RLModule(RewardSystem):
         reference = self._reference_logprobs(rollouts) if self.kl_weight else None
         separately = batch_idx % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
         for _ in range(self.update_epochs):
-            for pairs in _split(range(len(batch.pairs)), self.mini_batch_pairs):
+            for pairs in self._split(range(len(batch.pairs)), self.mini_batch_pairs):
                 self._update(rollouts, pairs, reference, separately=separately)
         count_rollouts(self.means, rollouts)
         values = self.means.compute(self.device, self._mean_over_ranks) | self.clock.compute()
@@ -227,7 +229,7 @@ class RLModule(RewardSystem):
         return {"rollouts": rollouts}
 
     def _roll_out(self, batch: PairBatch) -> Rollouts:
-        with self.clock("think"):
+        with self.clock("think"), gathered(self.model):
             key = str(self.current_epoch)
             rollouts = roll_out(self.model, batch, self.rollout_settings, key=key, look_once=self.look_once)
         self.clock.count("think", int(sum(len(old) for group in rollouts.groups for old in group.logprobs)))
@@ -238,7 +240,7 @@ class RLModule(RewardSystem):
         """Log-probabilities of all thoughts under the stage-1 model, `[V, n, T]`."""
         logprobs = torch.zeros_like(rollouts.old_logprobs)
         with self.clock("reference"), self._reference() as reference:
-            for pairs in _split(range(len(rollouts.pairs)), self.micro_batch_pairs):
+            for pairs in self._split(range(len(rollouts.pairs)), self.micro_batch_pairs):
                 branches, seen = rollouts.pack(self.model.features, pairs)
                 sampling = self.rollout_settings.sampling
                 forward = reference(branches, with_logprobs=True, sampling=sampling, seen=seen)
@@ -261,7 +263,7 @@ class RLModule(RewardSystem):
         shares = self.objective.shares(rollouts, pairs, self._mean_over_ranks)
         sums: dict[str, Tensor] = {}
         calibration = [torch.zeros_like(parameter) for parameter in self._trained()] if separately else []
-        for some in _split(pairs, self.micro_batch_pairs):
+        for some in self._split(pairs, self.micro_batch_pairs):
             losses = self._losses(rollouts, some, shares, reference)
             weighted = self.calibration_weight * losses.calibration
             total = self.policy_weight * losses.policy + self.kl_weight * losses.kl + weighted
@@ -302,49 +304,58 @@ class RLModule(RewardSystem):
         """Move the weights, unless loss or gradient is not finite; every rank decides the same."""
         optimizer: Any = self.optimizers()
         scheduler: Any = self.lr_schedulers()
-        norm = torch.nn.utils.clip_grad_norm_(self._trained(), self.gradient_clip)
-        loss = self._mean_over_ranks(loss)
-        skipped = not bool(norm.isfinite() & loss.isfinite())
+        norm = clip_by_norm(self._trained(), self.gradient_clip)
+        skipped = self.skips(loss, norm)
         if not skipped:
             optimizer.step()
             scheduler.step()
         optimizer.zero_grad()
         self.means.add({"train/skipped_share": float(skipped)})
-        self.num_skipped_in_a_row = self.num_skipped_in_a_row + 1 if skipped else 0
-        if skipped:
-            rank_zero_warn(f"step {self.global_step} is skipped: its loss is {loss} and its gradient norm {norm}")
-        if self.num_skipped_in_a_row > self.max_skipped:
-            raise FloatingPointError(
-                f"{self.num_skipped_in_a_row} steps in a row had a loss or gradient that is not finite, the last one "
-                f"loss {loss} and gradient norm {norm}: go on from an earlier checkpoint with a lower learning rate"
-            )
 
     def _add_gradients(self, gradients: list[Tensor], loss: Tensor) -> list[Tensor]:
         """Add the gradients of one loss, without touching those of the parameters."""
         with self.clock("backward"):
-            found = torch.autograd.grad(loss, self._trained(), retain_graph=True, allow_unused=True)
+            if is_sharded(self.model):
+                found = _gradients_of_shards(loss, self._trained())
+            else:
+                found = list(torch.autograd.grad(loss, self._trained(), retain_graph=True, allow_unused=True))
         return [old if new is None else old + new for old, new in zip(gradients, found, strict=True)]
 
     def _log_gradients(self, calibration: list[Tensor]) -> None:
         """Log the gradient norm of each part, of the calibration loss, and of what is left: policy loss and KL."""
-        calibration = [self._mean_over_ranks(gradient) for gradient in calibration]
+        if not is_sharded(self.model):
+            calibration = [self._mean_over_ranks(gradient) for gradient in calibration]
         found = zip(self._trained(), calibration, strict=True)
         policy = [own if p.grad is None else p.grad - own for p, own in found]
         norms = {"grad/policy": policy, "grad/calibration": calibration}
         self.means.add(self.gradient_norms())
-        self.means.add({name: torch.nn.utils.get_total_norm(gradients) for name, gradients in norms.items()})
+        self.means.add({name: total_norm(gradients) for name, gradients in norms.items()})
 
-    def _trained(self) -> list[torch.nn.Parameter]:
-        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-
-    def _mean_over_ranks(self, value: Tensor) -> Tensor:
-        reduced: Tensor = self.trainer.strategy.reduce(value, reduce_op="mean")
-        return reduced
+    def _split(self, pairs: Sequence[int], size: int) -> list[list[int]]:
+        """Split pairs into pieces of a size, equally many on every rank: the last piece takes what is left over."""
+        pieces = _split(pairs, size)
+        last = int(self._over_ranks(torch.tensor(len(pieces), device=self.device), "min")) - 1
+        return [*pieces[:last], [pair for piece in pieces[last:] for pair in piece]]
 
     def _steps_of_epoch(self) -> int:
         """Optimizer steps of an epoch."""
         size: int = self.trainer.datamodule.batch_size  # type: ignore[attr-defined]
         return super()._steps_of_epoch() * self.update_epochs * len(_split(range(size), self.mini_batch_pairs))
+
+
+def _gradients_of_shards(loss: Tensor, parameters: list[nn.Parameter]) -> list[Tensor | None]:
+    """Gradients of a loss, those of the parameters left as they are.
+
+    By a backward pass, whose hooks sum shards over processes; `torch.autograd.grad` would go past them.
+    """
+    kept = [parameter.grad for parameter in parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    loss.backward(retain_graph=True)  # type: ignore[no-untyped-call]
+    found = [parameter.grad for parameter in parameters]
+    for parameter, gradient in zip(parameters, kept, strict=True):
+        parameter.grad = gradient
+    return found
 
 
 def _split(pairs: Sequence[int], size: int) -> list[list[int]]:

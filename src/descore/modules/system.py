@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import torch
 from lightning import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
 from transformers import get_scheduler
 
 from descore.model import RewardModel
+from descore.modules.sharding import ShardedStrategy, gathered, is_sharded, total_norm, trained_state
 from descore.modules.validation import Reading, Validated, Validation
 from descore.parts import Part, check_parts, make_trainable, trainable
 from descore.types import Pair, PairBatch
@@ -44,6 +47,7 @@ class RewardSystem(LightningModule):
         gradient_checkpointing: bool,
         frozen_dtype: Literal["float32", "bfloat16"],
         own_thought_pairs: int,
+        max_skipped: int,
         seed: int,
     ) -> None:
         super().__init__()
@@ -59,23 +63,54 @@ class RewardSystem(LightningModule):
         self.gradient_checkpointing = gradient_checkpointing
         self.frozen_dtype = getattr(torch, frozen_dtype)
         self.own_thought_pairs = own_thought_pairs
+        self.max_skipped = max_skipped
+        self.num_skipped_in_a_row = 0
         self.seed = seed
+        self.strict_loading = False  # a checkpoint holds what trains; `on_load_checkpoint` is the one to check it
 
     def configure_model(self) -> None:
         """Build the model once, and choose what trains."""
         if hasattr(self, "model"):
             return
-        self.model = self._build()
+        with self._sharding() as shard:
+            self.model = self._make()
+            shard(self.model)
+
+    def whole_model(self) -> RewardModel | None:
+        """Return the model as one process holds it: itself, or where it is sharded a copy in host memory.
+
+        Every process has to call it; the copy is on the first one, and None on the others.
+        """
+        if not is_sharded(self.model):
+            return self.model
+        state = trained_state(self.model)
+        if not self.trainer.is_global_zero:
+            return None
+        model = self._make()
+        model.load_state_dict(state, strict=False)
+        return model
+
+    def _make(self) -> RewardModel:
+        """Load the model and choose what trains."""
+        model = self._build()
         parts = [part for part, rate in self.learning_rates.items() if rate > 0]
-        make_trainable(
-            self.model, parts, lora_parts=self.lora_parts, lora_rank=self.lora_rank, lora_alpha=self.lora_alpha
-        )
-        for parameter in self.model.parameters():
+        make_trainable(model, parts, lora_parts=self.lora_parts, lora_rank=self.lora_rank, lora_alpha=self.lora_alpha)
+        for parameter in model.parameters():
             if not parameter.requires_grad:
                 parameter.data = parameter.data.to(self.frozen_dtype)
         if self.gradient_checkpointing:
-            self.model.base.gradient_checkpointing_enable({"use_reentrant": False})
-        self.model.train()
+            model.base.gradient_checkpointing_enable({"use_reentrant": False})
+        return model.train()
+
+    @contextmanager
+    def _sharding(self) -> Iterator[Callable[[RewardModel], None]]:
+        """Load models within; what it gives spreads one over the processes, if the strategy does that."""
+        strategy = self._trainer.strategy if self._trainer is not None else None
+        if isinstance(strategy, ShardedStrategy):
+            with strategy.in_turn():
+                yield strategy.shard
+        else:
+            yield lambda _: None
 
     def collator(self, *, training: bool) -> Callable[[int, list[Pair]], PairBatch]:
         """How pairs become a batch; validation scores each video with its thought and without in one forward."""
@@ -87,11 +122,13 @@ class RewardSystem(LightningModule):
             part: [parameter.grad for parameter in parameters if parameter.grad is not None]
             for part, parameters in trainable(self.model).items()
         }
-        return {f"grad/{part}": torch.nn.utils.get_total_norm(found) for part, found in gradients.items() if found}
+        return {f"grad/{part}": total_norm(found) for part, found in gradients.items() if found}
 
     def on_validation_start(self) -> None:
-        """Start counting for every validation table."""
+        """Start counting for every validation table, with all weights at hand: ranks may validate unequal numbers."""
         names = self.trainer.datamodule.val_names  # type: ignore[attr-defined]
+        self._validating = ExitStack()
+        self._validating.enter_context(gathered(self.model))
         self.validation = Validation(self.model, names, self.own_thought_pairs, self.headline)
 
     def validation_step(self, batch: PairBatch, batch_idx: int, dataloader_idx: int = 0) -> Validated:
@@ -100,6 +137,7 @@ class RewardSystem(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log what was counted; the headline is that of the first table. What was never counted is nan and left out."""
+        self._validating.close()
         for name, value in self.validation.results().items():
             if not math.isnan(value):
                 # The same on every rank already; Lightning warns of every value that is not reduced.
@@ -119,22 +157,60 @@ class RewardSystem(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep only what trains: a frozen backbone is loaded from where it came from."""
-        names = self._trainable_names()
-        checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in names}
+        """Keep only what trains: a frozen backbone is loaded from where it came from.
+
+        Options stay in config.yaml: LightningCLI would put those of a checkpoint in the place of what the command line
+        says.
+        """
+        for key in ("hyper_parameters", "hparams_name"):
+            checkpoint.pop(key, None)
+        names, state = set(self._trainable_names()), checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: value for name, value in state.items() if name in names}
+        checkpoint["num_skipped_in_a_row"] = self.num_skipped_in_a_row
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that the checkpoint holds exactly what trains here, and add what is frozen."""
+        """Check that the checkpoint holds exactly what trains here; what is frozen is there already."""
+        self.num_skipped_in_a_row = checkpoint["num_skipped_in_a_row"]
+        if is_sharded(self.model):
+            return  # the strategy has loaded and checked it
         found, expected = set(checkpoint["state_dict"]), set(self._trainable_names())
         if found != expected:
             raise ValueError(
                 f"the checkpoint does not fit this run: it lacks {sorted(expected - found)[:3]} and has "
                 f"{sorted(found - expected)[:3]} beyond it; resume with the configuration it was made with"
             )
-        checkpoint["state_dict"] = {**self.state_dict(), **checkpoint["state_dict"]}
 
     def _trainable_names(self) -> list[str]:
         return [name for name, parameter in self.named_parameters() if parameter.requires_grad]
+
+    def skips(self, loss: Tensor, norm: Tensor) -> bool:
+        """Say whether a step is not to be taken, since its loss or its gradient is not finite; all ranks say the same.
+
+        Raises:
+            FloatingPointError: If more steps in a row are skipped than `max_skipped`.
+        """
+        loss = self._mean_over_ranks(loss)
+        if bool(norm.isfinite() & loss.isfinite()):
+            self.num_skipped_in_a_row = 0
+            return False
+        self.num_skipped_in_a_row += 1
+        rank_zero_warn(f"step {self.global_step} is skipped: its loss is {loss} and its gradient norm {norm}")
+        if self.num_skipped_in_a_row > self.max_skipped:
+            raise FloatingPointError(
+                f"{self.num_skipped_in_a_row} steps in a row had a loss or gradient that is not finite, the last one "
+                f"loss {loss} and gradient norm {norm}: go on from an earlier checkpoint with a lower learning rate"
+            )
+        return True
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    def _mean_over_ranks(self, value: Tensor) -> Tensor:
+        return self._over_ranks(value, "mean")
+
+    def _over_ranks(self, value: Tensor, operation: Literal["mean", "min"]) -> Tensor:
+        reduced: Tensor = self.trainer.strategy.reduce(value, reduce_op=operation)
+        return reduced
 
     def _num_steps(self) -> int:
         """Optimizer steps of the run; reading Lightning's estimate would make it lose the state of the loader."""
