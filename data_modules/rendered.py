@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from filelock import FileLock
+
 from data_modules.preference import PreferencePairDataModule
 from data_modules.rendering import RenderSettings, render_split
 from data_modules.world import Split
@@ -57,6 +59,8 @@ class RenderedPairDataModule(PreferencePairDataModule):
         )
 
     def prepare_data(self) -> None:
-        """Render what is missing, on one process."""
-        for split, num_pairs in self.sizes.items():
-            render_split(self.root, split, num_pairs, self.render, self.render_seed)
+        """Render what is missing: Lightning asks one process of each node, and nodes may share the folder."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.root / ".lock"):
+            for split, num_pairs in self.sizes.items():
+                render_split(self.root, split, num_pairs, self.render, self.render_seed)

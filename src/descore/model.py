@@ -137,10 +137,7 @@ class RewardModel(nn.Module):
 
     def see(self, branches: Branches) -> tuple[VideoFeatures, ...]:
         """Run the vision tower once over every video of a packed batch."""
-        output = self.base.model.get_video_features(branches.patches, branches.grids, return_dict=True)
-        layers = getattr(output, "deepstack_features", None) or ()
-        deepstack = zip(*layers, strict=True) if layers else [()] * len(output.pooler_output)
-        return tuple(VideoFeatures(*features) for features in zip(output.pooler_output, deepstack, strict=True))
+        return self._see(branches)
 
     def hidden(
         self,
@@ -182,8 +179,16 @@ class RewardModel(nn.Module):
         logits[:, self.features.forbidden_ids] = -torch.inf
         return logits
 
+    # What a forward is made of calls no public method: where the model is sharded, those are entrances of their own.
+
+    def _see(self, branches: Branches) -> tuple[VideoFeatures, ...]:
+        output = self.base.model.get_video_features(branches.patches, branches.grids, return_dict=True)
+        layers = getattr(output, "deepstack_features", None) or ()
+        deepstack = zip(*layers, strict=True) if layers else [()] * len(output.pooler_output)
+        return tuple(VideoFeatures(*features) for features in zip(output.pooler_output, deepstack, strict=True))
+
     def _hidden(self, branches: Branches, cache: Cache | None, seen: Sequence[VideoFeatures] | None) -> Tensor:
-        seen = self.see(branches) if seen is None else seen
+        seen = self._see(branches) if seen is None else seen
         videos = SimpleNamespace(
             pooler_output=[video.main for video in seen],
             deepstack_features=list(zip(*(video.deepstack for video in seen), strict=True)),

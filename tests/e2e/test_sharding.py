@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -156,3 +158,22 @@ def test_a_checkpoint_fits_any_number_of_processes(fit: Fit, stage: str) -> None
         assert checkpoint.is_dir() == (leg == 1)
         resume = ("--ckpt_path", str(checkpoint))
     assert furthest(weights(whole), weights(run)) < 1e-5
+
+
+def test_two_nodes_meet(tmp_path: Path, starts: dict[str, Path], table: Path) -> None:
+    """The launch file, started once for each of two nodes of one process, here on one machine."""
+    arguments = ["-c", "conf/stage1.yaml", *SHARDED, "--data", "data_modules.preference.PreferencePairDataModule"]
+    arguments += ["--data.train", str(table), "--data.num_workers", "0", "--data.batch_size", "2"]
+    arguments += ["--model.backbone", str(starts["stage1"] / "backbone"), "--trainer.max_steps", "2"]
+    arguments += ["--trainer.limit_val_batches", "0", "--trainer.logger.save_dir", str(tmp_path)]
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        head = f"localhost:{free.getsockname()[1]}"
+    environment = os.environ | {"NODES": "2", "GPUS": "1", "HEAD": head, "OMP_NUM_THREADS": "1"}
+    command = ["bash", "conf/launch/torchrun.sh", *arguments]
+    start = partial(
+        subprocess.Popen, command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    outputs = [node.communicate(timeout=120)[0].decode() for node in [start(), start()]]
+    assert (tmp_path / "stage1/version_0/export/last/descore.json").is_file(), outputs
+    assert sum("MEMBER: 2/2" in output for output in outputs) == 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import (
     CPUOffloadPolicy,
     FSDPModule,
@@ -88,23 +90,10 @@ class ShardedStrategy(ModelParallelStrategy):
             self.barrier()
 
     def shard(self, model: RewardModel) -> None:
-        """Shard a model in place: every layer by itself, the head in float32, and what is left together.
-
-        With mixed precision, layers are gathered in bfloat16; shards and sums of gradients over processes stay float32.
-        """
-        offload = CPUOffloadPolicy() if self.cpu_offload else OffloadPolicy()
-        options: dict[str, Any] = {"mesh": self.device_mesh["data_parallel"], "offload_policy": offload}
+        """Shard a model over all processes."""
         mixed = str(self.precision_plugin.precision).endswith("-mixed")
-        gathered = MixedPrecisionPolicy(
-            param_dtype=torch.bfloat16 if mixed else None, reduce_dtype=torch.float32, cast_forward_inputs=False
-        )
-        exact = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
-        for layer in [*model.base.model.language_model.layers, *model.base.model.visual.blocks]:
-            fully_shard(layer, mp_policy=gathered, **options)
-        fully_shard(model.head, mp_policy=exact, **options)
-        fully_shard(model, mp_policy=gathered, **options)
-        for method in ("see", "hidden", "step", "next_logits"):
-            register_fsdp_forward_method(model, method)
+        mesh = self.device_mesh["data_parallel"]
+        shard(model, mesh, torch.bfloat16 if mixed else torch.float32, cpu_offload=self.cpu_offload)
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Return what trains: shards of it, or on the first process all of it and on the others nothing."""
@@ -180,6 +169,28 @@ class ShardedStrategy(ModelParallelStrategy):
         assert self.model is not None
         names = {id(parameter): name for name, parameter in self.model.named_parameters()}
         return [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def shard(model: RewardModel, mesh: DeviceMesh, dtype: torch.dtype, *, cpu_offload: bool = False) -> None:
+    """Shard a model in place: every layer by itself, the head in float32, and what is left together.
+
+    Args:
+        model: The model, with the same weights on every process.
+        mesh: The processes.
+        dtype: Of the weights where they are gathered; shards, and sums of gradients over processes, stay float32.
+        cpu_offload: Keep the shards in host memory.
+    """
+    policy = partial(MixedPrecisionPolicy, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    place = OffloadPolicy() if not cpu_offload else CPUOffloadPolicy(pin_memory=mesh.device_type == "cuda")
+    spread = partial(fully_shard, mesh=mesh, offload_policy=place)
+    narrow = policy(param_dtype=None if dtype == torch.float32 else dtype)
+    backbone: Any = model.base.model
+    for layer in [*backbone.language_model.layers, *backbone.visual.blocks]:
+        spread(layer, mp_policy=narrow)
+    spread(model.head, mp_policy=policy())
+    spread(model, mp_policy=narrow)
+    for method in ("see", "hidden", "step", "next_logits"):
+        register_fsdp_forward_method(model, method)
 
 
 @contextmanager
