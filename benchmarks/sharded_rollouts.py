@@ -70,7 +70,7 @@ def report(taken: dict[str, Seconds], options: argparse.Namespace) -> None:
     console = Console(width=120)
     console.print(table)
     console.print(
-        f"{options.processes} processes, each {options.num_thoughts} thoughts of {options.thought} tokens for two videos,"
+        f"{options.processes} processes, two videos each, {options.num_thoughts} thoughts of {options.thought} tokens,"
         f" prefix {options.prefix}, width {options.width}, {options.layers} layers; median of {options.repeats}"
     )
 

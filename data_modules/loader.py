@@ -1,4 +1,4 @@
-"""The loader of pairs: the order of an epoch is a function of (seed, epoch), the state is (epoch, batches handed out).
+"""The loader of pairs: the order of an epoch is a function of (seed, epoch), the state is (epoch, pairs handed out).
 
 Lightning's own loaders replay or skip batches when a run resumes in the middle of an epoch; this one cannot, since
 nothing about a batch depends on what came before it.
@@ -6,7 +6,9 @@ nothing about a batch depends on what came before it.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -24,14 +26,19 @@ class PairLoader:
     Args:
         pairs: The pairs of the table.
         collate: Builds a batch; runs in the workers.
-        batch_size: Pairs per batch and rank.
+        batch_size: Pairs per batch and rank. What is left over at the end of an epoch is a smaller batch, or joins the
+            one before where there is less than one pair for every rank: none is left out, and no rank goes without.
         shuffle: Whether the order changes with the epoch; validation keeps the table's.
         seed: Of the order.
         num_workers: Processes that decode ahead; 0 decodes in the training process.
         timeout: Seconds to wait for a worker before the run fails.
         rank: This process.
-        world_size: Number of processes; each takes every `world_size`-th pair.
+        world_size: Number of processes. Together they take the batches that one process would with as many pairs a
+            batch, each every `world_size`-th pair of them.
         pin_memory: Whether batches are pinned for a faster copy to a GPU.
+
+    Raises:
+        ValueError: If there are fewer training pairs than processes.
     """
 
     def __init__(
@@ -58,49 +65,82 @@ class PairLoader:
         self.world_size = world_size
         self.pin_memory = pin_memory
         self.epoch = 0
-        self.num_handed_out = 0
+        self.num_pairs = 0
+        if shuffle and len(pairs) < world_size:
+            raise ValueError(
+                f"expected at least one training pair for each of the {world_size} processes, got {len(pairs)}: train "
+                "on fewer processes"
+            )
 
     def __len__(self) -> int:
-        """Batches of a whole epoch on this rank."""
-        return len(self._batches(self.epoch))
+        """Batches of a whole epoch on this rank; of training, they are equally many on all ranks."""
+        if self.shuffle:
+            return len(self._cut(range(len(self.dataset.pairs))))
+        return len(self._own(range(len(self.dataset.pairs))))
 
     def __iter__(self) -> Iterator[PairBatch]:
         """Hand out what is left of the epoch; when nothing is, turn to the next one. Validation always starts anew."""
         # Not at the end: Lightning stops after len(self) batches and never lets the loop below run out.
-        if self.num_handed_out >= len(self):
-            self.epoch, self.num_handed_out = self.epoch + 1, 0
-        if not self.shuffle:
-            self.num_handed_out = 0
-        rest = self._batches(self.epoch)[self.num_handed_out :]
+        if self.num_pairs >= len(self.dataset.pairs):
+            self.epoch, self.num_pairs = self.epoch + 1, 0
+        if self.shuffle:
+            batches = self._cut(self._order(self.epoch)[self.num_pairs :])
+            mine = [batch[self.rank :: self.world_size] for batch in batches]
+        else:
+            self.num_pairs = 0
+            mine = batches = self._own(range(len(self.dataset.pairs)))
         loader = DataLoader(
             self.dataset,
             batch_size=None,
-            sampler=[(self.epoch, batch) for batch in rest],
+            sampler=[(self.epoch, batch) for batch in mine],
             num_workers=self.num_workers,
             timeout=self.timeout,
             pin_memory=self.pin_memory,
         )
-        for batch in loader:
-            self.num_handed_out += 1
+        for whole, batch in zip(batches, loader, strict=True):
+            self.num_pairs += len(whole)
             yield batch
 
-    def state_dict(self) -> dict[str, int]:
-        """Return the position, for a checkpoint."""
-        return {"epoch": self.epoch, "num_handed_out": self.num_handed_out}
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position, for a checkpoint: the same on all ranks, and good for another number of them."""
+        return {"epoch": self.epoch, "num_pairs": self.num_pairs, "table": self._table()}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from a position."""
-        self.epoch, self.num_handed_out = state["epoch"], state["num_handed_out"]
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a position.
 
-    def _batches(self, epoch: int) -> list[list[int]]:
-        count = len(self.dataset.pairs)
-        order = list(range(count))
-        if self.shuffle:
-            order = torch.randperm(count, generator=generator(self.seed, "order", epoch)).tolist()
-            # Ranks take equally many steps; fewer pairs than ranks are left out, others in every epoch.
-            order = order[: count - count % self.world_size]
+        Raises:
+            ValueError: If it is a position in other pairs.
+        """
+        if state["table"] != (table := self._table()):
+            raise ValueError(
+                f"the checkpoint was made on other training pairs: expected {state['table']['num_pairs']} pairs whose "
+                f"ids hash to {state['table']['ids']}, got {table['num_pairs']} and {table['ids']}; go on with the "
+                "table of that run, or start a new run from its export"
+            )
+        self.epoch, self.num_pairs = state["epoch"], state["num_pairs"]
+
+    def _table(self) -> dict[str, Any]:
+        """What tells one set of pairs from another."""
+        ids = "\n".join(pair.id for pair in self.dataset.pairs)
+        digest = hashlib.blake2b(ids.encode(), digest_size=8).hexdigest()
+        return {"num_pairs": len(self.dataset.pairs), "ids": digest}
+
+    def _order(self, epoch: int) -> list[int]:
+        order = torch.randperm(len(self.dataset.pairs), generator=generator(self.seed, "order", epoch))
+        return cast("list[int]", order.tolist())
+
+    def _cut(self, order: Sequence[int]) -> list[list[int]]:
+        """Cut an order into the batches of all ranks together."""
+        size = self.batch_size * self.world_size
+        batches = [list(order[start : start + size]) for start in range(0, len(order), size)]
+        if len(batches) > 1 and len(batches[-1]) < self.world_size:
+            batches[-2:] = [batches[-2] + batches[-1]]
+        return batches
+
+    def _own(self, order: Sequence[int]) -> list[list[int]]:
+        """Cut this rank's share of validation into batches; ranks may have unequal numbers of them."""
         mine = order[self.rank :: self.world_size]
-        return [mine[start : start + self.batch_size] for start in range(0, len(mine), self.batch_size)]
+        return [list(mine[start : start + self.batch_size]) for start in range(0, len(mine), self.batch_size)]
 
 
 class _Batches(Dataset[PairBatch]):

@@ -47,14 +47,14 @@ def starts(build, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def table(clips: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten pairs, one of them a tie: batches of four leave two, and ranks have unequal numbers of decided pairs."""
+    """Eleven pairs, one of them a tie: batches of four leave three, two for one rank and one for the other."""
     path = tmp_path_factory.mktemp("table") / "pairs.jsonl"
     sides = [
         Side(clip, scores=SCORES, thought="<think>" + "a red circle " * index) for index, clip in enumerate(clips, 1)
     ]
     pairs = [
         Pair(f"p{i}", "a circle " * (i + 1), sides[i % 4], sides[(i + 1 + i // 4) % 4], (float(i % 3 - 1 or 1),))
-        for i in range(9)
+        for i in range(10)
     ]
     write_pairs(path, [*pairs, replace(pairs[0], id="tie", preference=(0.0,))])
     return path

@@ -63,12 +63,59 @@ def test_validation_starts_at_the_first_pair_every_time() -> None:
         assert [name for batch in epoch_of(source) for name in batch.ids] == [str(index) for index in range(10)]
 
 
-def test_ranks_share_the_pairs_in_equally_many_batches() -> None:
-    ranks = [loader(11, rank=rank, world_size=2) for rank in range(2)]
-    batches = [epoch_of(rank) for rank in ranks]
-    names = [name for rank in batches for batch in rank for name in batch.ids]
-    assert [len(batch.ids) for batch in batches[0]] == [len(batch.ids) for batch in batches[1]] == [3, 2]
-    assert len(names) == len(set(names)) == 10
+def epochs_of_ranks(count: int, world_size: int, batch_size: int) -> list[list[list[str]]]:
+    """Ids by rank and batch."""
+    ranks = [loader(count, rank=rank, world_size=world_size, batch_size=batch_size) for rank in range(world_size)]
+    return [[batch.ids for batch in epoch_of(rank)] for rank in ranks]
+
+
+def test_ranks_share_every_batch() -> None:
+    """Eleven pairs, two ranks of three: a batch of six, and one of five."""
+    first, second = epochs_of_ranks(11, 2, 3)
+    assert [len(batch) for batch in first] == [3, 3]
+    assert [len(batch) for batch in second] == [3, 2]
+
+
+def test_less_than_a_pair_for_every_rank_joins_the_batch_before() -> None:
+    """Nine pairs, four ranks of two: eight, and one that is left over."""
+    assert [[len(batch) for batch in rank] for rank in epochs_of_ranks(9, 4, 2)] == [[3], [2], [2], [2]]
+
+
+@pytest.mark.parametrize("count", range(4, 30))
+def test_no_pair_is_left_out_and_no_rank_goes_without(count: int) -> None:
+    for world_size in (1, 2, 4):
+        ranks = epochs_of_ranks(count, world_size, 4 // world_size)
+        names = [name for rank in ranks for batch in rank for name in batch]
+        assert sorted(names, key=int) == [str(index) for index in range(count)]
+        assert len({len(rank) for rank in ranks}) == 1
+        assert all(batch for rank in ranks for batch in rank)
+        if not 0 < count % 4 < world_size:
+            alone = [set(batch) for batch in epochs_of_ranks(count, 1, 4)[0]]
+            assert [set().union(*batch) for batch in zip(*ranks, strict=True)] == alone
+
+
+def test_a_position_is_good_for_another_number_of_ranks() -> None:
+    """Two ranks of three take a batch; then four ranks of two take what is left."""
+    order = [name for batch in epoch_of(loader(20)) for name in batch.ids]
+    ranks = [loader(20, rank=rank, world_size=2) for rank in range(2)]
+    taken = [name for rank in ranks for name in next(iter(rank)).ids]
+    assert ranks[0].state_dict() == ranks[1].state_dict()
+    rest = [loader(20, rank=rank, world_size=4, batch_size=2) for rank in range(4)]
+    for rank in rest:
+        rank.load_state_dict(ranks[0].state_dict())
+    left = [name for rank in rest for batch in rank for name in batch.ids]
+    assert set(taken) == set(order[:6])
+    assert sorted(taken + left) == sorted(order)
+
+
+def test_a_position_in_other_pairs_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"other training pairs: expected 11 pairs .* got 10"):
+        loader(10).load_state_dict(loader(11).state_dict())
+
+
+def test_fewer_pairs_than_processes_are_refused() -> None:
+    with pytest.raises(ValueError, match="each of the 4 processes, got 3"):
+        loader(3, world_size=4)
 
 
 def test_validation_leaves_no_pair_out_on_any_number_of_ranks() -> None:

@@ -55,12 +55,13 @@ def count_rollouts(means: Means, rollouts: Rollouts) -> None:
         means.add({f"rollout/{name}": values.nanmean()}, (~values.isnan()).sum())
         means.add({f"rollout/{name}_spread": spread.nanmean()}, (~spread.isnan()).sum())
     thoughts = [thought for group in rollouts.groups for thought in group.thoughts]
-    means.add({
-        "rollout/no_spread_share": (~has_spread(rollouts.rewards)).float().mean(),
-        "rollout/failed_share": rollouts.rewards.isnan().float().mean(),
-        "rollout/thought_tokens": sum(len(thought.token_ids) for thought in thoughts) / len(thoughts),
-        "rollout/truncated_share": sum(not thought.closed for thought in thoughts) / len(thoughts),
-    })
+    shares: dict[str, Tensor | float] = {
+        "no_spread_share": (~has_spread(rollouts.rewards)).float().mean(),
+        "failed_share": rollouts.rewards.isnan().float().mean(),
+        "thought_tokens": sum(len(thought.token_ids) for thought in thoughts) / len(thoughts),
+        "truncated_share": sum(not thought.closed for thought in thoughts) / len(thoughts),
+    }
+    means.add({f"rollout/{name}": share for name, share in shares.items()}, len(thoughts))
     reward_a, reward_b = torch.stack([group.rewards.mean(0) for group in rollouts.groups]).chunk(2)
     right, decided = (reward_a - reward_b) * rollouts.preference > 0, rollouts.preference.nan_to_num() != 0
     means.add({"train/preference_accuracy": right[decided].float().mean()}, decided.sum())

@@ -239,8 +239,8 @@ class RLModule(RewardSystem):
     def _reference_logprobs(self, rollouts: Rollouts) -> Tensor:
         """Log-probabilities of all thoughts under the stage-1 model, `[V, n, T]`."""
         logprobs = torch.zeros_like(rollouts.old_logprobs)
-        with self.clock("reference"), self._reference() as reference:
-            for pairs in self._split(range(len(rollouts.pairs)), self.micro_batch_pairs):
+        with self.clock("reference"), self._reference() as reference, gathered(reference):
+            for pairs in _split(range(len(rollouts.pairs)), self.micro_batch_pairs):
                 branches, seen = rollouts.pack(self.model.features, pairs)
                 sampling = self.rollout_settings.sampling
                 forward = reference(branches, with_logprobs=True, sampling=sampling, seen=seen)
@@ -280,7 +280,9 @@ class RLModule(RewardSystem):
         self._step(sums["loss"])
 
     def _losses(self, rollouts: Rollouts, pairs: list[int], shares: Shares, reference: Tensor | None) -> Losses:
-        """Losses of a micro-batch, from one packed forward."""
+        """Losses of a micro-batch, from one packed forward; without pairs, they are those of another pair times 0."""
+        if not pairs:
+            pairs, shares = [0], Shares(torch.zeros_like(shares.tokens), torch.zeros_like(shares.preference))
         branches, seen = rollouts.pack(self.model.features, pairs)
         videos = rollouts.videos(pairs)
         with self.clock("forward"):
@@ -297,7 +299,7 @@ class RLModule(RewardSystem):
             None if reference is None else reference[videos],
         )
         named = {f"train/{name}": value for name, value in losses.metrics.items()}
-        self.means.add(named, rollouts.mask[videos].sum())
+        self.means.add(named, (shares.tokens[videos] > 0).sum())
         return losses
 
     def _step(self, loss: Tensor) -> None:
@@ -332,10 +334,10 @@ class RLModule(RewardSystem):
         self.means.add({name: total_norm(gradients) for name, gradients in norms.items()})
 
     def _split(self, pairs: Sequence[int], size: int) -> list[list[int]]:
-        """Split pairs into pieces of a size, equally many on every rank: the last piece takes what is left over."""
+        """Split pairs into pieces of a size; a rank with fewer of them than another has empty ones at the end."""
         pieces = _split(pairs, size)
-        last = int(self._over_ranks(torch.tensor(len(pieces), device=self.device), "min")) - 1
-        return [*pieces[:last], [pair for piece in pieces[last:] for pair in piece]]
+        count = int(self._over_ranks(torch.tensor(len(pieces), device=self.device), "max"))
+        return pieces + [[]] * (count - len(pieces))
 
     def _steps_of_epoch(self) -> int:
         """Optimizer steps of an epoch."""
@@ -364,5 +366,5 @@ def _split(pairs: Sequence[int], size: int) -> list[list[int]]:
     >>> _split(range(5), 2)
     [[0, 1], [2, 3], [4]]
     """
-    size = size or len(pairs)
+    size = size or max(len(pairs), 1)
     return [list(pairs[start : start + size]) for start in range(0, len(pairs), size)]

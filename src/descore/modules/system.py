@@ -208,7 +208,7 @@ class RewardSystem(LightningModule):
     def _mean_over_ranks(self, value: Tensor) -> Tensor:
         return self._over_ranks(value, "mean")
 
-    def _over_ranks(self, value: Tensor, operation: Literal["mean", "min"]) -> Tensor:
+    def _over_ranks(self, value: Tensor, operation: Literal["mean", "max"]) -> Tensor:
         reduced: Tensor = self.trainer.strategy.reduce(value, reduce_op=operation)
         return reduced
 
