@@ -5,6 +5,7 @@ ARGS ?=
 train-stage1: CONF ?= conf/stage1.yaml
 train-stage2: CONF ?= conf/stage2.yaml
 FROM ?= $(STAGE1_EXPORT)
+train-stage1 train-stage2: AGAIN = $(if $(RESUME),--resume $(RESUME))
 
 BIN := .venv/bin
 READY := .venv/.installed
@@ -23,14 +24,14 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,parquet]'
 	@touch $@
 
-train-stage1: $(READY) ## train the cold start; CONF=conf/x.yaml and ARGS="--trainer.max_steps 10" override
-	$(BIN)/python -m descore.train fit -c $(CONF) $(ARGS)
+train-stage1: $(READY) ## train the cold start; CONF=conf/x.yaml and ARGS="--trainer.max_steps 10" override, RESUME=auto goes on
+	$(BIN)/python -m descore.train fit -c $(CONF) $(AGAIN) $(ARGS)
 
-train-stage2: $(READY) $(if $(filter $(STAGE1_EXPORT),$(FROM)),$(FROM)/descore.json) ## train stage 2 on what stage 1 exported (made first where it is not there); FROM=folder, CONF and ARGS override
-	$(BIN)/python -m descore.train fit -c $(CONF) --model.pretrained $(FROM) $(ARGS)
+train-stage2: $(READY) $(if $(filter $(STAGE1_EXPORT),$(FROM)),$(FROM)/descore.json) ## train stage 2 on what stage 1 exported (made first where it is not there); FROM=folder, CONF, ARGS and RESUME as above
+	$(BIN)/python -m descore.train fit -c $(CONF) --model.pretrained $(FROM) $(AGAIN) $(ARGS)
 
 $(STAGE1_EXPORT)/descore.json:
-	$(MAKE) train-stage1 CONF=conf/stage1.yaml ARGS=
+	$(MAKE) train-stage1 CONF=conf/stage1.yaml ARGS= RESUME=
 
 tiny-backbone: $(READY) ## train anew the tiny backbone that ships with the package (40 minutes)
 	$(BIN)/python -m data_modules.random_backbone runs/tiny_backbone/start

@@ -7,6 +7,9 @@ nothing about a batch depends on what came before it.
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
@@ -96,6 +99,7 @@ class PairLoader:
             num_workers=self.num_workers,
             timeout=self.timeout,
             pin_memory=self.pin_memory,
+            worker_init_fn=_leave_signals_to_training,
         )
         for whole, batch in zip(batches, loader, strict=True):
             self.num_pairs += len(whole)
@@ -141,6 +145,22 @@ class PairLoader:
         """Cut this rank's share of validation into batches; ranks may have unequal numbers of them."""
         mine = order[self.rank :: self.world_size]
         return [list(mine[start : start + self.batch_size]) for start in range(0, len(mine), self.batch_size)]
+
+
+def _leave_signals_to_training(_worker: int) -> None:
+    """Ignore what asks a whole job to leave: training finishes its step first, and needs its workers for that."""
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on a Mac
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with_training, daemon=True).start()
+
+
+def _end_with_training() -> None:
+    """End on a SIGTERM of the training process, which sends one to its workers as it ends itself."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 class _Batches(Dataset[PairBatch]):

@@ -52,7 +52,7 @@ def test_make_knows_its_targets(command: str) -> None:
 def test_training_understands_its_options(command: str) -> None:
     stage = shlex.split(command)[1].removeprefix("train-")
     options = dict(word.split("=", 1) for word in shlex.split(command)[2:])
-    assert options.keys() <= {"CONF", "FROM", "ARGS"}
+    assert options.keys() <= {"CONF", "FROM", "ARGS", "RESUME"}
     files = ["-c", *options.get("CONF", f"conf/{stage}.yaml").split()]
     arguments = shlex.split(options.get("ARGS", ""))
     if "--ckpt_path" in arguments:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 from typing import Any
 
 from lightning import Callback, Trainer
@@ -23,3 +24,28 @@ class Kill(Callback):
         if trainer.global_step == self.step:
             trainer.save_checkpoint(self.path)
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Ask(Callback):
+    """Asks its own job, workers and all, to leave in the middle of a step, as a scheduler would.
+
+    Args:
+        step: The step; in the validation after it, if that is wanted.
+        number: The signal.
+        validating: Whether to wait for the validation after the step.
+    """
+
+    def __init__(self, step: int, number: int, validating: bool = False) -> None:
+        self.step = step
+        self.number = number
+        self.validating = validating
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        self._ask(trainer, validating=False)
+
+    def on_validation_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        self._ask(trainer, validating=True)
+
+    def _ask(self, trainer: Trainer, *, validating: bool) -> None:
+        if trainer.is_global_zero and (trainer.global_step, validating) == (self.step, self.validating):
+            subprocess.run(["kill", f"-{self.number}", "--", f"-{os.getpgid(0)}"], check=False)
