@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from descore.backbone import Backbone
+from descore.decoding import Decoder
 from descore.prompts import PromptTemplate, neutralise
 from descore.settings import ModelSettings
 from descore.types import Branches, Frames, Layout, Prefix, Thought
-from descore.video import read_video
+from descore.video import VideoReader
 
 VIDEO = "<|vision_start|><|video_pad|><|vision_end|>"
 END_OF_TURN = "<|im_end|>"
@@ -37,18 +38,20 @@ class Features:
         self.forbidden_ids = self._forbidden()
         self._video_id: int = self.backbone.config.video_token_id
         self._rope_index = self.backbone.rope_index
+        vision = self.backbone.config.vision_config
+        factor = vision.patch_size * vision.spatial_merge_size
+        self.video_reader = VideoReader(settings.video, factor=factor, even=vision.temporal_patch_size)
+        self._decode = Decoder(self.video_reader)
         self._mean = torch.tensor(self.backbone.image_mean).view(3, 1, 1) * 255
         self._std = torch.tensor(self.backbone.image_std).view(3, 1, 1) * 255
 
     def read(self, path: str) -> Frames:
-        """Decode the frames of a video file at the size the backbone reads.
+        """Decode the frames of a video file at the size the backbone reads, in a child process.
 
         Raises:
-            VideoError: If the file cannot be used.
+            VideoError: If the file cannot be used, or hangs or crashes the decoder.
         """
-        vision = self.backbone.config.vision_config
-        factor = vision.patch_size * vision.spatial_merge_size
-        return read_video(path, self.settings.video, factor=factor, even=vision.temporal_patch_size)
+        return self._decode(path)
 
     def prefix(self, prompt: str, frames: Frames) -> Prefix:
         """Build everything before a thought: the chat turn with the video, and the assistant header."""

@@ -1,13 +1,16 @@
-"""Video file -> frames: which ones, at what size, read by decord and, where it cannot, by PyAV."""
+"""Video file -> frames: which ones, at what size, read by decord and, where it cannot or complains, by PyAV."""
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import itertools
 import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
+from typing import Any
 
 import av
 import numpy as np
@@ -19,12 +22,15 @@ from torch import Tensor
 from descore.types import Frames
 from descore.video_checks import WRITE_AGAIN, VideoError, check_video, open_container
 
-__all__ = ["VideoError", "VideoSettings", "read_video", "resize", "sample_indices", "target_size"]
+__all__ = ["VideoError", "VideoReader", "VideoSettings", "read_video", "resize", "sample_indices", "target_size"]
 
 MAX_ASPECT = 200
 """How many times as long as the other one side of a frame may be."""
 
 _Fit = Callable[[NDArray[np.uint8]], Tensor]
+_INFO = 32  # FFmpeg's level of "concealing 300 DC, 300 AC, 300 MV errors in P frame"; good files say nothing up to it
+# Counted over all threads: where one of them reads a damaged file, another may read its own one twice, alike.
+_complaints = ctypes.c_int64()
 _NO_COPIES = 1e-6  # share of its frames that decord may replace by a neighbour's; 0 would switch the check off
 
 
@@ -58,6 +64,19 @@ class VideoSettings:
             raise ValueError(f"expected 1 <= min_pixels <= max_pixels, got {self.min_pixels} and {self.max_pixels}")
 
 
+@dataclass(frozen=True, slots=True)
+class VideoReader:
+    """`read_video` for one backbone; its repr says all that the frames depend on, but for the file and the code."""
+
+    settings: VideoSettings
+    factor: int
+    even: int
+
+    def __call__(self, path: str) -> Frames:
+        """Read one video; see `read_video`."""
+        return read_video(path, self.settings, factor=self.factor, even=self.even)
+
+
 def read_video(path: str | PathLike[str], settings: VideoSettings, *, factor: int = 32, even: int = 2) -> Frames:
     """Check, sample, decode and resize one video.
 
@@ -68,8 +87,9 @@ def read_video(path: str | PathLike[str], settings: VideoSettings, *, factor: in
         even: The number of frames becomes a multiple of it: temporal patch size of the backbone.
 
     Raises:
-        VideoError: If the file is refused by `check_video`, cannot be decoded, or is more than 200 times as long one
-            way as the other.
+        VideoError: If the file is refused by `check_video`, cannot be decoded, is damaged as far as its decoder can
+            tell, or is more than 200 times as long one way as the other.
+        MemoryError: If there is too little memory.
     """
     header = check_video(path)
     indices = sample_indices(header.num_frames, header.fps, settings, even)
@@ -164,11 +184,8 @@ def _multiple(length: float, factor: int, rounding: Callable[[float], int]) -> i
 def _decode_with_decord(
     path: str | PathLike[str], num_frames: int, wanted: Sequence[int], fit: _Fit
 ) -> list[Tensor] | None:
-    """Decode with decord; None where it cannot, or where it would put copies in place of frames."""
-    # Imported here and so after torch: the other way round DataLoader workers freeze (dmlc/decord issue 251).
-    import decord
-
-    frames = []
+    """Decode with decord; None where it cannot, would put copies in place of frames, or has something to say."""
+    decord, frames, before = _load_decord(), [], _complaints.value
     try:
         reader = decord.VideoReader(os.path.abspath(path), decord.cpu(0), num_threads=1, fault_tol=_NO_COPIES)
         if len(reader) != num_frames:  # it counts and shows what an edit list hides
@@ -180,7 +197,25 @@ def _decode_with_decord(
             frames.append(fit(frame))
     except (RuntimeError, AssertionError, UnicodeEncodeError, decord.DECORDError, decord.DECORDLimitReachedError):
         return None
-    return frames
+    return frames if _complaints.value == before else None
+
+
+def _count_complaint(source: int, level: int, text: bytes, values: int) -> None:
+    """Hear what decord's FFmpeg logs: nothing else tells of a picture that it patched up."""
+    _complaints.value += level <= _INFO
+
+
+_listen = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(_count_complaint)
+
+
+@functools.cache
+def _load_decord() -> Any:
+    # Imported here and so after torch: the other way round DataLoader workers freeze (dmlc/decord issue 251).
+    import decord
+    from decord._ffi.base import _LIB
+
+    _LIB.av_log_set_callback(_listen)
+    return decord
 
 
 def _decode_with_pyav(path: str | PathLike[str], wanted: Sequence[int], fit: _Fit) -> list[Tensor]:
@@ -190,10 +225,14 @@ def _decode_with_pyav(path: str | PathLike[str], wanted: Sequence[int], fit: _Fi
             stream = container.streams.best("video")
             stream.codec_context.thread_count = 1
             for frame in itertools.islice(container.decode(stream), wanted[-1] + 1):
+                if frame.is_corrupt:
+                    raise VideoError(path, f"its picture is damaged in frame {count}; {WRITE_AGAIN}")
                 if count in chosen:
                     picture = frame.to_ndarray(format="rgb24", width=stream.width, height=stream.height)
                     frames.append(fit(np.ascontiguousarray(np.rot90(picture, frame.rotation // 90))))
                 count += 1
+    except MemoryError:
+        raise
     except av.FFmpegError as error:
         raise VideoError(path, f"cannot be decoded ({error.strerror}); {WRITE_AGAIN}") from error
     if len(frames) < len(wanted):

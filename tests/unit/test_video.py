@@ -5,6 +5,7 @@ import os
 import pickle
 import struct
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ import torch
 from PIL import Image
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor, smart_resize
 
-from descore import video_checks
+from descore import video, video_checks
 from descore.video import VideoError, VideoSettings, read_video, resize, sample_indices, target_size
 from descore.video_writer import write_video
 
@@ -37,17 +38,31 @@ def indices_shown(pixels: torch.Tensor) -> list[int]:
     return ((pixels.float().mean(dim=(1, 2, 3)) - 20) / 12).round().int().tolist()
 
 
-def encode(path: Path, frames: np.ndarray, codec: str, **options: str) -> Path:
-    with av.open(str(path), "w") as container:
+def encode(path: Path, frames: np.ndarray, codec: str, pix_fmt: str = "", movflags: str = "", **options: str) -> Path:
+    with av.open(str(path), "w", options={"movflags": movflags} if movflags else {}) as container:
         stream = container.add_stream(codec, rate=8, options=options)
-        stream.height, stream.width, stream.pix_fmt = (
-            *frames.shape[1:3],
-            "yuv444p" if frames.shape[1] % 2 else "yuv420p",
-        )
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = pix_fmt or ("yuv444p" if frames.shape[1] % 2 else "yuv420p")
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
     return path
+
+
+def copy_packets(source: Path, target: Path, seconds: Callable[[float], float]) -> Path:
+    """Show each picture at another time; what comes out below 0 is hidden by an edit list."""
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        stream = old.streams.video[0]
+        copy = new.add_stream_from_template(stream)
+        for packet in old.demux(stream):
+            if packet.size:
+                packet.pts, packet.dts = (
+                    round(seconds(float(ticks * stream.time_base)) / stream.time_base)
+                    for ticks in (packet.pts, packet.dts)
+                )
+                packet.stream = copy
+                new.mux(packet)
+    return target
 
 
 def packets(path: Path) -> list[av.Packet]:
@@ -192,6 +207,38 @@ def test_reads_other_containers_codecs_and_sizes(tmp_path, name, codec, size):
     assert indices_shown(frames.pixels) == list(frames.indices) == [0, 2, 4, 6, 9, 11, 13, 15]
 
 
+@pytest.mark.parametrize(
+    ("name", "codec", "pix_fmt", "movflags"),
+    [
+        ("ten_bits.mp4", "libx265", "yuv420p10le", ""),
+        ("alpha.mov", "prores_ks", "yuva444p10le", ""),
+        ("alpha.webm", "libvpx-vp9", "yuva420p", ""),
+        ("fragmented.mp4", "libx264", "yuv420p", "frag_keyframe+empty_moov"),
+    ],
+)
+def test_reads_other_pixels_and_layouts(tmp_path, name, codec, pix_fmt, movflags):
+    frames = read_video(encode(tmp_path / name, grey(16), codec, pix_fmt, movflags), SMALL, factor=16)
+    assert indices_shown(frames.pixels) == list(frames.indices) == [0, 2, 4, 6, 9, 11, 13, 15]
+
+
+@pytest.mark.parametrize("name", ["moved.mp4", "moved.mkv"])
+@pytest.mark.parametrize("seconds", [lambda time: time + 10, lambda time: time + time**2])
+def test_frames_are_counted_whatever_their_times(tmp_path, clip, name, seconds):
+    frames = read_video(copy_packets(clip, tmp_path / name, seconds), VideoSettings(max_frames=6), factor=16)
+    assert indices_shown(frames.pixels) == list(frames.indices)
+    assert frames.num_source_frames == 16
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.mp4", "libx264"), ("a.mkv", "libx265"), ("a.webm", "libvpx-vp9"), ("a.avi", "mpeg4")]
+)
+def test_both_decoders_give_the_same_bits(monkeypatch, tmp_path, name, codec):
+    path = encode(tmp_path / name, noise(30), codec)
+    decord = read_video(path, SMALL)
+    monkeypatch.setattr(video, "_decode_with_decord", lambda *_: None)
+    assert torch.equal(read_video(path, SMALL).pixels, decord.pixels)
+
+
 @pytest.mark.parametrize("codec", ["libx264", "libsvtav1"])
 @pytest.mark.parametrize("clockwise", MATRICES)
 def test_rotation_is_applied_by_both_decoders(tmp_path, codec, clockwise):
@@ -211,14 +258,7 @@ def test_rotation_is_applied_by_both_decoders(tmp_path, codec, clockwise):
 
 
 def test_frames_hidden_by_an_edit_list_are_not_sampled(tmp_path, clip):
-    with av.open(str(clip)) as source, av.open(str(tmp_path / "edited.mp4"), "w") as target:
-        stream = source.streams.video[0]
-        copy, shift = target.add_stream_from_template(stream), int(6 / 8 / stream.time_base)
-        for packet in source.demux(stream):
-            if packet.size:
-                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, copy
-                target.mux(packet)
-    frames = read_video(tmp_path / "edited.mp4", SMALL, factor=16)
+    frames = read_video(copy_packets(clip, tmp_path / "edited.mp4", lambda time: time - 6 / 8), SMALL, factor=16)
     assert frames.num_source_frames == 10
     assert frames.indices == (0, 2, 4, 5, 7, 9)
     assert indices_shown(frames.pixels) == [6, 8, 10, 11, 13, 15]  # six hidden frames come before them
@@ -350,6 +390,23 @@ def test_no_frame_is_shown_in_place_of_a_damaged_one(clip):
     clip.write_bytes(data)
     with pytest.raises(VideoError, match="expected to decode 16 frames"):
         read_video(clip, SMALL, factor=16)
+
+
+@pytest.mark.parametrize(("name", "codec", "at_least"), [("flipped.mp4", "libx264", 10), ("flipped.avi", "mpeg4", 4)])
+def test_pictures_that_the_decoder_patched_up_are_refused(tmp_path, name, codec, at_least):
+    pictures = grey(30, 96, 96) // 2 + np.arange(96, dtype=np.uint8)[:, None]
+    whole = encode(tmp_path / name, pictures, codec)
+    data, pixels = whole.read_bytes(), read_video(whole, SMALL).pixels
+    reasons = []
+    for packet in packets(whole)[2::2]:
+        flipped = bytearray(data)
+        flipped[packet.pos + packet.size // 2] ^= 0x10
+        whole.write_bytes(flipped)
+        try:
+            assert torch.equal(read_video(whole, SMALL).pixels, pixels) or codec == "mpeg4"  # which tells of less
+        except VideoError as error:
+            reasons.append(error.reason)
+    assert sum("its picture is damaged in frame" in reason for reason in reasons) >= at_least
 
 
 @pytest.mark.parametrize(
