@@ -16,11 +16,12 @@ from typing import Any, cast
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from data_modules.bad_videos import BadVideo, Collate, OnBadVideo, TolerantReader
 from descore.seeding import generator
 from descore.types import Pair, PairBatch
 
-Collate = Callable[[int, Sequence[Pair]], PairBatch]
-"""Builds the batch of some pairs in an epoch."""
+Watch = Callable[[int, Sequence[BadVideo]], None]
+"""Is told of every batch: how many videos were read for it, and which of them were bad."""
 
 
 class PairLoader:
@@ -28,7 +29,7 @@ class PairLoader:
 
     Args:
         pairs: The pairs of the table.
-        collate: Builds a batch; runs in the workers.
+        collate: Reads pairs and builds batches; runs in the workers.
         batch_size: Pairs per batch and rank. What is left over at the end of an epoch is a smaller batch, or joins the
             one before where there is less than one pair for every rank: none is left out, and no rank goes without.
         shuffle: Whether the order changes with the epoch; validation keeps the table's.
@@ -39,6 +40,9 @@ class PairLoader:
         world_size: Number of processes. Together they take the batches that one process would with as many pairs a
             batch, each every `world_size`-th pair of them.
         pin_memory: Whether batches are pinned for a faster copy to a GPU.
+        on_bad_video: Whether a video that cannot be read stops the run, or takes its pair out of the batch, or has it
+            replaced by another one. A batch without pairs is left out in validation, and gets another pair in training.
+        watch: Is told what was read.
 
     Raises:
         ValueError: If there are fewer training pairs than processes.
@@ -57,8 +61,13 @@ class PairLoader:
         rank: int = 0,
         world_size: int = 1,
         pin_memory: bool = False,
+        on_bad_video: OnBadVideo = "error",
+        watch: Watch = lambda num_videos, bad: None,
     ) -> None:
-        self.dataset = _Batches(pairs, collate)
+        replaces = on_bad_video == "replace" and shuffle
+        tolerant = TolerantReader(pairs, collate, replaces, may_be_empty=not shuffle, seed=seed)
+        self.dataset = _Batches(pairs, collate, None if on_bad_video == "error" else tolerant)
+        self.watch = watch
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
@@ -101,9 +110,11 @@ class PairLoader:
             pin_memory=self.pin_memory,
             worker_init_fn=_leave_signals_to_training,
         )
-        for whole, batch in zip(batches, loader, strict=True):
+        for whole, own, (batch, bad) in zip(batches, mine, loader, strict=True):
             self.num_pairs += len(whole)
-            yield batch
+            self.watch(2 * len(own), bad)
+            if batch is not None:
+                yield batch
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position, for a checkpoint: the same on all ranks, and good for another number of them."""
@@ -163,13 +174,16 @@ def _end_with_training() -> None:
     os._exit(0)
 
 
-class _Batches(Dataset[PairBatch]):
-    """Batches by (epoch, indices of pairs)."""
+class _Batches(Dataset[tuple[PairBatch | None, tuple[BadVideo, ...]]]):
+    """Batches by (epoch, indices of pairs), and the videos that could not be read for them."""
 
-    def __init__(self, pairs: Sequence[Pair], collate: Collate) -> None:
+    def __init__(self, pairs: Sequence[Pair], collate: Collate, tolerant: TolerantReader | None) -> None:
         self.pairs = pairs
         self.collate = collate
+        self.tolerant = tolerant
 
-    def __getitem__(self, key: tuple[int, list[int]]) -> PairBatch:
+    def __getitem__(self, key: tuple[int, list[int]]) -> tuple[PairBatch | None, tuple[BadVideo, ...]]:
         epoch, indices = key
-        return self.collate(epoch, [self.pairs[index] for index in indices])
+        if self.tolerant is not None:
+            return self.tolerant(epoch, indices)
+        return self.collate(epoch, [self.pairs[index] for index in indices]), ()

@@ -1,4 +1,4 @@
-"""Pairs -> one packed batch for stage 1: decode, tokenise, decide which pairs lose their thoughts, lay out."""
+"""Pairs -> one packed batch: decode, tokenise, decide which pairs lose their thoughts, lay out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from descore.features import Features
 from descore.seeding import uniform
-from descore.types import Pair, PairBatch, Side, Thought
+from descore.types import Pair, PairBatch, PairFrames, Side, Thought
 
 Masking = Literal["sampled", "both"]
 
@@ -44,18 +44,32 @@ class PairCollator:
         self.seed = seed
         self.keep_frames = keep_frames
 
-    def __call__(self, epoch: int, pairs: Sequence[Pair]) -> PairBatch:
+    def read(self, pair: Pair) -> PairFrames:
+        """Decode both videos of a pair.
+
+        Raises:
+            VideoError: If one of them cannot be used.
+        """
+        return self.features.read(pair.a.video), self.features.read(pair.b.video)
+
+    def __call__(self, epoch: int, pairs: Sequence[Pair], pair_frames: Sequence[PairFrames] | None = None) -> PairBatch:
         """Build the batch of these pairs in this epoch.
+
+        Args:
+            epoch: The epoch; masks are drawn anew in each.
+            pairs: The pairs.
+            pair_frames: What `read` gave for each of them; read here if not given.
 
         Raises:
             ValueError: If a pair has another number of labels than the model gives rewards.
             VideoError: If a video cannot be used.
         """
         self._check_labels(pairs)
+        both = [self.read(pair) for pair in pairs] if pair_frames is None else pair_frames
         masked = [self._masks(epoch, pair) for pair in pairs]
         videos = [(pair, pair.a, mask) for pair, mask in zip(pairs, masked, strict=True)]
         videos += [(pair, pair.b, mask) for pair, mask in zip(pairs, masked, strict=True)]
-        frames = [self.features.read(side.video) for _, side, _ in videos]
+        frames = [seen for seen, _ in both] + [seen for _, seen in both]
         prefixes = [self.features.prefix(pair.prompt, seen) for (pair, _, _), seen in zip(videos, frames, strict=True)]
         branches = [self._branches(side, mask) for _, side, mask in videos]
         unknown = (float("nan"),) * len(self.features.settings.reward_names)

@@ -70,6 +70,10 @@ class Frames:
     num_source_frames: int
 
 
+PairFrames = tuple[Frames, Frames]
+"""The frames of a pair's videos, A and B."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prefix:
     """Everything before a thought, for one video: system and user turn with the video, and the assistant header.
