@@ -40,14 +40,16 @@ def hang() -> None:
 
 def train(where: str) -> None:
     # Two seconds: more than a step of this model, and less than the power takes.
-    options: dict[str, Any] = {
-        "max_steps": 4,
-        "val_check_interval": 4,
-        "limit_val_batches": 1,
-        "num_sanity_val_steps": 0,
-        "logger": False,
-    }
-    trainer = Trainer(accelerator="cpu", callbacks=[Watchdog(minutes=2 / 60)], enable_checkpointing=False, **options)
+    trainer = Trainer(
+        accelerator="cpu",
+        callbacks=[Watchdog(minutes=2 / 60)],
+        max_steps=4,
+        val_check_interval=4,
+        limit_val_batches=1,
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=False,
+    )
     trainer.fit(Hanging(where))
     time.sleep(2.5)  # the clock has stopped
     print("done")
