@@ -1,4 +1,4 @@
-"""The `descore` command: score videos from the shell."""
+"""The `descore` command: score videos from the shell, and look at training steps that went wrong."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import track
+from rich.table import Table
 
 from descore.export import ExportError
+from descore.replay import replay
 from descore.scoring import Scorer
 from descore.types import Score
+from descore.video import VideoError
 
 EXAMPLES = """examples:
   descore score --model runs/stage1/version_0/export/last --prompt "A red circle moves left fast." a.mp4 b.mp4
@@ -60,7 +64,32 @@ def make_parser() -> argparse.ArgumentParser:
     score.add_argument("--batch-size", type=int, default=8, help="videos scored together (default 8)")
     score.add_argument("--device", help="such as cpu or cuda:0; a GPU if there is one")
     score.set_defaults(run=_score)
+    again = commands.add_parser(
+        "replay",
+        help="take a skipped training step again, pair by pair",
+        description="Take a training step that was skipped, since it was not finite, again: forward and backward of "
+        "each pair by itself, with the model and the thoughts of that step. The exit code is 1 if it is still not "
+        "finite.",
+    )
+    again.add_argument("folder", type=Path, help="such as runs/stage1/version_0/skipped/step-12")
+    again.add_argument("--device", help="such as cpu or cuda:0; a GPU if there is one")
+    again.set_defaults(run=_replay)
     return parser
+
+
+def _replay(options: argparse.Namespace) -> int:
+    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    table = Table("rank", "pair", "loss", "reward A", "reward B", "gradient", "not finite first in")
+    reasons = []
+    try:
+        for one in track(replay(options.folder, device), "Replaying", console=Console(stderr=True)):
+            numbers = [f"{number:.6g}" for number in (one.loss, one.reward_a, one.reward_b, one.gradient_norm)]
+            table.add_row(str(one.rank), one.pair, *numbers, one.reason)
+            reasons.append(one.reason)
+    except (FileNotFoundError, VideoError) as error:
+        raise SystemExit(f"descore replay: {error}") from error
+    Console().print(table)
+    return 1 if any(reasons) else 0
 
 
 def _score(options: argparse.Namespace) -> int:

@@ -76,6 +76,7 @@ class PairCollator:
         return PairBatch(
             pairs=tuple(pairs),
             branches=self.features.pack(prefixes, branches),
+            thoughts=tuple(map(tuple, branches)),
             preference=torch.tensor([pair.preference for pair in pairs]),
             mos=torch.tensor([[pair.a.mos or unknown for pair in pairs], [pair.b.mos or unknown for pair in pairs]]),
             masked=torch.tensor(masked),

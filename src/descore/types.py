@@ -185,6 +185,7 @@ class PairBatch:
     Attributes:
         pairs: The pairs themselves, for logging and for the ids.
         branches: Both videos of every pair.
+        thoughts: The branches of each video, as they lie in `branches`.
         preference: +1 A, -1 B, 0 tie, nan unusable; K reward dimensions.
         mos: Mean opinion scores of A and of B; nan where the table has none.
         masked: Pairs that are scored without their thoughts in this batch.
@@ -193,6 +194,7 @@ class PairBatch:
 
     pairs: tuple[Pair, ...]
     branches: Branches
+    thoughts: tuple[tuple[Thought, ...], ...]
     preference: Tensor  # [N, K] float32
     mos: Tensor  # [2, N, K] float32
     masked: Tensor  # [N] bool

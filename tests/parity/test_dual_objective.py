@@ -74,6 +74,7 @@ def batch_of(model: RewardModel) -> PairBatch:
     return PairBatch(
         pairs=tuple(Pair(f"p{i}", "", Side(""), Side(""), ()) for i in range(2)),
         branches=model.features.pack(make_prefixes(model, 4), [()] * 4),
+        thoughts=((),) * 4,
         preference=preference,
         mos=torch.full((2, 2, 1), nan),
         masked=torch.zeros(2).bool(),

@@ -113,6 +113,7 @@ def batch_of(model: RewardModel, numbers: Sequence[int] = (0, 1, 2)) -> PairBatc
             [model.features.prefix(f"video {number}", frames_of(number, side)) for number, side in sides],
             [[Thought((5, 6))]] * len(sides),
         ),
+        thoughts=((Thought((5, 6)),),) * len(sides),
         preference=torch.tensor([PREFERENCES[number] for number in numbers]),
         mos=torch.full((2, len(numbers), 1), nan),
         masked=torch.zeros(len(numbers)).bool(),

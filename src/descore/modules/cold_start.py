@@ -20,6 +20,7 @@ from descore.modules.system import RewardSystem, Schedule
 from descore.pair_losses import Labels, PairLossName, mean_over_usable, pair_loss
 from descore.parts import Part
 from descore.prompts import PromptTemplate
+from descore.replay import KeptStep, KeptVideo
 from descore.settings import ModelSettings, QueryMode
 from descore.types import Pair, PairBatch
 from descore.video import VideoSettings
@@ -122,12 +123,15 @@ class ColdStartModule(RewardSystem):
         self.thoughts = thoughts
         self.cot_mask_prob = cot_mask_prob
         self.cot_masking: Masking = cot_masking
+        self.loss, self.theta, self.margin = loss, theta, margin
         self.pair_loss = pair_loss(loss, theta=theta, margin=margin)
         self.preference_weight = preference_weight
         self.language_model_weight = language_model_weight
         self._warned = False
         self._loss = torch.zeros(())
         """Of the step so far."""
+        self._seen: list[tuple[Pair, tuple[KeptVideo, KeptVideo]]] = []
+        """The pairs of the step so far."""
 
     def collator(self, *, training: bool) -> Callable[[int, list[Pair]], PairBatch]:
         """Mask in training only; validation scores each video with its thought and without."""
@@ -152,6 +156,9 @@ class ColdStartModule(RewardSystem):
             loss = loss + self.language_model_weight * language_model_loss
         self._log("loss", loss, prog_bar=True)
         self._loss = self._loss + loss.detach()
+        videos = [KeptVideo(thoughts) for thoughts in batch.thoughts]
+        num_pairs = len(batch.pairs)
+        self._seen += zip(batch.pairs, zip(videos[:num_pairs], videos[num_pairs:], strict=True), strict=True)
         return loss
 
     def configure_gradient_clipping(
@@ -163,16 +170,23 @@ class ColdStartModule(RewardSystem):
         """Clip by norm; a step that is not finite loses its gradients, so that the optimizer moves nothing."""
         if gradient_clip_algorithm not in {None, "norm"}:
             raise ValueError(f"trainer.gradient_clip_algorithm is {gradient_clip_algorithm!r}; expected norm")
-        skipped = self.skips(self._loss, clip_by_norm(self._trained(), gradient_clip_val or math.inf))
+        norm = clip_by_norm(self._trained(), gradient_clip_val or math.inf)
+        skipped = self.skips(self._loss, norm, self._describe_step)
         if skipped:
             optimizer.zero_grad()
         self.log("train/skipped_share", float(skipped))
-        self._loss = torch.zeros((), device=self.device)
+        self._loss, self._seen = torch.zeros((), device=self.device), []
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Log the gradient norm of each part."""
         if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.log_dict(self.gradient_norms())
+
+    def _describe_step(self) -> KeptStep:
+        pairs, videos = zip(*self._seen, strict=True)
+        loss = {"name": self.loss, "theta": self.theta, "margin": self.margin}
+        loss |= {"preference_weight": self.preference_weight, "language_model_weight": self.language_model_weight}
+        return KeptStep("cold_start", self.global_step, str(self.trainer.precision), loss, pairs, videos)
 
     def _preference_loss(self, rewards: Tensor, batch: PairBatch) -> Tensor:
         """Loss of `[2, N, n, K]` rewards: n = 1 branch as drawn, or 2 weighed by the mask's probability."""

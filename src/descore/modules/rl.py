@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from descore.modules.sharding import clip_by_norm, gathered, is_sharded, total_n
 from descore.modules.system import RewardSystem, Schedule
 from descore.objectives import DualObjective, Losses, Shares
 from descore.parts import Part
+from descore.replay import KeptStep, keep_video
 from descore.rewards import PUBLISHED_WEIGHTS, Rubric
 from descore.rollouts import Rollouts, RolloutSettings, roll_out
 from descore.sampling import Sampling
@@ -277,7 +278,7 @@ class RLModule(RewardSystem):
         self.means.add({f"train/{name}": value for name, value in sums.items()})
         if separately:
             self._log_gradients(calibration)
-        self._step(sums["loss"])
+        self._step(sums["loss"], lambda: self._describe_step(rollouts, pairs, reference))
 
     def _losses(self, rollouts: Rollouts, pairs: list[int], shares: Shares, reference: Tensor | None) -> Losses:
         """Losses of a micro-batch, from one packed forward; without pairs, they are those of another pair times 0."""
@@ -302,17 +303,31 @@ class RLModule(RewardSystem):
         self.means.add(named, (shares.tokens[videos] > 0).sum())
         return losses
 
-    def _step(self, loss: Tensor) -> None:
+    def _step(self, loss: Tensor, describe: Callable[[], KeptStep]) -> None:
         """Move the weights, unless loss or gradient is not finite; every rank decides the same."""
         optimizer: Any = self.optimizers()
         scheduler: Any = self.lr_schedulers()
         norm = clip_by_norm(self._trained(), self.gradient_clip)
-        skipped = self.skips(loss, norm)
+        skipped = self.skips(loss, norm, describe)
         if not skipped:
             optimizer.step()
             scheduler.step()
         optimizer.zero_grad()
         self.means.add({"train/skipped_share": float(skipped)})
+
+    def _describe_step(self, rollouts: Rollouts, pairs: list[int], reference: Tensor | None) -> KeptStep:
+        weights = {"policy": self.policy_weight, "kl": self.kl_weight, "calibration": self.calibration_weight}
+        loss = {
+            "algorithm": asdict(self.algorithm),
+            "sampling": asdict(self.rollout_settings.sampling),
+            "max_tokens": self.max_thought_tokens,
+            "kl_estimator": self.kl_estimator,
+            "weights": weights,
+        }
+        kept = tuple(rollouts.pairs[pair] for pair in pairs)
+        videos = [keep_video(rollouts, video, reference) for video in rollouts.videos(pairs)]
+        both = tuple(zip(videos[: len(pairs)], videos[len(pairs) :], strict=True))
+        return KeptStep("rl", self.global_step, str(self.trainer.precision), loss, kept, both)
 
     def _add_gradients(self, gradients: list[Tensor], loss: Tensor) -> list[Tensor]:
         """Add the gradients of one loss, without touching those of the parameters."""

@@ -10,14 +10,15 @@ from typing import Any, Literal
 import torch
 from lightning import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from transformers import get_scheduler
 
 from descore.model import RewardModel
 from descore.modules.sharding import ShardedStrategy, gathered, is_sharded, total_norm, trained_state
+from descore.modules.skipping import Skipping
 from descore.modules.validation import Reading, Validated, Validation
 from descore.parts import Part, check_parts, make_trainable, trainable
+from descore.replay import KeptStep
 from descore.types import Pair, PairBatch
 
 Schedule = Literal["constant_with_warmup", "cosine", "linear"]
@@ -63,8 +64,7 @@ class RewardSystem(LightningModule):
         self.gradient_checkpointing = gradient_checkpointing
         self.frozen_dtype = getattr(torch, frozen_dtype)
         self.own_thought_pairs = own_thought_pairs
-        self.max_skipped = max_skipped
-        self.num_skipped_in_a_row = 0
+        self.skipping = Skipping(max_skipped)
         self.seed = seed
         self.strict_loading = False  # a checkpoint holds what trains; `on_load_checkpoint` is the one to check it
 
@@ -166,11 +166,11 @@ class RewardSystem(LightningModule):
             checkpoint.pop(key, None)
         names, state = set(self._trainable_names()), checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: value for name, value in state.items() if name in names}
-        checkpoint["num_skipped_in_a_row"] = self.num_skipped_in_a_row
+        checkpoint["num_skipped_in_a_row"] = self.skipping.num_in_a_row
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint holds exactly what trains here; what is frozen is there already."""
-        self.num_skipped_in_a_row = checkpoint["num_skipped_in_a_row"]
+        self.skipping.num_in_a_row = checkpoint["num_skipped_in_a_row"]
         if is_sharded(self.model):
             return  # the strategy has loaded and checked it
         found, expected = set(checkpoint["state_dict"]), set(self._trainable_names())
@@ -183,24 +183,9 @@ class RewardSystem(LightningModule):
     def _trainable_names(self) -> list[str]:
         return [name for name, parameter in self.named_parameters() if parameter.requires_grad]
 
-    def skips(self, loss: Tensor, norm: Tensor) -> bool:
-        """Say whether a step is not to be taken, since its loss or its gradient is not finite; all ranks say the same.
-
-        Raises:
-            FloatingPointError: If more steps in a row are skipped than `max_skipped`.
-        """
-        loss = self._mean_over_ranks(loss)
-        if bool(norm.isfinite() & loss.isfinite()):
-            self.num_skipped_in_a_row = 0
-            return False
-        self.num_skipped_in_a_row += 1
-        rank_zero_warn(f"step {self.global_step} is skipped: its loss is {loss} and its gradient norm {norm}")
-        if self.num_skipped_in_a_row > self.max_skipped:
-            raise FloatingPointError(
-                f"{self.num_skipped_in_a_row} steps in a row had a loss or gradient that is not finite, the last one "
-                f"loss {loss} and gradient norm {norm}: go on from an earlier checkpoint with a lower learning rate"
-            )
-        return True
+    def skips(self, loss: Tensor, norm: Tensor, describe: Callable[[], KeptStep]) -> bool:
+        """Say whether a step is not to be taken, since its loss or its gradient is not finite; see `Skipping`."""
+        return self.skipping(self.trainer, self._mean_over_ranks(loss), norm, self.whole_model, describe)
 
     def _trained(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
