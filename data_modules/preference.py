@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,9 +10,12 @@ import torch
 from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 
+from data_modules.decode_ahead import most_bytes, plan
 from data_modules.loader import PairLoader
 from data_modules.pairs import read_pairs
-from descore.types import Pair, PairBatch
+from descore.features import Features
+from descore.frame_cache import FrameCache
+from descore.types import Frames, Pair, PairBatch
 
 
 class PreferencePairDataModule(LightningDataModule):
@@ -27,7 +30,11 @@ class PreferencePairDataModule(LightningDataModule):
         batch_size: Pairs per batch and device.
         val_batch_size: Pairs per validation batch and device.
         max_val_pairs: Use only the first pairs of each validation table; 0 uses all.
-        num_workers: Processes that decode ahead.
+        num_workers: Processes that decode ahead, on each device's process.
+        decode_ahead_gb: GiB that their batches may take; fewer workers decode where those of the longest and largest
+            videos would take more. Training and validation have so much each.
+        cache_dir: Folder on a local disk where decoded frames are kept for other epochs and runs; none are, without one.
+        cache_gb: GiB that they may take; the least recently used ones go.
         timeout: Seconds to wait for a worker before the run fails.
         seed: Of the order of an epoch.
     """
@@ -43,6 +50,9 @@ class PreferencePairDataModule(LightningDataModule):
         val_batch_size: int = 16,
         max_val_pairs: int = 0,
         num_workers: int = 2,
+        decode_ahead_gb: float = 16.0,
+        cache_dir: str | None = None,
+        cache_gb: float = 100.0,
         timeout: float = 300.0,
         seed: int = 0,
     ) -> None:
@@ -56,6 +66,9 @@ class PreferencePairDataModule(LightningDataModule):
         self.val_batch_size = val_batch_size
         self.max_val_pairs = max_val_pairs
         self.num_workers = num_workers
+        self.decode_ahead_gb = decode_ahead_gb
+        self.cache_dir = cache_dir
+        self.cache_gb = cache_gb
         self.timeout = timeout
         self.seed = seed
 
@@ -89,16 +102,26 @@ class PreferencePairDataModule(LightningDataModule):
         rank_zero_info(f"{table}: {len(found.pairs)} pairs{rejected}")
         return found.pairs
 
+    def _reader(self, features: Features) -> Callable[[str], Frames]:
+        """How a video is read: from the cache, if there is one, or decoded."""
+        if not self.cache_dir:
+            return features.read
+        return FrameCache(features.read, features.video_reader, self.cache_dir, int(self.cache_gb * 2**30))
+
     def _loader(self, pairs: Sequence[Pair], batch_size: int, *, training: bool) -> PairLoader:
         assert self.trainer is not None
         system: Any = self.trainer.lightning_module
+        features: Features = system.model.features
+        worst = most_bytes(batch_size, features.settings.video, keep_frames=not training)
+        ahead = plan(self.num_workers, worst, int(self.decode_ahead_gb * 2**30))
         return PairLoader(
             pairs,
-            system.collator(training=training),
+            system.collator(training=training, read=self._reader(features)),
             batch_size=batch_size,
             shuffle=training,
             seed=self.seed,
-            num_workers=self.num_workers,
+            num_workers=ahead.num_workers,
+            prefetch_factor=ahead.prefetch_factor,
             timeout=self.timeout,
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
 
 from descore.features import Features
 from descore.seeding import uniform
-from descore.types import Pair, PairBatch, Side, Thought
+from descore.types import Frames, Pair, PairBatch, Side, Thought
 
 Masking = Literal["sampled", "both"]
+Read = Callable[[str], Frames]
 
 
 class PairCollator:
@@ -25,6 +26,7 @@ class PairCollator:
         mask_prob: Probability that "sampled" masks a pair, one draw per pair and epoch.
         seed: Of the draws.
         keep_frames: Whether the batch carries the frames of its videos, to be looked at.
+        read: Reads a video, from a cache or from afar; by default `features.read`.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class PairCollator:
         mask_prob: float = 0.0,
         seed: int = 0,
         keep_frames: bool = False,
+        read: Read | None = None,
     ) -> None:
         self.features = features
         self.thoughts = thoughts
@@ -43,6 +46,7 @@ class PairCollator:
         self.mask_prob = mask_prob
         self.seed = seed
         self.keep_frames = keep_frames
+        self.read = read
 
     def __call__(self, epoch: int, pairs: Sequence[Pair]) -> PairBatch:
         """Build the batch of these pairs in this epoch.
@@ -55,7 +59,8 @@ class PairCollator:
         masked = [self._masks(epoch, pair) for pair in pairs]
         videos = [(pair, pair.a, mask) for pair, mask in zip(pairs, masked, strict=True)]
         videos += [(pair, pair.b, mask) for pair, mask in zip(pairs, masked, strict=True)]
-        frames = [self.features.read(side.video) for _, side, _ in videos]
+        read = self.read or self.features.read
+        frames = [read(side.video) for _, side, _ in videos]
         prefixes = [self.features.prefix(pair.prompt, seen) for (pair, _, _), seen in zip(videos, frames, strict=True)]
         branches = [self._branches(side, mask) for _, side, mask in videos]
         unknown = (float("nan"),) * len(self.features.settings.reward_names)

@@ -17,7 +17,7 @@ from torch.optim import AdamW
 
 from descore.advantages import AdvantageVariant
 from descore.algorithms import ALGORITHMS, AlgorithmName
-from descore.collate import PairCollator
+from descore.collate import PairCollator, Read
 from descore.losses import KLEstimator, PolicyVariant
 from descore.model import RewardModel
 from descore.modules.monitor import Means, Stopwatch, count_rollouts
@@ -192,13 +192,14 @@ class RLModule(RewardSystem):
         """Tokens at which a thought is cut."""
         return self.rollout_settings.sampling.max_tokens or self.model.settings.max_thought_tokens
 
-    def collator(self, *, training: bool) -> Callable[[int, list[Pair]], PairBatch]:
+    def collator(self, *, training: bool, read: Read | None = None) -> Callable[[int, list[Pair]], PairBatch]:
         """Training reads prefixes only; validation scores each video with its thought and without."""
         return PairCollator(
             self.model.features,
             thoughts=not training,
             masking="sampled" if training else "both",
             keep_frames=not training,
+            read=read,
         )
 
     def on_fit_start(self) -> None:
