@@ -120,8 +120,8 @@ def main() -> None:
         )
         collate = PairCollator(Features(settings), mask_prob=0.5)
         wait, compute = wait_and_step(_loader(options, pairs, collate), _compute(options, settings))
-        # Only now: no decoder may have run in this process when workers are forked. One thread, as they have; and videos
-        # are read in this process, where it can be seen what takes the time.
+        # Only now: no decoder may have run in this process when workers are forked. One thread, as they have; and no
+        # child process to decode in, so that it is seen what takes the time.
         torch.set_num_threads(1)
         collate.read = collate.features.video_reader
         parts = worker_seconds(collate, pairs[: options.pairs])

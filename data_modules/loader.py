@@ -16,6 +16,7 @@ from typing import Any, cast
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from data_modules.shards import ids_of
 from descore.seeding import generator
 from descore.types import Pair, PairBatch
 
@@ -133,7 +134,7 @@ class PairLoader:
     def _table(self) -> dict[str, Any]:
         """What tells one set of pairs from another; read once, since there may be millions."""
         if not self._identity:
-            digest = hashlib.blake2b("\n".join(pair.id for pair in self.dataset.pairs).encode(), digest_size=8)
+            digest = hashlib.blake2b("\n".join(ids_of(self.dataset.pairs)).encode(), digest_size=8)
             self._identity = {"num_pairs": len(self.dataset.pairs), "ids": digest.hexdigest()}
         return self._identity
 

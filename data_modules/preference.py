@@ -12,7 +12,8 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from data_modules.decode_ahead import most_bytes, plan
 from data_modules.loader import PairLoader
-from data_modules.pairs import read_pairs
+from data_modules.remote import RemoteVideos, video_state
+from data_modules.shards import read_tables, ungraded
 from descore.features import Features
 from descore.frame_cache import FrameCache
 from descore.types import Frames, Pair, PairBatch
@@ -22,8 +23,8 @@ class PreferencePairDataModule(LightningDataModule):
     """Streams the pairs of tables, decoded in workers. The LightningModule says how pairs become a batch.
 
     Args:
-        train: Table of the training pairs.
-        val: Tables of the validation pairs by name; the first one gives the headline.
+        train: Table of the training pairs: a file, or a folder, a pattern such as train/*.parquet or a URL of tables.
+        val: Tables of the validation pairs by name, as above; the first one gives the headline.
         preset: Layout of the tables; see docs/data.md.
         dimensions: The labels to train on; one reward each.
         on_bad_row: Whether a row that cannot be used stops the run or is counted and left out.
@@ -33,8 +34,9 @@ class PreferencePairDataModule(LightningDataModule):
         num_workers: Processes that decode ahead, on each device's process.
         decode_ahead_gb: GiB that their batches may take; fewer workers decode where those of the longest and largest
             videos would take more. Training and validation have so much each.
-        cache_dir: Folder on a local disk where decoded frames are kept for other epochs and runs; none are, without one.
-        cache_gb: GiB that they may take; the least recently used ones go.
+        cache_dir: Folder on a local disk where decoded frames and tables in shards are kept for other epochs and runs;
+            without one no frames are, and tables lie where `datasets` keeps its own.
+        cache_gb: GiB that frames may take; the least recently used ones go.
         timeout: Seconds to wait for a worker before the run fails.
         seed: Of the order of an epoch.
     """
@@ -81,8 +83,11 @@ class PreferencePairDataModule(LightningDataModule):
         """Read the tables."""
         if stage == "fit":
             self.train_pairs = self._read(self.train)
-        limit = self.max_val_pairs or None
-        self.val_pairs = {name: self._read(table)[:limit] for name, table in self.val.items()}
+        self.val_pairs = {name: self._first(self._read(table)) for name, table in self.val.items()}
+
+    def ungraded(self) -> tuple[int, list[str]]:
+        """Count the training pairs that lack the annotated scores of a video, and name up to three."""
+        return ungraded(self.train_pairs)
 
     def train_dataloader(self) -> PairLoader:
         """Shuffled by (seed, epoch), split over ranks by pair."""
@@ -96,17 +101,24 @@ class PreferencePairDataModule(LightningDataModule):
         """Move a batch; Lightning cannot move a frozen dataclass by itself."""
         return batch.to(device, non_blocking=True)
 
-    def _read(self, table: str) -> tuple[Pair, ...]:
-        found = read_pairs(Path(table), preset=self.preset, dimensions=self.dimensions, on_bad_row=self.on_bad_row)
-        rejected = "".join(f"; {count} left out: {reason}" for reason, count in found.num_rejected().items())
-        rank_zero_info(f"{table}: {len(found.pairs)} pairs{rejected}")
-        return found.pairs
+    def _read(self, table: str) -> Sequence[Pair]:
+        options = {"preset": self.preset, "dimensions": self.dimensions, "on_bad_row": self.on_bad_row}
+        folder = str(Path(self.cache_dir, "tables")) if self.cache_dir else None
+        pairs, num_rejected = read_tables(table, folder=folder, **options)
+        rejected = "".join(f"; {count} left out: {reason}" for reason, count in num_rejected.items())
+        rank_zero_info(f"{table}: {len(pairs)} pairs{rejected}")
+        return pairs
+
+    def _first(self, pairs: Sequence[Pair]) -> Sequence[Pair]:
+        return pairs[: self.max_val_pairs] if self.max_val_pairs else pairs
 
     def _reader(self, features: Features) -> Callable[[str], Frames]:
-        """How a video is read: from the cache, if there is one, or decoded."""
+        """How a video is read: from the cache, if there is one, or fetched, if it is not here, and decoded."""
         if not self.cache_dir:
-            return features.read
-        return FrameCache(features.read, features.video_reader, self.cache_dir, int(self.cache_gb * 2**30))
+            return RemoteVideos(features.read)
+        folder, most = str(Path(self.cache_dir, "frames")), int(self.cache_gb * 2**30)
+        read = RemoteVideos(features.read, folder)
+        return FrameCache(read, features.video_reader, folder, most, identify=video_state)
 
     def _loader(self, pairs: Sequence[Pair], batch_size: int, *, training: bool) -> PairLoader:
         assert self.trainer is not None

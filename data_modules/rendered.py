@@ -24,8 +24,8 @@ class RenderedPairDataModule(PreferencePairDataModule):
         val_batch_size: Pairs per validation batch and device.
         max_val_pairs: Use only the first pairs of each validation table; 0 uses all.
         num_workers: Processes that decode ahead.
-        cache_dir: Folder where decoded frames are kept for other epochs and runs; none are, without one.
-        cache_gb: GiB that they may take; the least recently used ones go.
+        cache_dir: Folder on a local disk where decoded frames are kept for other epochs and runs; without one none are.
+        cache_gb: GiB that frames may take; the least recently used ones go.
         timeout: Seconds to wait for a worker before the run fails.
         seed: Of the order of an epoch.
     """

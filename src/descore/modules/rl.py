@@ -206,12 +206,13 @@ class RLModule(RewardSystem):
         """Check before the first step that every pair can be graded."""
         if "quality" not in self.rollout_settings.rubric.weights:
             return
-        pairs: list[Pair] = self.trainer.datamodule.train_pairs  # type: ignore[attr-defined]
-        if ungraded := [pair.id for pair in pairs if pair.a.scores is None or pair.b.scores is None]:
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        num_ungraded, names = data.ungraded()
+        if num_ungraded:
             raise ValueError(
-                f"the quality reward needs the annotated scores of both videos, and {len(ungraded)} of {len(pairs)} "
-                f"training pairs lack them, such as {', '.join(ungraded[:3])}: give the table scores_a and scores_b, "
-                "or leave quality out of model.rollout_rewards"
+                f"the quality reward needs the annotated scores of both videos, and {num_ungraded} of "
+                f"{len(data.train_pairs)} training pairs lack them, such as {', '.join(names)}: give the table "
+                "scores_a and scores_b, or leave quality out of model.rollout_rewards"
             )
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> dict[str, Any]:
