@@ -21,7 +21,7 @@ setup: $(READY) ## create .venv and install everything (PYTHON=python3.12 picks 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("expected Python 3.11 or newer, got %s from $(PYTHON); try: make setup PYTHON=python3.11" % sys.version.split()[0])'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,parquet]'
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,shards]'
 	@touch $@
 
 train-stage1: $(READY) ## train the cold start; CONF=conf/x.yaml and ARGS="--trainer.max_steps 10" override, RESUME=auto goes on

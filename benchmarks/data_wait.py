@@ -51,7 +51,7 @@ HEIGHT, WIDTH, FPS, NUM_FRAMES = 720, 1280, 24, 120
 TIMED = {
     "check": "descore.video.check_video",
     "resize": "descore.video.resize",
-    "read": "descore.features.Features.read",  # checks, decodes and resizes
+    "read": "descore.video.VideoReader.__call__",  # checks, decodes and resizes
     "prefix": "descore.features.Features.prefix",
 }
 """The functions that are timed while a batch is built."""
@@ -114,14 +114,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         pairs = _pairs(options, Path(folder))
         settings = ModelSettings(
-            options.backbone or _write_backbone(Path(folder)),
+            options.backbone or write_backbone(Path(folder)),
             PromptTemplate.read(TEMPLATE).text,
             reward_names=tuple(options.dimensions),
         )
         collate = PairCollator(Features(settings), mask_prob=0.5)
         wait, compute = wait_and_step(_loader(options, pairs, collate), _compute(options, settings))
-        # Only now: no decoder may have run in this process when workers are forked. One thread, as they have.
+        # Only now: no decoder may have run in this process when workers are forked. One thread, as they have; and no
+        # child process to decode in, so that it is seen what takes the time.
         torch.set_num_threads(1)
+        collate.read = collate.features.video_reader
         parts = worker_seconds(collate, pairs[: options.pairs])
         _report(options, _describe(pairs[: options.pairs]), wait, compute, parts)
 
@@ -210,7 +212,7 @@ def _waves(clip: int) -> NDArray[np.uint8]:
     return (128 + 25 * picture).clip(0, 255).astype(np.uint8)
 
 
-def _write_backbone(folder: Path) -> str:
+def write_backbone(folder: Path) -> str:
     """A small Qwen3-VL with random weights and the published patch size."""
     write_random_backbone(folder, [PromptTemplate.read(TEMPLATE).text, PROMPT, THOUGHT], sizes=Sizes(patch=16))
     return str(folder)

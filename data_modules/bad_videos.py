@@ -22,8 +22,8 @@ MAX_TRIES = 100
 class Collate(Protocol):
     """Reads pairs and builds batches of them, as `PairCollator` does."""
 
-    def read(self, pair: Pair) -> PairFrames:
-        """Decode both videos of a pair, or raise `VideoError`."""
+    def frames(self, pair: Pair) -> PairFrames:
+        """Read both videos of a pair, or raise `VideoError`."""
 
     def __call__(self, epoch: int, pairs: Sequence[Pair], pair_frames: Sequence[PairFrames] | None = None) -> PairBatch:
         """Build the batch of some pairs in an epoch."""
@@ -77,7 +77,7 @@ class TolerantReader:
 
     def _read(self, pair: Pair, found: dict[str, tuple[Pair, PairFrames]], bad: list[BadVideo]) -> bool:
         try:
-            found[pair.id] = pair, self.collate.read(pair)
+            found[pair.id] = pair, self.collate.frames(pair)
         except VideoError as error:
             bad.append(BadVideo(error.path, error.reason, pair.id))
             return False

@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from data_modules.bad_videos import BadVideo, Collate, OnBadVideo, TolerantReader
+from data_modules.shards import ids_of
 from descore.seeding import generator
 from descore.types import Pair, PairBatch
 
@@ -32,9 +33,11 @@ class PairLoader:
         collate: Reads pairs and builds batches; runs in the workers.
         batch_size: Pairs per batch and rank. What is left over at the end of an epoch is a smaller batch, or joins the
             one before where there is less than one pair for every rank: none is left out, and no rank goes without.
+            Where a position of fewer ranks has left less than that, pairs that were handed out come once more.
         shuffle: Whether the order changes with the epoch; validation keeps the table's.
         seed: Of the order.
         num_workers: Processes that decode ahead; 0 decodes in the training process.
+        prefetch_factor: Batches that each of them has in the making or ready.
         timeout: Seconds to wait for a worker before the run fails.
         rank: This process.
         world_size: Number of processes. Together they take the batches that one process would with as many pairs a
@@ -57,6 +60,7 @@ class PairLoader:
         shuffle: bool,
         seed: int = 0,
         num_workers: int = 0,
+        prefetch_factor: int = 2,
         timeout: float = 300.0,
         rank: int = 0,
         world_size: int = 1,
@@ -72,12 +76,14 @@ class PairLoader:
         self.shuffle = shuffle
         self.seed = seed
         self.num_workers = num_workers
+        self.prefetch_factor = prefetch_factor if num_workers else None
         self.timeout = timeout if num_workers else 0.0
         self.rank = rank
         self.world_size = world_size
         self.pin_memory = pin_memory
         self.epoch = 0
         self.num_pairs = 0
+        self._identity: dict[str, Any] = {}
         if shuffle and len(pairs) < world_size:
             raise ValueError(
                 f"expected at least one training pair for each of the {world_size} processes, got {len(pairs)}: train "
@@ -96,6 +102,7 @@ class PairLoader:
         if self.num_pairs >= len(self.dataset.pairs):
             self.epoch, self.num_pairs = self.epoch + 1, 0
         if self.shuffle:
+            self.num_pairs = min(self.num_pairs, len(self.dataset.pairs) - self.world_size)
             batches = self._cut(self._order(self.epoch)[self.num_pairs :])
             mine = [batch[self.rank :: self.world_size] for batch in batches]
         else:
@@ -106,6 +113,7 @@ class PairLoader:
             batch_size=None,
             sampler=[(self.epoch, batch) for batch in mine],
             num_workers=self.num_workers,
+            prefetch_factor=self.prefetch_factor,
             timeout=self.timeout,
             pin_memory=self.pin_memory,
             worker_init_fn=_leave_signals_to_training,
@@ -135,10 +143,11 @@ class PairLoader:
         self.epoch, self.num_pairs = state["epoch"], state["num_pairs"]
 
     def _table(self) -> dict[str, Any]:
-        """What tells one set of pairs from another."""
-        ids = "\n".join(pair.id for pair in self.dataset.pairs)
-        digest = hashlib.blake2b(ids.encode(), digest_size=8).hexdigest()
-        return {"num_pairs": len(self.dataset.pairs), "ids": digest}
+        """What tells one set of pairs from another; read once, since there may be millions."""
+        if not self._identity:
+            digest = hashlib.blake2b("\n".join(ids_of(self.dataset.pairs)).encode(), digest_size=8)
+            self._identity = {"num_pairs": len(self.dataset.pairs), "ids": digest.hexdigest()}
+        return self._identity
 
     def _order(self, epoch: int) -> list[int]:
         order = torch.randperm(len(self.dataset.pairs), generator=generator(self.seed, "order", epoch))

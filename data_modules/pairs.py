@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import os
@@ -10,10 +11,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from pathlib import Path, PurePath
+from typing import Any, BinaryIO, Literal
+
+import fsspec
 
 from data_modules.presets import NO_LABEL, PRESETS, BadCell, Preset, Row
+from data_modules.remote import is_url
 from descore.answer import NOT_ASKED
 from descore.types import Pair
 
@@ -66,6 +70,7 @@ def read_pairs(
     dimensions: Sequence[str] = ("overall",),
     on_bad_row: Literal["error", "skip"] = "error",
     check_videos: bool = True,
+    row_names: str = "",
 ) -> PairTable:
     """Read a table of pairs; the rows that gave none are in `rejected`.
 
@@ -77,12 +82,15 @@ def read_pairs(
     counted as rejected with the reason "no usable label"; it is never an error.
 
     Args:
-        table: A .csv, .jsonl, .json (a list of objects) or .parquet file. Video paths are relative to its folder.
+        table: A .csv, .jsonl, .json (a list of objects) or .parquet file, or the URL of one. Video paths are relative
+            to its folder; they too may be URLs.
         preset: The layout: descore, descore_stage1, descore_stage2, genai_bench, mj_bench_video, videoalign (also
             VideoGen-RewardBench) or vision_reward_db.
         dimensions: The reward dimensions to read; each pair gets one preference per name.
         on_bad_row: "error" stops at the first bad row; "skip" collects bad rows in `rejected`.
-        check_videos: Whether a video that is not there makes its row a bad one. They are reported all at once.
+        check_videos: Whether a video that is not there makes its row a bad one. They are reported all at once. Of
+            remote ones nobody knows before they are read.
+        row_names: What comes before the number of a row in the id of one that has none.
 
     Raises:
         FileNotFoundError: If videos are not there and `on_bad_row` is "error", or the table is not there.
@@ -90,7 +98,7 @@ def read_pairs(
         ValueError: If the preset, a dimension or a column is not known, the file is not what its name says, or a row is
             bad and `on_bad_row` is "error"; the message names file, row, line, column and value.
     """
-    table = Path(table)
+    table = str(table)
     layout = _choose(preset, dimensions, on_bad_row)
     rows = list(_read_lines(table))
     if not rows:
@@ -102,7 +110,7 @@ def read_pairs(
         try:
             if isinstance(cells, BadCell):
                 raise cells
-            row = Row(table, number, columns, cells)
+            row = Row(table, number, columns, cells, row_names=row_names)
             pair = layout.read(row, dimensions)
             if check_videos:
                 _check_videos(row.videos)
@@ -111,7 +119,7 @@ def read_pairs(
             pairs[pair.id] = pair
         except BadCell as bad:
             value = "" if bad.value is None else str(bad.value)[:500]
-            rejected.append(Rejected(str(table), number, line, bad.column, value, bad.reason))
+            rejected.append(Rejected(table, number, line, bad.column, value, bad.reason))
             if on_bad_row == "error" and bad.reason not in {NO_LABEL, _NOT_FOUND}:
                 raise ValueError(f"{rejected[-1]}; correct it, or read with on_bad_row='skip'") from bad
     if on_bad_row == "error":
@@ -155,8 +163,13 @@ def _choose(preset: str, dimensions: Sequence[str], on_bad_row: str) -> Preset:
 
 
 def _check_videos(videos: Mapping[str, str]) -> None:
-    if missing := [path for path in videos if not os.path.isfile(path)]:
+    if missing := [path for path in videos if not _may_be_there(path)]:
         raise BadCell(", ".join({videos[path]: None for path in missing}), ", ".join(missing), _NOT_FOUND)
+
+
+def _may_be_there(path: str) -> bool:
+    file = path.rpartition("::")[2]  # the tar file, where the video is a member of one
+    return is_url(file) or os.path.isfile(file)
 
 
 def _raise_not_found(rejected: Sequence[Rejected]) -> None:
@@ -168,44 +181,43 @@ def _raise_not_found(rejected: Sequence[Rejected]) -> None:
         )
 
 
-def _read_lines(table: Path) -> Iterator[tuple[int | None, _Cells]]:
+def _read_lines(table: str) -> Iterator[tuple[int | None, _Cells]]:
     """Yield the line where each row begins, and its cells or what is wrong with it."""
-    readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".json": _read_json, ".parquet": _read_parquet}
-    if table.suffix.lower() not in readers:
-        raise ValueError(f"{table}: expected a table that ends in {', '.join(readers)}")
+    suffix = PurePath(table).suffix.lower()
+    if suffix not in READERS:
+        raise ValueError(f"{table}: expected a table that ends in {', '.join(READERS)}")
     try:
-        yield from readers[table.suffix.lower()](table)
+        with fsspec.open(table, "rb") if is_url(table) else open(table, "rb") as file:
+            yield from READERS[suffix](table, file)
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{table}: expected {table.suffix[1:].upper()} text in UTF-8: {error}") from error
+        raise ValueError(f"{table}: expected {suffix[1:].upper()} text in UTF-8: {error}") from error
 
 
-def _read_csv(table: Path) -> Iterator[tuple[int | None, _Cells]]:
-    with table.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True)
-        try:
-            header = next(reader, [])
-            begin = reader.line_num + 1  # a quoted cell may run over several lines
-            for cells in reader:
-                if len(cells) == len(header):
-                    yield begin, dict(zip(header, cells, strict=True))
-                elif cells:
-                    yield begin, BadCell("(all)", cells, f"expected {len(header)} cells, as many as the header has")
-                begin = reader.line_num + 1
-        except csv.Error as error:
-            raise ValueError(f"{table}, line {reader.line_num}: expected valid CSV: {error}") from error
+def _read_csv(table: str, file: BinaryIO) -> Iterator[tuple[int | None, _Cells]]:
+    reader = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), strict=True)
+    try:
+        header = next(reader, [])
+        begin = reader.line_num + 1  # a quoted cell may run over several lines
+        for cells in reader:
+            if len(cells) == len(header):
+                yield begin, dict(zip(header, cells, strict=True))
+            elif cells:
+                yield begin, BadCell("(all)", cells, f"expected {len(header)} cells, as many as the header has")
+            begin = reader.line_num + 1
+    except csv.Error as error:
+        raise ValueError(f"{table}, line {reader.line_num}: expected valid CSV: {error}") from error
 
 
-def _read_jsonl(table: Path) -> Iterator[tuple[int | None, _Cells]]:
-    with table.open(encoding="utf-8-sig") as file:
-        for line, text in enumerate(file, start=1):
-            if text.strip():
-                with suppress(json.JSONDecodeError):
-                    text = json.loads(text)
-                yield line, _object(text)
+def _read_jsonl(table: str, file: BinaryIO) -> Iterator[tuple[int | None, _Cells]]:
+    for line, text in enumerate(io.TextIOWrapper(file, encoding="utf-8-sig"), start=1):
+        if text.strip():
+            with suppress(json.JSONDecodeError):
+                text = json.loads(text)
+            yield line, _object(text)
 
 
-def _read_json(table: Path) -> Iterator[tuple[int | None, _Cells]]:
-    rows = json.loads(table.read_text(encoding="utf-8-sig"))
+def _read_json(table: str, file: BinaryIO) -> Iterator[tuple[int | None, _Cells]]:
+    rows = json.loads(file.read().decode("utf-8-sig"))
     if not isinstance(rows, list):
         raise ValueError(f"{table}: expected a JSON list of objects, got {type(rows).__name__}")
     yield from ((None, _object(value)) for value in rows)
@@ -215,13 +227,17 @@ def _object(value: object) -> _Cells:
     return value if isinstance(value, dict) else BadCell("(all)", value, "expected a JSON object")
 
 
-def _read_parquet(table: Path) -> Iterator[tuple[int | None, _Cells]]:
+def _read_parquet(table: str, file: BinaryIO) -> Iterator[tuple[int | None, _Cells]]:
     try:
         from pyarrow import parquet
     except ImportError as error:
         raise ImportError(f"{table}: reading Parquet needs pyarrow; pip install 'descore[parquet]'") from error
-    for batch in parquet.ParquetFile(table).iter_batches():
+    for batch in parquet.ParquetFile(file).iter_batches():
         yield from ((None, cells) for cells in batch.to_pylist())
+
+
+READERS = {".csv": _read_csv, ".jsonl": _read_jsonl, ".json": _read_json, ".parquet": _read_parquet}
+"""How the rows of a table are read, by the end of its name."""
 
 
 def _record(pair: Pair, folder: Path, dimensions: Sequence[str]) -> dict[str, Any]:

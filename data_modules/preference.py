@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,17 +11,21 @@ from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 
 from data_modules.bad_videos import BadVideos, OnBadVideo
+from data_modules.decode_ahead import most_bytes, plan
 from data_modules.loader import PairLoader
-from data_modules.pairs import read_pairs
-from descore.types import Pair, PairBatch
+from data_modules.remote import RemoteVideos, video_state
+from data_modules.shards import read_tables, ungraded
+from descore.features import Features
+from descore.frame_cache import FrameCache
+from descore.types import Frames, Pair, PairBatch
 
 
 class PreferencePairDataModule(LightningDataModule):
     """Streams the pairs of tables, decoded in workers. The LightningModule says how pairs become a batch.
 
     Args:
-        train: Table of the training pairs.
-        val: Tables of the validation pairs by name; the first one gives the headline.
+        train: Table of the training pairs: a file, or a folder, a pattern such as train/*.parquet or a URL of tables.
+        val: Tables of the validation pairs by name, as above; the first one gives the headline.
         preset: Layout of the tables; see docs/data.md.
         dimensions: The labels to train on; one reward each.
         on_bad_row: Whether a row that cannot be used stops the run or is counted and left out.
@@ -31,7 +35,12 @@ class PreferencePairDataModule(LightningDataModule):
         batch_size: Pairs per batch and device.
         val_batch_size: Pairs per validation batch and device.
         max_val_pairs: Use only the first pairs of each validation table; 0 uses all.
-        num_workers: Processes that decode ahead.
+        num_workers: Processes that decode ahead, on each device's process.
+        decode_ahead_gb: GiB that their batches may take; fewer workers decode where those of the longest and largest
+            videos would take more. Training and validation have so much each.
+        cache_dir: Folder on a local disk where decoded frames and tables in shards are kept for other epochs and runs;
+            without one no frames are, and tables lie where `datasets` keeps its own.
+        cache_gb: GiB that frames may take; the least recently used ones go.
         timeout: Seconds to wait for a worker before the run fails.
         seed: Of the order of an epoch.
     """
@@ -49,6 +58,9 @@ class PreferencePairDataModule(LightningDataModule):
         val_batch_size: int = 16,
         max_val_pairs: int = 0,
         num_workers: int = 2,
+        decode_ahead_gb: float = 16.0,
+        cache_dir: str | None = None,
+        cache_gb: float = 100.0,
         timeout: float = 300.0,
         seed: int = 0,
     ) -> None:
@@ -64,6 +76,9 @@ class PreferencePairDataModule(LightningDataModule):
         self.val_batch_size = val_batch_size
         self.max_val_pairs = max_val_pairs
         self.num_workers = num_workers
+        self.decode_ahead_gb = decode_ahead_gb
+        self.cache_dir = cache_dir
+        self.cache_gb = cache_gb
         self.timeout = timeout
         self.seed = seed
 
@@ -76,14 +91,17 @@ class PreferencePairDataModule(LightningDataModule):
         """Read the tables."""
         if stage == "fit":
             self.train_pairs = self._read(self.train)
-        limit = self.max_val_pairs or None
-        self.val_pairs = {name: self._read(table)[:limit] for name, table in self.val.items()}
+        self.val_pairs = {name: self._first(self._read(table)) for name, table in self.val.items()}
         self.bad_videos = self._watch(len(self.train_pairs) if stage == "fit" else 0)
 
     def teardown(self, stage: str) -> None:
         """Say how many videos could not be read."""
         if found := self.bad_videos.reasons:
             rank_zero_info(f"{len(found)} videos could not be read; they are listed in {self.bad_videos.file}")
+
+    def ungraded(self) -> tuple[int, list[str]]:
+        """Count the training pairs that lack the annotated scores of a video, and name up to three."""
+        return ungraded(self.train_pairs)
 
     def train_dataloader(self) -> PairLoader:
         """Shuffled by (seed, epoch), split over ranks by pair."""
@@ -97,11 +115,24 @@ class PreferencePairDataModule(LightningDataModule):
         """Move a batch; Lightning cannot move a frozen dataclass by itself."""
         return batch.to(device, non_blocking=True)
 
-    def _read(self, table: str) -> tuple[Pair, ...]:
-        found = read_pairs(Path(table), preset=self.preset, dimensions=self.dimensions, on_bad_row=self.on_bad_row)
-        rejected = "".join(f"; {count} left out: {reason}" for reason, count in found.num_rejected().items())
-        rank_zero_info(f"{table}: {len(found.pairs)} pairs{rejected}")
-        return found.pairs
+    def _read(self, table: str) -> Sequence[Pair]:
+        options = {"preset": self.preset, "dimensions": self.dimensions, "on_bad_row": self.on_bad_row}
+        folder = str(Path(self.cache_dir, "tables")) if self.cache_dir else None
+        pairs, num_rejected = read_tables(table, folder=folder, **options)
+        rejected = "".join(f"; {count} left out: {reason}" for reason, count in num_rejected.items())
+        rank_zero_info(f"{table}: {len(pairs)} pairs{rejected}")
+        return pairs
+
+    def _first(self, pairs: Sequence[Pair]) -> Sequence[Pair]:
+        return pairs[: self.max_val_pairs] if self.max_val_pairs else pairs
+
+    def _reader(self, features: Features) -> Callable[[str], Frames]:
+        """How a video is read: from the cache, if there is one, or fetched, if it is not here, and decoded."""
+        if not self.cache_dir:
+            return RemoteVideos(features.read)
+        folder, most = str(Path(self.cache_dir, "frames")), int(self.cache_gb * 2**30)
+        read = RemoteVideos(features.read, folder)
+        return FrameCache(read, features.video_reader, folder, most, identify=video_state)
 
     def _watch(self, num_train: int) -> BadVideos:
         """Keep account of the bad videos of this process in the folder of the run."""
@@ -114,13 +145,17 @@ class PreferencePairDataModule(LightningDataModule):
     def _loader(self, pairs: Sequence[Pair], batch_size: int, *, training: bool) -> PairLoader:
         assert self.trainer is not None
         system: Any = self.trainer.lightning_module
+        features: Features = system.model.features
+        worst = most_bytes(batch_size, features.settings.video, keep_frames=not training)
+        ahead = plan(self.num_workers, worst, int(self.decode_ahead_gb * 2**30))
         return PairLoader(
             pairs,
-            system.collator(training=training),
+            system.collator(training=training, read=self._reader(features)),
             batch_size=batch_size,
             shuffle=training,
             seed=self.seed,
-            num_workers=self.num_workers,
+            num_workers=ahead.num_workers,
+            prefetch_factor=ahead.prefetch_factor,
             timeout=self.timeout,
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,

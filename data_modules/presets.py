@@ -8,9 +8,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
+from data_modules.remote import locate
 from descore.answer import AnswerError, parse_scores
 from descore.types import DIMENSIONS, DimensionScores, Pair, Side
 
@@ -39,18 +39,20 @@ class Row:
     """One row of a table. Its methods raise `BadCell` for a bad cell and `ValueError` for a column that is not there.
 
     Attributes:
-        table: The file; video paths are relative to its folder.
+        table: The file, or its URL; video paths are relative to its folder.
         number: 1 for the first data row.
         columns: Every column of the table.
         cells: What the row holds; None, NaN, blank text and an absent key are all empty cells.
         videos: The column that named each video path; filled as the paths are read.
+        row_names: What comes before the number of a row that has no id of its own.
     """
 
-    table: Path
+    table: str
     number: int
     columns: Sequence[str]
     cells: Mapping[str, Any]
     videos: dict[str, str] = field(default_factory=dict)
+    row_names: str = ""
 
     def has(self, column: str) -> bool:
         """Return whether the row has a cell in the column that is not empty."""
@@ -59,7 +61,7 @@ class Row:
 
     def id(self) -> str:
         """Return the cell `id`, or the row's number where it is empty or there is no such column."""
-        return str(self.cells["id"]) if self.has("id") else str(self.number)
+        return str(self.cells["id"]) if self.has("id") else f"{self.row_names}{self.number}"
 
     def text(self, *columns: str) -> str:
         """Return the text in the first of the columns that the table has."""
@@ -133,7 +135,7 @@ class Row:
         )
 
     def _path(self, column: str, cell: str) -> str:
-        path = str(self.table.parent / cell)
+        path = locate(self.table, cell)
         self.videos[path] = column
         return path
 

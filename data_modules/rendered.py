@@ -24,6 +24,8 @@ class RenderedPairDataModule(PreferencePairDataModule):
         val_batch_size: Pairs per validation batch and device.
         max_val_pairs: Use only the first pairs of each validation table; 0 uses all.
         num_workers: Processes that decode ahead.
+        cache_dir: Folder on a local disk where decoded frames are kept for other epochs and runs; without one none are.
+        cache_gb: GiB that frames may take; the least recently used ones go.
         timeout: Seconds to wait for a worker before the run fails.
         seed: Of the order of an epoch.
     """
@@ -39,6 +41,8 @@ class RenderedPairDataModule(PreferencePairDataModule):
         val_batch_size: int = 64,
         max_val_pairs: int = 0,
         num_workers: int = 2,
+        cache_dir: str | None = None,
+        cache_gb: float = 100.0,
         timeout: float = 300.0,
         seed: int = 0,
     ) -> None:
@@ -54,6 +58,8 @@ class RenderedPairDataModule(PreferencePairDataModule):
             val_batch_size=val_batch_size,
             max_val_pairs=max_val_pairs,
             num_workers=num_workers,
+            cache_dir=cache_dir,
+            cache_gb=cache_gb,
             timeout=timeout,
             seed=seed,
         )

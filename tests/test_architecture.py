@@ -51,7 +51,7 @@ BUILDS_ON = {
     "__init__": "scoring",
     "modules": "collate parts metrics replay",
     "train": "modules",
-    "data_modules": "features seeding video_writer",
+    "data_modules": "features seeding video_writer frame_cache",
     "callbacks": "types export",
 }
 LIGHTNING_ROOMS = {"modules", "train", *APPLICATION}

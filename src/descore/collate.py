@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
 
 from descore.features import Features
 from descore.seeding import uniform
-from descore.types import Pair, PairBatch, PairFrames, Side, Thought
+from descore.types import Frames, Pair, PairBatch, PairFrames, Side, Thought
 
 Masking = Literal["sampled", "both"]
+Read = Callable[[str], Frames]
 
 
 class PairCollator:
@@ -25,6 +26,7 @@ class PairCollator:
         mask_prob: Probability that "sampled" masks a pair, one draw per pair and epoch.
         seed: Of the draws.
         keep_frames: Whether the batch carries the frames of its videos, to be looked at.
+        read: Reads a video, from a cache or from afar; by default `features.read`.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class PairCollator:
         mask_prob: float = 0.0,
         seed: int = 0,
         keep_frames: bool = False,
+        read: Read | None = None,
     ) -> None:
         self.features = features
         self.thoughts = thoughts
@@ -43,14 +46,16 @@ class PairCollator:
         self.mask_prob = mask_prob
         self.seed = seed
         self.keep_frames = keep_frames
+        self.read = read
 
-    def read(self, pair: Pair) -> PairFrames:
-        """Decode both videos of a pair.
+    def frames(self, pair: Pair) -> PairFrames:
+        """Read both videos of a pair.
 
         Raises:
             VideoError: If one of them cannot be used.
         """
-        return self.features.read(pair.a.video), self.features.read(pair.b.video)
+        read = self.read or self.features.read
+        return read(pair.a.video), read(pair.b.video)
 
     def __call__(self, epoch: int, pairs: Sequence[Pair], pair_frames: Sequence[PairFrames] | None = None) -> PairBatch:
         """Build the batch of these pairs in this epoch.
@@ -58,14 +63,14 @@ class PairCollator:
         Args:
             epoch: The epoch; masks are drawn anew in each.
             pairs: The pairs.
-            pair_frames: What `read` gave for each of them; read here if not given.
+            pair_frames: What `frames` gave for each of them; read here if not given.
 
         Raises:
             ValueError: If a pair has another number of labels than the model gives rewards.
             VideoError: If a video cannot be used.
         """
         self._check_labels(pairs)
-        both = [self.read(pair) for pair in pairs] if pair_frames is None else pair_frames
+        both = [self.frames(pair) for pair in pairs] if pair_frames is None else pair_frames
         masked = [self._masks(epoch, pair) for pair in pairs]
         videos = [(pair, pair.a, mask) for pair, mask in zip(pairs, masked, strict=True)]
         videos += [(pair, pair.b, mask) for pair, mask in zip(pairs, masked, strict=True)]

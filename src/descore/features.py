@@ -42,8 +42,8 @@ class Features:
         factor = vision.patch_size * vision.spatial_merge_size
         self.video_reader = VideoReader(settings.video, factor=factor, even=vision.temporal_patch_size)
         self._decode = Decoder(self.video_reader)
-        self._mean = torch.tensor(self.backbone.image_mean).view(3, 1, 1) * 255
-        self._std = torch.tensor(self.backbone.image_std).view(3, 1, 1) * 255
+        self._mean = torch.tensor(self.backbone.image_mean).view(3, 1) * 255
+        self._std = torch.tensor(self.backbone.image_std).view(3, 1) * 255
 
     def read(self, path: str) -> Frames:
         """Decode the frames of a video file at the size the backbone reads, in a child process.
@@ -61,6 +61,18 @@ class Features:
         text = text.replace(VIDEO, self._video_text(frames, grid), 1)
         input_ids = torch.tensor(self.tokenizer.encode(text, add_special_tokens=False))
         return Prefix(input_ids, self._positions(input_ids, frames, grid), patches, grid)
+
+    def normalise(self, patches: Tensor) -> Tensor:
+        """Make patches what the vision tower reads, on their device; until then a byte a value is all they cost.
+
+        Args:
+            patches: [N, patch_dim] uint8.
+
+        Returns:
+            [N, patch_dim] float32.
+        """
+        channels = patches.view(len(patches), 3, -1).float()
+        return channels.sub_(self._mean.to(patches.device)).div_(self._std.to(patches.device)).flatten(1)
 
     def thought(self, text: str) -> Thought:
         """Tokenise a thought, cut at the length limit; an empty text is no thought."""
@@ -122,12 +134,11 @@ class Features:
         return Layout(tuple(len(prefix.input_ids) for prefix in prefixes), lengths)
 
     def _patchify(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """[T, 3, H, W] uint8 -> normalised patches [N, 3 * t * p * p], merge block by merge block, and the grid [3]."""
+        """[T, 3, H, W] uint8 -> patches [N, 3 * t * p * p] uint8, merge block by merge block, and the grid [3]."""
         vision = self.backbone.config.vision_config
         patch, merge, depth = vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
-        frames = (pixels.float() - self._mean) / self._std
-        time, rows, columns = len(frames) // depth, frames.shape[2] // patch, frames.shape[3] // patch
-        blocks = frames.view(time, depth, 3, rows // merge, merge, patch, columns // merge, merge, patch)
+        time, rows, columns = len(pixels) // depth, pixels.shape[2] // patch, pixels.shape[3] // patch
+        blocks = pixels.view(time, depth, 3, rows // merge, merge, patch, columns // merge, merge, patch)
         patches = blocks.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(time * rows * columns, -1)
         return patches, torch.tensor([time, rows, columns])
 

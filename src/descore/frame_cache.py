@@ -35,30 +35,49 @@ _FILL = 0.9  # what may stay of the limit when room is made, so that the folder 
 _ABANDONED = 600.0  # seconds after which a file that is still being written belongs to a process that was killed
 
 
+def file_state(path: str) -> tuple[str, int, int]:
+    """Name a local file in its present state: where it is, its size, and the time of its last change.
+
+    Raises:
+        OSError: If it is not there.
+        ValueError: If it is no path.
+    """
+    status = os.stat(path)
+    return os.path.abspath(path), status.st_size, status.st_mtime_ns
+
+
 class FrameCache:
     """Takes the frames of a video from a folder, or reads them and keeps them there.
 
-    An entry holds for one state of the file (path, size and time of change), one way to read it and one version of the
-    code that decodes. Processes of one machine share a folder: entries appear whole, and one process at a time makes
-    room. A damaged entry is replaced. Videos that cannot be read are not remembered.
+    An entry holds for one state of the file, one way to read it and one version of the code that decodes. Processes of
+    one machine share a folder: entries appear whole, and one process at a time makes room. A damaged entry is replaced.
+    Videos that cannot be read are not remembered.
 
     Args:
         read: Reads a video that is not there, such as `Features.read`.
         reader: The settings of the frames, such as `Features.video_reader`.
         folder: Where the entries lie, on a local disk; made if it is missing.
         max_bytes: Size of all entries; the least recently used ones go when it is reached.
+        identify: Names a file in its present state; raises `OSError` or `ValueError` if it has none.
 
     Raises:
         OSError: If the folder cannot be made or written.
     """
 
     def __init__(
-        self, read: Callable[[str], Frames], reader: VideoReader, folder: str | PathLike[str], max_bytes: int
+        self,
+        read: Callable[[str], Frames],
+        reader: VideoReader,
+        folder: str | PathLike[str],
+        max_bytes: int,
+        *,
+        identify: Callable[[str], object] = file_state,
     ) -> None:
         self.read = read
         self.reader = reader
         self.folder = Path(folder).absolute()
         self.max_bytes = max_bytes
+        self.identify = identify
         self._stores = True
         self.folder.mkdir(parents=True, exist_ok=True)
         self._remove_abandoned()
@@ -82,10 +101,9 @@ class FrameCache:
     def _entry(self, path: str) -> Path | None:
         """Where the frames of a file lie in its present state; None if it has none."""
         try:
-            status = os.stat(path)
+            state = (self.identify(path), self.reader, _code_version())
         except (OSError, ValueError):
             return None
-        state = (os.path.abspath(path), status.st_size, status.st_mtime_ns, self.reader, _code_version())
         name = hashlib.blake2b(repr(state).encode(), digest_size=20).hexdigest()
         return self.folder / f"{name}{_SUFFIX}"
 

@@ -182,7 +182,8 @@ class RewardModel(nn.Module):
     # What a forward is made of calls no public method: where the model is sharded, those are entrances of their own.
 
     def _see(self, branches: Branches) -> tuple[VideoFeatures, ...]:
-        output = self.base.model.get_video_features(branches.patches, branches.grids, return_dict=True)
+        patches = self.features.normalise(branches.patches)
+        output = self.base.model.get_video_features(patches, branches.grids, return_dict=True)
         layers = getattr(output, "deepstack_features", None) or ()
         deepstack = zip(*layers, strict=True) if layers else [()] * len(output.pooler_output)
         return tuple(VideoFeatures(*features) for features in zip(output.pooler_output, deepstack, strict=True))

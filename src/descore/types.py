@@ -81,13 +81,13 @@ class Prefix:
     Attributes:
         input_ids: Token ids, the video placeholders expanded.
         position_ids: M-RoPE positions: temporal, height, width.
-        patches: Normalised pixels in the order the vision tower reads them.
+        patches: Pixels in the order the vision tower reads them; `Features.normalise` makes them its input.
         grid: Patches in time, height and width.
     """
 
     input_ids: Tensor  # [P] int64
     position_ids: Tensor  # [3, P] int64
-    patches: Tensor  # [num_patches, patch_dim] float32
+    patches: Tensor  # [num_patches, patch_dim] uint8
     grid: Tensor  # [3] int64
 
 
@@ -155,7 +155,7 @@ class Branches:
         source_index: Where the hidden states lie that predict the tokens of the thoughts.
         target_ids: The tokens predicted there: each thought and the end of turn that closes it.
         target_branch: The branch that each predicted token belongs to.
-        patches: Pixels of all videos.
+        patches: Pixels of all videos, as in `Prefix`.
         grids: Patches in time, height and width of each video.
     """
 
@@ -166,7 +166,7 @@ class Branches:
     source_index: Tensor  # [M] int64
     target_ids: Tensor  # [M] int64
     target_branch: Tensor  # [M] int64
-    patches: Tensor  # [num_patches, patch_dim] float32
+    patches: Tensor  # [num_patches, patch_dim] uint8
     grids: Tensor  # [V, 3] int64
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Branches:

@@ -54,7 +54,7 @@ def inputs_of(model: RewardModel, prefix: Prefix, tail: list[int]) -> dict[str, 
         "input_ids": input_ids,
         "attention_mask": torch.ones_like(input_ids),
         "mm_token_type_ids": (input_ids == model.base.config.video_token_id).int() * 2,
-        "pixel_values_videos": prefix.patches.to(device),
+        "pixel_values_videos": model.features.normalise(prefix.patches.to(device)),
         "video_grid_thw": prefix.grid[None].to(device),
     }
     if model.features.backbone.family.seconds_per_grid:

@@ -47,7 +47,7 @@ class Update(RLModule):
     def _over_ranks(self, value: Tensor, operation: str) -> Tensor:
         return value
 
-    def _step(self, loss: Tensor) -> None:
+    def _step(self, loss: Tensor, describe: object) -> None:
         self.loss = loss
 
 

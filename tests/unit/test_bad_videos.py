@@ -34,14 +34,14 @@ def pairs(count: int, bad: Sequence[int] = ()) -> list[Pair]:
 class Collate:
     """Hands out the ids of pairs; the video of a pair shows that it was read for that pair."""
 
-    def read(self, pair: Pair) -> Any:
+    def frames(self, pair: Pair) -> Any:
         for side in (pair.a, pair.b):
             if side.video == "bad.mp4":
                 raise VideoError(side.video, "it is bad")
         return make_frames(2, 16, 16), pair.id
 
     def __call__(self, epoch: int, chosen: Sequence[Pair], frames: Any = None) -> Any:
-        frames = frames or [self.read(pair) for pair in chosen]
+        frames = frames or [self.frames(pair) for pair in chosen]
         assert [seen for _, seen in frames] == [pair.id for pair in chosen]
         return SimpleNamespace(ids=[pair.id for pair in chosen])
 

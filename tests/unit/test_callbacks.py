@@ -103,8 +103,8 @@ class Clock:
         clock = self
 
         class Timed(ColdStartModule):
-            def collator(self, *, training):
-                collate = super().collator(training=training)
+            def collator(self, *, training, read):
+                collate = super().collator(training=training, read=read)
 
                 def slow(epoch, pairs):
                     clock.now += training

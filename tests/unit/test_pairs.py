@@ -110,6 +110,7 @@ class TestFiles:
 
     def test_parquet_without_pyarrow(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "pyarrow", None)
+        (folder / "t.parquet").touch()
         with pytest.raises(ImportError, match=r"pip install 'descore\[parquet\]'"):
             read_pairs(folder / "t.parquet")
 

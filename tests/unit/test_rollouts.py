@@ -124,7 +124,7 @@ def who_is_read(model: RewardModel, videos: Branches) -> Iterator[tuple[int, str
     """Pair and side of each video of a packed batch, by its prompt and its pixels."""
     for prefix in prefixes_of(videos):
         prompt = model.features.tokenizer.decode(prefix.input_ids).partition("Judge it: video ")[2]
-        yield int(prompt[0]), "b" if prefix.patches.mean() > 0 else "a"
+        yield int(prompt[0]), "b" if prefix.patches.float().mean() > 127 else "a"
 
 
 def scripted(

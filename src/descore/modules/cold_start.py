@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
-from descore.collate import Masking, PairCollator
+from descore.collate import Masking, PairCollator, Read
 from descore.model import RewardModel
 from descore.modules.sharding import clip_by_norm
 from descore.modules.system import RewardSystem, Schedule
@@ -133,7 +133,7 @@ class ColdStartModule(RewardSystem):
         self._seen: list[tuple[Pair, tuple[KeptVideo, KeptVideo]]] = []
         """The pairs of the step so far."""
 
-    def collator(self, *, training: bool) -> Callable[[int, list[Pair]], PairBatch]:
+    def collator(self, *, training: bool, read: Read | None = None) -> Callable[[int, list[Pair]], PairBatch]:
         """Mask in training only; validation scores each video with its thought and without."""
         return PairCollator(
             self.model.features,
@@ -142,6 +142,7 @@ class ColdStartModule(RewardSystem):
             mask_prob=self.cot_mask_prob,
             seed=self.seed,
             keep_frames=not training,
+            read=read,
         )
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:

@@ -17,7 +17,7 @@ from torch.optim import AdamW
 
 from descore.advantages import AdvantageVariant
 from descore.algorithms import ALGORITHMS, AlgorithmName
-from descore.collate import PairCollator
+from descore.collate import PairCollator, Read
 from descore.losses import KLEstimator, PolicyVariant
 from descore.model import RewardModel
 from descore.modules.monitor import Means, Stopwatch, count_rollouts
@@ -193,25 +193,27 @@ class RLModule(RewardSystem):
         """Tokens at which a thought is cut."""
         return self.rollout_settings.sampling.max_tokens or self.model.settings.max_thought_tokens
 
-    def collator(self, *, training: bool) -> Callable[[int, list[Pair]], PairBatch]:
+    def collator(self, *, training: bool, read: Read | None = None) -> Callable[[int, list[Pair]], PairBatch]:
         """Training reads prefixes only; validation scores each video with its thought and without."""
         return PairCollator(
             self.model.features,
             thoughts=not training,
             masking="sampled" if training else "both",
             keep_frames=not training,
+            read=read,
         )
 
     def on_fit_start(self) -> None:
         """Check before the first step that every pair can be graded."""
         if "quality" not in self.rollout_settings.rubric.weights:
             return
-        pairs: list[Pair] = self.trainer.datamodule.train_pairs  # type: ignore[attr-defined]
-        if ungraded := [pair.id for pair in pairs if pair.a.scores is None or pair.b.scores is None]:
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        num_ungraded, names = data.ungraded()
+        if num_ungraded:
             raise ValueError(
-                f"the quality reward needs the annotated scores of both videos, and {len(ungraded)} of {len(pairs)} "
-                f"training pairs lack them, such as {', '.join(ungraded[:3])}: give the table scores_a and scores_b, "
-                "or leave quality out of model.rollout_rewards"
+                f"the quality reward needs the annotated scores of both videos, and {num_ungraded} of "
+                f"{len(data.train_pairs)} training pairs lack them, such as {', '.join(names)}: give the table "
+                "scores_a and scores_b, or leave quality out of model.rollout_rewards"
             )
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from transformers import get_scheduler
 
+from descore.collate import Read
 from descore.model import RewardModel
 from descore.modules.sharding import ShardedStrategy, gathered, is_sharded, total_norm, trained_state
 from descore.modules.skipping import Skipping
@@ -112,8 +113,13 @@ class RewardSystem(LightningModule):
         else:
             yield lambda _: None
 
-    def collator(self, *, training: bool) -> Callable[[int, list[Pair]], PairBatch]:
-        """How pairs become a batch; validation scores each video with its thought and without in one forward."""
+    def collator(self, *, training: bool, read: Read | None = None) -> Callable[[int, list[Pair]], PairBatch]:
+        """How pairs become a batch; validation scores each video with its thought and without in one forward.
+
+        Args:
+            training: Whether the batches are trained on.
+            read: Reads a video; by default `Features.read`.
+        """
         raise NotImplementedError
 
     def gradient_norms(self) -> dict[str, Tensor]:
