@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
+from callbacks.samples import reward_names
 from descore.export import Calibration, save
 
 
@@ -32,33 +34,46 @@ class ExportModel(Callback):
         self.weights = weights
         self.folder = folder
         self.best = -torch.inf
+        self.calibration: Calibration | None = None
+        self._exported = False
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Export a new best."""
+        if trainer.sanity_checking:
+            return
+        self.calibration = _calibration(trainer, reward_names(pl_module))
         value = float(trainer.callback_metrics.get(self.monitor, torch.nan))
-        if not trainer.sanity_checking and value > self.best:
+        if value > self.best:
             self.best = value
             self._save(trainer, pl_module, "best")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Export the last state."""
+        self._exported = True
         path = self._save(trainer, pl_module, "last")
         rank_zero_info(f"Exported to {path}. Score a video: descore score --model {path} --prompt '...' video.mp4")
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Export a run that was killed between its last step and its export: Lightning calls no other hook of it."""
+        if not self._exported:
+            pl_module.to(trainer.strategy.root_device)
+            self.on_train_end(trainer, pl_module)
+
     def state_dict(self) -> dict[str, Any]:
-        """Remember the best across a resume."""
-        return {"best": self.best}
+        """Remember the best and the calibration across a resume."""
+        return {"best": self.best, "calibration": self.calibration and asdict(self.calibration)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the best so far."""
+        """Go on from there."""
         self.best = state_dict["best"]
+        self.calibration = state_dict["calibration"] and Calibration(**state_dict["calibration"])
 
     def _save(self, trainer: Trainer, pl_module: LightningModule, name: str) -> Path:
         path = Path(self.folder or trainer.log_dir or ".") / ("export" if self.folder is None else "") / name
         system: Any = pl_module
         model = system.whole_model()
         if trainer.is_global_zero:
-            save(model, path, weights=self.weights, calibration=_calibration(trainer, model.settings.reward_names))
+            save(model, path, weights=self.weights, calibration=self.calibration)
         trainer.strategy.barrier("export")
         return path
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import signal
-from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
+
+from callbacks.last_checkpoint import last_checkpoint
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 EXIT_CODE = 128 + signal.SIGTERM
@@ -45,7 +45,7 @@ class Preemption(Callback):
         self._saved = False
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save after the validation; ModelCheckpoint comes last, and writes `last.ckpt` anew with its own state."""
+        """Save after the validation; LastCheckpoint comes last, and writes `last.ckpt` anew with the new best in it."""
         if not trainer.sanity_checking:
             self._save_if_asked(trainer)
 
@@ -63,8 +63,7 @@ class Preemption(Callback):
         if trainer.world_size > 1:
             asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
         if asked:
-            path = _folder(trainer) / "last.ckpt"
-            trainer.save_checkpoint(path)
+            trainer.save_checkpoint(path := last_checkpoint(trainer))
             rank_zero_info(f"Asked to leave at step {trainer.global_step}: go on from {path}, or with RESUME=auto")
             self._saved = True
 
@@ -79,11 +78,3 @@ def _answers_for_the_job(trainer: Trainer) -> bool:
     """
     environment: Any = getattr(trainer.strategy, "cluster_environment", None)
     return trainer.is_global_zero or environment.creates_processes_externally
-
-
-def _folder(trainer: Trainer) -> Path:
-    """Where checkpoints lie."""
-    callback = trainer.checkpoint_callback
-    if isinstance(callback, ModelCheckpoint) and callback.dirpath:
-        return Path(callback.dirpath)
-    return Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints"

@@ -17,6 +17,8 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
+from descore.folders import draft_of, replace
+
 FILE = "record.json"
 COMPARED = ("commit", "uncommitted", "packages", "python", "device", "threads", "world_size", "seed")
 
@@ -38,9 +40,8 @@ class RunRecord(Callback):
         if changed := changes(starts[-1], now) if starts else []:
             rank_zero_warn(f"this run was begun with another {'; '.join(changed)}: see {file}")
         file.parent.mkdir(parents=True, exist_ok=True)
-        draft = file.with_suffix(".partial")
-        draft.write_text(json.dumps([*starts, now], indent=1) + "\n")
-        draft.replace(file)
+        draft_of(file).write_text(json.dumps([*starts, now], indent=1) + "\n")
+        replace(draft_of(file), file)
 
 
 def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -16,6 +16,7 @@ APPLICATION = ("data_modules", "callbacks")
 BUILDS_ON = {
     "types": "",
     "seeding": "",
+    "folders": "",
     "answer": "types",
     "prompts": "types answer",
     "video_checks": "types",
@@ -38,7 +39,7 @@ BUILDS_ON = {
     "sampling": "",
     "segments": "",
     "merging": "features",
-    "export": "merging",
+    "export": "merging folders",
     "model": "export sampling seeding segments shared_prefix",
     "parts": "model",
     "think": "model",
@@ -49,10 +50,10 @@ BUILDS_ON = {
     "scoring": "think answer",
     "cli": "scoring replay",
     "__init__": "scoring",
-    "modules": "collate parts metrics replay",
+    "modules": "collate parts metrics replay folders",
     "train": "modules",
     "data_modules": "features seeding video_writer frame_cache",
-    "callbacks": "types export",
+    "callbacks": "types export folders",
 }
 LIGHTNING_ROOMS = {"modules", "train", *APPLICATION}
 

@@ -11,7 +11,6 @@ Safetensors and JSON, no pickle. Every tensor is checked by name and shape; a fo
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from transformers import AutoModelForImageTextToText
 
 from descore.backbone import is_hub_id
 from descore.features import Features
+from descore.folders import draft_of, remove, replace, whole
 from descore.merging import Exportable, merged_state, query_rows, trained_in_full
 from descore.settings import ModelSettings
 
@@ -68,8 +68,7 @@ def save(
     _check_replaceable(folder)
     if weights == "adapter":
         _check_adapter(model)
-    draft = folder.with_name(f".{folder.name}.draft")
-    shutil.rmtree(draft, ignore_errors=True)
+    remove(draft := draft_of(folder))
     draft.mkdir(parents=True)
     tensors = {"head.weight": model.head.weight, "query.weight": query_rows(model)}
     _save_metadata(model, draft / "backbone")
@@ -89,7 +88,7 @@ def save(
         "tensors": {name: list(tensor.shape) for name, tensor in plain.items()},
     }
     (draft / "descore.json").write_text(json.dumps(description, indent=2) + "\n")
-    _replace(folder, draft)
+    replace(draft, folder)
 
 
 def load(folder: str | Path, build: Callable[[Features, Any], Model]) -> Model:
@@ -130,19 +129,9 @@ def _check_replaceable(folder: Path) -> None:
         raise ValueError(f"{folder} exists and is no exported folder; expected a new name, or an export to replace")
 
 
-def _replace(folder: Path, draft: Path) -> None:
-    """Put a finished draft in the place of an export, which is moved away whole before it is removed."""
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    draft.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
 def _find(folder: str | Path) -> Path:
-    if Path(folder).is_dir():
-        return Path(folder)
+    if (path := whole(Path(folder))).is_dir():
+        return path
     if not is_hub_id(str(folder)):
         raise ExportError(
             f"{folder} is neither an existing folder nor a hub id such as owner/name; a run of "

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from jsonargparse import set_parsing_settings
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from transformers.utils.logging import disable_progress_bar
 
+from descore.folders import check_writable, sweep
 from descore.modules.resume import find_checkpoint
 
 
@@ -26,8 +27,15 @@ class TrainCLI(LightningCLI):
         )
 
     def before_instantiate_classes(self) -> None:
-        """Find the checkpoint, and go on where the run that wrote it logged and saved."""
-        config = self.config.get(self.config.get("subcommand") or "", self.config)
+        """Find the checkpoint, and go on where the run that wrote it logged and saved.
+
+        Raises:
+            OSError: If the folder of the run cannot be written to.
+        """
+        subcommand = self.config.get("subcommand")
+        config = self.config.get(subcommand or "", self.config)
+        if subcommand == "fit" and (save_dir := config.get("trainer.logger.init_args.save_dir")):
+            check_writable(Path(save_dir))
         if not (resume := config.pop("resume", None)):
             return
         if resume != "auto":
@@ -38,6 +46,7 @@ class TrainCLI(LightningCLI):
         if (found := find_checkpoint(run)) is None:
             rank_zero_info(f"{run} has no checkpoint to go on from: the run starts at its beginning")
             return
+        rank_zero_only(sweep)(run / f"version_{found.version}")
         rank_zero_info(f"Going on from {found.path} at step {found.global_step}")
         config.ckpt_path = str(found.path)
         logger.version = found.version

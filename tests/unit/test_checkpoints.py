@@ -2,6 +2,8 @@
 
 import errno
 import os
+import resource
+import shutil
 import signal
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import torch
 from descore.modules.checkpoints import AtomicCheckpointIO
 
 
-def save(path: Path, value: int) -> None:
+def save(path: Path, value: float) -> None:
     AtomicCheckpointIO().save_checkpoint({"state_dict": {"weight": torch.full((1000,), value)}}, path)
 
 
@@ -51,13 +53,44 @@ def test_a_full_disk_is_an_error_that_keeps_the_checkpoint_before(tmp_path, monk
     path = tmp_path / "last.ckpt"
     save(path, 1)
 
-    def fail(_checkpoint: object, file) -> None:
-        file.write(b"half a checkpoint")
+    def fail(_checkpoint: object, file: Path) -> None:
+        file.write_bytes(b"half a checkpoint")
         raise failure
 
     monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(OSError, match=r"could not be written, .* MB are free; the one from before is still at .*last"):
+    message = (
+        r"checkpoint .*last\.ckpt could not be written: it takes at least 8,000 bytes, .* are free; the one from before"
+    )
+    with pytest.raises(OSError, match=message):
         save(path, 2)
     monkeypatch.undo()
     assert weight(path) == 1
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_file_that_cannot_grow_is_an_error_that_keeps_the_checkpoint_before(tmp_path):
+    """A real write that fails, in a process that may write no more than a part of it."""
+    path = tmp_path / "last.ckpt"
+    save(path, 1)
+    before = path.read_bytes()
+    child = os.fork()
+    if not child:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+        try:
+            save(path, 2)
+        except OSError as error:
+            os._exit(0 if f"{path} could not be written: it takes at least 8,000 bytes" in str(error) else 2)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_checkpoint_that_is_removed_is_no_checkpoint_at_any_moment(tmp_path, monkeypatch):
+    folder = tmp_path / "old.ckpt"
+    folder.mkdir()
+    (folder / "shard").touch()
+    monkeypatch.setattr(shutil, "rmtree", lambda path, **_: None)
+    AtomicCheckpointIO().remove_checkpoint(folder)
+    assert [path.name for path in tmp_path.iterdir()] == [".old.ckpt.partial"]

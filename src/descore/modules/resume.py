@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 
+from descore.folders import whole
 from descore.modules.sharding import METADATA
 
 
@@ -33,7 +32,9 @@ class Resumable:
 
 
 def find_checkpoint(run: Path) -> Resumable | None:
-    """Find the newest whole checkpoint of the last version of a run; warn of every newer one that is not whole.
+    """Find the newest whole checkpoint of the last version of a run; warn of every one that is not whole.
+
+    One that was saved between two optimizer steps, with gradients that are in no checkpoint, comes after all others.
 
     Args:
         run: Folder that holds `version_<n>` folders.
@@ -48,16 +49,16 @@ def find_checkpoint(run: Path) -> Resumable | None:
     if not versions:
         return None
     folder = run / f"version_{versions[-1]}" / "checkpoints"
-    found: list[tuple[tuple[int, float], Resumable]] = []
+    found: list[tuple[tuple[bool, int, float], Resumable]] = []
     broken: list[str] = []
-    for path in sorted(folder.glob("[!.]*.ckpt")):
+    for path in _checkpoints(folder):
         try:
             checkpoint = _read(path)
-        except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
-            broken.append(f"{path} ({type(error).__name__}: {str(error).splitlines()[0][:200]})")
+        except Exception as error:  # whatever a reader makes of damaged bytes
+            broken.append(f"{path} ({type(error).__name__}: {str(error).partition(chr(10))[0][:200]})")
             continue
         resumable = Resumable(path, versions[-1], step := checkpoint["global_step"], _logged_step(checkpoint))
-        found.append(((step, path.stat().st_mtime), resumable))
+        found.append(((not checkpoint["half_accumulated"], step, path.stat().st_mtime), resumable))
     if broken and not found:
         raise ValueError(
             f"expected a checkpoint that loads in {folder}, got none: {'; '.join(broken)}. Remove it to start anew"
@@ -74,17 +75,26 @@ def _logged_step(checkpoint: dict[str, Any]) -> int:
     return int(automatic or loop["epoch_loop.batch_progress"]["total"]["ready"])
 
 
+def _checkpoints(folder: Path) -> list[Path]:
+    names = {path.name for path in folder.glob("[!.]*.ckpt")}
+    names |= {path.name[1:].removesuffix(".old") for path in folder.glob(".*.ckpt.old")}
+    return sorted(whole(folder / name) for name in names)
+
+
 def _read(path: Path) -> dict[str, Any]:
     """Load all of a checkpoint but the shards, whose index is written when all of them are."""
     if path.is_dir():
-        for name in _shards(path):
-            if not (path / name).is_file():
-                raise FileNotFoundError(f"the shard {name} is missing")
+        for name, size in _shards(path).items():
+            if (found := (path / name).stat().st_size) < size:
+                raise ValueError(f"the shard {name} has {found:,} bytes, expected at least {size:,}")
         path = path / METADATA
-    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     return checkpoint
 
 
-def _shards(folder: Path) -> Iterator[str]:
-    metadata = FileSystemReader(folder).read_metadata()
-    yield from {place.relative_path for place in (metadata.storage_data or {}).values()}
+def _shards(folder: Path) -> dict[str, int]:
+    """Bytes of each shard, at least, as the index has them."""
+    sizes: dict[str, int] = {}
+    for place in (FileSystemReader(folder).read_metadata().storage_data or {}).values():
+        sizes[place.relative_path] = max(sizes.get(place.relative_path, 0), place.offset + place.length)
+    return sizes

@@ -38,8 +38,9 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
+from descore.folders import draft_of, remove, replace
 from descore.model import RewardModel
-from descore.modules.checkpoints import replace_folder
+from descore.modules.checkpoints import drafting
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
 SHARDS = StateDictOptions(cpu_offload=True, ignore_frozen_params=True)
@@ -115,16 +116,17 @@ class ShardedStrategy(ModelParallelStrategy):
             super().save_checkpoint(checkpoint, filepath, storage_options)
             return
         target = Path(self.broadcast(filepath))
-        draft = target.with_name(f".{target.name}.partial")
         shards = {"state_dict": checkpoint.pop("state_dict")}
         shards |= {f"optimizer_{i}": state for i, state in enumerate(checkpoint.pop("optimizer_states", []))}
         if self.is_global_zero:
-            draft.mkdir(parents=True, exist_ok=True)
+            remove(draft := draft_of(target))
+            draft.mkdir(parents=True)
         self.barrier()
-        save(shards, checkpoint_id=draft)
-        if self.is_global_zero:
-            torch.save(checkpoint, draft / METADATA)
-            replace_folder(draft, target)
+        with drafting(target, shards) as draft:
+            save(shards, checkpoint_id=draft)
+            if self.is_global_zero:
+                torch.save(checkpoint, draft / METADATA)
+                replace(draft, target)
         self.barrier()
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:

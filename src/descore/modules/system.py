@@ -173,6 +173,7 @@ class RewardSystem(LightningModule):
         names, state = set(self._trainable_names()), checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: value for name, value in state.items() if name in names}
         checkpoint["num_skipped_in_a_row"] = self.skipping.num_in_a_row
+        checkpoint["half_accumulated"] = self.trainer.fit_loop._should_accumulate()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint holds exactly what trains here; what is frozen is there already."""
