@@ -49,3 +49,32 @@ class Ask(Callback):
     def _ask(self, trainer: Trainer, *, validating: bool) -> None:
         if trainer.is_global_zero and (trainer.global_step, validating) == (self.step, self.validating):
             subprocess.run(["kill", f"-{self.number}", "--", f"-{os.getpgid(0)}"], check=False)
+
+
+class Fail(Callback):
+    """Ends one rank of a job before its time.
+
+    Args:
+        rank: The rank.
+        step: The step in which it ends.
+        number: The signal that ends it; 0 raises an error.
+        validating: Whether to wait for the validation after the step.
+    """
+
+    def __init__(self, rank: int, step: int, number: int = 0, validating: bool = False) -> None:
+        self.rank = rank
+        self.step = step
+        self.number = number
+        self.validating = validating
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        self._fail(trainer, validating=False)
+
+    def on_validation_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        self._fail(trainer, validating=True)
+
+    def _fail(self, trainer: Trainer, *, validating: bool) -> None:
+        if (trainer.global_rank, trainer.global_step, validating) == (self.rank, self.step, self.validating):
+            if self.number:
+                os.kill(os.getpid(), self.number)
+            raise RuntimeError(f"rank {self.rank} cannot go on")

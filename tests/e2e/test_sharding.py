@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -20,8 +18,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from data_modules.pairs import write_pairs
 from descore.train import main
 from descore.types import Pair, Side
+from tests.e2e.ranks import ROOT, free_port, train
 
-ROOT = Path(__file__).parents[2]
 SCORES = {"subject": 2, "dynamics": 1, "camera": None, "environment": 2, "style": 0}
 FAMILIES = {"stage1": "qwen2_5_vl", "stage2": "qwen3_vl"}
 LORA = ("--model.lora_parts", "[language]", "--model.lora_rank", "4", "--model.lora_alpha", "8")
@@ -40,6 +38,7 @@ Fit = Callable[..., Path]
 def starts(build, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """What each stage starts from."""
     folder = tmp_path_factory.mktemp("starts")
+    (folder / "template.txt").write_text("Judge it: {prompt}")
     for family in FAMILIES.values():
         build(family, max_thought_tokens=6).save_pretrained(str(folder / family))
     return {stage: folder / family for stage, family in FAMILIES.items()}
@@ -85,16 +84,13 @@ def fit(tmp_path: Path, starts: dict[str, Path], table: Path) -> Fit:
             *overrides,
         ]
         if stage == "stage1":
-            arguments += ["--model.template", "conf/prompts/descore.txt", "--model.max_thought_tokens", "6"]
+            arguments += ["--model.template", str(start.parents[1] / "template.txt"), "--model.max_thought_tokens", "6"]
         else:
             arguments += ["--model.rollout_rewards", "{tests.e2e.rules.even_codes: 1.0}", "--model.num_thoughts", "3"]
             arguments += ["--model.calibration_weight", "0.5", "--model.kl_weight", "0.1"]
             arguments += ["--model.mini_batch_pairs", str(2 // max(processes, 1))]
         if processes:
-            command = [sys.executable, "-m", "descore.train", *arguments, "--trainer.devices", str(processes)]
-            environment = os.environ | {"OMP_NUM_THREADS": "1"}
-            done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False, timeout=200)
-            assert done.returncode == 0, done.stderr.decode()[-3000:]
+            train(arguments, processes, tmp_path / f"{name}.txt")
         else:
             main(arguments)
         return tmp_path / name / stage / "version_0"
@@ -166,10 +162,9 @@ def test_two_nodes_meet(tmp_path: Path, starts: dict[str, Path], table: Path) ->
     arguments = ["-c", "conf/stage1.yaml", *SHARDED, "--data", "data_modules.preference.PreferencePairDataModule"]
     arguments += ["--data.train", str(table), "--data.num_workers", "0", "--data.batch_size", "2"]
     arguments += ["--model.backbone", str(starts["stage1"] / "backbone"), "--trainer.max_steps", "2"]
+    arguments += ["--model.template", str(starts["stage1"].parent / "template.txt")]
     arguments += ["--trainer.limit_val_batches", "0", "--trainer.logger.save_dir", str(tmp_path)]
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        head = f"localhost:{free.getsockname()[1]}"
+    head = f"localhost:{free_port()}"
     environment = os.environ | {"NODES": "2", "GPUS": "1", "HEAD": head, "OMP_NUM_THREADS": "1"}
     command = ["bash", "conf/launch/torchrun.sh", *arguments]
     start = partial(
