@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from transformers.utils.logging import disable_progress_bar
 
 from descore.folders import check_writable, sweep
+from descore.modules.ranks import AllRanksOrNone, follow_launcher
 from descore.modules.resume import find_checkpoint
 
 
@@ -58,11 +59,13 @@ def main(args: ArgsType = None, *, run: bool = True) -> LightningCLI:
     disable_progress_bar()  # transformers draws one for every export, across the progress bar of the run
     warnings.filterwarnings("ignore", message=".*LeafSpec")  # Lightning's own use of torch; nothing a user can change
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+    follow_launcher()
     return TrainCLI(
         subclass_mode_model=True,
         subclass_mode_data=True,
         auto_configure_optimizers=False,
         save_config_kwargs={"overwrite": True},
+        trainer_defaults={"callbacks": [AllRanksOrNone()]},
         parser_kwargs={"parser_mode": "omegaconf+", "allow_abbrev": False},
         args=args,
         run=run,

@@ -1,9 +1,11 @@
-"""A callback that kills its own process, as a cluster would."""
+"""Callbacks that end their own process or job, as a cluster would."""
 
 import os
 import signal
 import subprocess
-from typing import Any
+import time
+from pathlib import Path
+from typing import Any, Literal
 
 from lightning import Callback, Trainer
 
@@ -49,3 +51,45 @@ class Ask(Callback):
     def _ask(self, trainer: Trainer, *, validating: bool) -> None:
         if trainer.is_global_zero and (trainer.global_step, validating) == (self.step, self.validating):
             subprocess.run(["kill", f"-{self.number}", "--", f"-{os.getpgid(0)}"], check=False)
+
+
+class Fail(Callback):
+    """Ends one rank of a job before its time, while the others wait for something else than it.
+
+    Args:
+        rank: The rank.
+        step: The step in which it ends.
+        place: Where in it: at its start, in the validation after it, or in the thoughts of stage 2.
+        number: The signal that ends it; 0 raises an error.
+        mark: File that is written at that moment.
+    """
+
+    def __init__(
+        self, rank: int, step: int, place: Literal["step", "validation", "thoughts"], number: int, mark: str
+    ) -> None:
+        self.rank = rank
+        self.step = step
+        self.place = place
+        self.number = number
+        self.mark = mark
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        if trainer.global_step == self.step and self.place == "step":
+            self._fail_or_wait(trainer.global_rank)
+        if (trainer.global_rank, trainer.global_step, self.place) == (self.rank, self.step, "thoughts"):
+            pl_module.model.next_logits = self._fail
+
+    def on_validation_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step and self.place == "validation":
+            self._fail_or_wait(trainer.global_rank)
+
+    def _fail_or_wait(self, rank: int) -> None:
+        if rank == self.rank:
+            self._fail()
+        time.sleep(600)
+
+    def _fail(self, *_: Any) -> None:
+        Path(self.mark).touch()
+        if self.number:
+            os.kill(os.getpid(), self.number)
+        raise RuntimeError(f"rank {self.rank} cannot go on")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -20,8 +18,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from data_modules.pairs import write_pairs
 from descore.train import main
 from descore.types import Pair, Side
+from tests.e2e.ranks import ROOT, free_port, train
 
-ROOT = Path(__file__).parents[2]
 SCORES = {"subject": 2, "dynamics": 1, "camera": None, "environment": 2, "style": 0}
 FAMILIES = {"stage1": "qwen2_5_vl", "stage2": "qwen3_vl"}
 LORA = ("--model.lora_parts", "[language]", "--model.lora_rank", "4", "--model.lora_alpha", "8")
@@ -40,6 +38,7 @@ Fit = Callable[..., Path]
 def starts(build, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """What each stage starts from."""
     folder = tmp_path_factory.mktemp("starts")
+    (folder / "template.txt").write_text("Judge it: {prompt}")
     for family in FAMILIES.values():
         build(family, max_thought_tokens=6).save_pretrained(str(folder / family))
     return {stage: folder / family for stage, family in FAMILIES.items()}
@@ -85,16 +84,13 @@ def fit(tmp_path: Path, starts: dict[str, Path], table: Path) -> Fit:
             *overrides,
         ]
         if stage == "stage1":
-            arguments += ["--model.template", "conf/prompts/descore.txt", "--model.max_thought_tokens", "6"]
+            arguments += ["--model.template", str(start.parents[1] / "template.txt"), "--model.max_thought_tokens", "6"]
         else:
             arguments += ["--model.rollout_rewards", "{tests.e2e.rules.even_codes: 1.0}", "--model.num_thoughts", "3"]
             arguments += ["--model.calibration_weight", "0.5", "--model.kl_weight", "0.1"]
             arguments += ["--model.mini_batch_pairs", str(2 // max(processes, 1))]
         if processes:
-            command = [sys.executable, "-m", "descore.train", *arguments, "--trainer.devices", str(processes)]
-            environment = os.environ | {"OMP_NUM_THREADS": "1"}
-            done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False, timeout=200)
-            assert done.returncode == 0, done.stderr.decode()[-3000:]
+            train(arguments, processes, tmp_path / f"{name}.txt")
         else:
             main(arguments)
         return tmp_path / name / stage / "version_0"
@@ -103,7 +99,10 @@ def fit(tmp_path: Path, starts: dict[str, Path], table: Path) -> Fit:
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    export = run / "export/last"
+    return weights_of(run / "export/last")
+
+
+def weights_of(export: Path) -> dict[str, torch.Tensor]:
     return load_file(export / "backbone/model.safetensors") | load_file(export / "reward.safetensors")
 
 
@@ -146,12 +145,12 @@ def test_two_processes_that_share_a_model_train_as_one(fit: Fit, stage: str, tra
 @pytest.mark.parametrize("stage", ["stage2", pytest.param("stage1", marks=pytest.mark.slow)])
 def test_a_checkpoint_fits_any_number_of_processes(fit: Fit, stage: str) -> None:
     """Two processes leave a folder of shards, one reads it and leaves a file, and so on, to where one alone ends."""
-    whole = fit("whole", stage, *LORA, "--trainer.max_steps", "16", "--trainer.limit_val_batches", "0")
+    whole = fit("whole", stage, *LORA, "--trainer.max_steps", "8", "--trainer.limit_val_batches", "0")
     one_file = ("--trainer.strategy.save_distributed_checkpoint", "false")
     legs = [(2, ()), (1, one_file), (0, ()), (2, one_file)]
     resume: tuple[str, ...] = ()
     for leg, (processes, options) in enumerate(legs, start=1):
-        steps = ("--trainer.max_steps", str(4 * leg), "--trainer.limit_val_batches", "0")
+        steps = ("--trainer.max_steps", str(2 * leg), "--trainer.limit_val_batches", "0")
         keep = ("--trainer.callbacks+=lightning.pytorch.callbacks.ModelCheckpoint", "--trainer.callbacks.filename=leg")
         keep += ("--trainer.callbacks.every_n_train_steps=1", "--trainer.callbacks.enable_version_counter=false")
         run = fit(f"leg{leg}", stage, *LORA, *steps, *options, *keep, *resume, processes=processes)
@@ -166,10 +165,9 @@ def test_two_nodes_meet(tmp_path: Path, starts: dict[str, Path], table: Path) ->
     arguments = ["-c", "conf/stage1.yaml", *SHARDED, "--data", "data_modules.preference.PreferencePairDataModule"]
     arguments += ["--data.train", str(table), "--data.num_workers", "0", "--data.batch_size", "2"]
     arguments += ["--model.backbone", str(starts["stage1"] / "backbone"), "--trainer.max_steps", "2"]
+    arguments += ["--model.template", str(starts["stage1"].parent / "template.txt")]
     arguments += ["--trainer.limit_val_batches", "0", "--trainer.logger.save_dir", str(tmp_path)]
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        head = f"localhost:{free.getsockname()[1]}"
+    head = f"localhost:{free_port()}"
     environment = os.environ | {"NODES": "2", "GPUS": "1", "HEAD": head, "OMP_NUM_THREADS": "1"}
     command = ["bash", "conf/launch/torchrun.sh", *arguments]
     start = partial(
@@ -178,3 +176,34 @@ def test_two_nodes_meet(tmp_path: Path, starts: dict[str, Path], table: Path) ->
     outputs = [node.communicate(timeout=120)[0].decode() for node in [start(), start()]]
     assert (tmp_path / "stage1/version_0/export/last/descore.json").is_file(), outputs
     assert sum("MEMBER: 2/2" in output for output in outputs) == 1
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_what_is_not_finite_on_one_rank_moves_no_weight_on_any(fit: Fit, stage: str) -> None:
+    """The callback compares the weights and moments of each rank before and after each step, bit by bit."""
+    plan = ["nothing", "1 loss nan", "0 loss inf", "1 gradient nan", "0 gradient inf", "nothing"]
+    poison = ("--trainer.callbacks+=tests.e2e.poisoning.Poison", f"--trainer.callbacks.plan={plan}")
+    steps = ("--trainer.max_epochs", "2", "--trainer.limit_val_batches", "0", "--trainer.max_steps", "-1")
+    run = fit("poisoned", stage, *LORA, *steps, *poison, processes=2)
+    assert scalars(run)["train/skipped_share"] == [0, 1, 1, 1, 1, 0]
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_half_precision_keeps_weights_and_moments_whole(fit: Fit, starts: dict[str, Path], stage: str) -> None:
+    """Shards in host memory, gathered in bfloat16: the losses are near those of one process, and small steps count."""
+    rates = "{language: 1.0e-6, query: 1.0e-6, head: 1.0e-6}"
+    options = ("--model.lora_parts", "[]", "--model.learning_rates", rates, "--trainer.max_steps", "4")
+    options += ("--trainer.limit_val_batches", "0")
+    half = ("--trainer.precision", "bf16-mixed")
+    offloaded = ("--trainer.strategy.cpu_offload", "true", "--trainer.strategy.save_distributed_checkpoint", "false")
+    one, two = fit("one", stage, *options, *half), fit("two", stage, *options, *half, *offloaded, processes=2)
+    ours, theirs = scalars(one)["train/loss"], scalars(two)["train/loss"]
+    assert theirs == pytest.approx(ours, rel=0.01)
+    assert theirs != ours
+    before, after = weights_of(starts[stage]), weights(two)
+    assert {tensor.dtype for tensor in after.values()} == {torch.float32}
+    layers = [name for name in after if ".layers." in name]
+    moved = [float((before[name] != after[name]).float().mean()) for name in layers]
+    assert len(layers) > 10
+    assert min(moved) > 0.9
+    assert all(torch.allclose(before[name], after[name], rtol=0, atol=5e-6) for name in layers)
