@@ -62,11 +62,9 @@ def test_training_understands_its_options(command: str) -> None:
     assert isinstance(cli.model, {"stage1": ColdStartModule, "stage2": RLModule}[stage])
 
 
-@pytest.mark.parametrize("command", of("descore score"))
-def test_scoring_understands_its_options(command: str) -> None:
-    options = make_parser().parse_args(shlex.split(command)[1:])
-    assert options.model
-    assert options.inputs
+@pytest.mark.parametrize("command", of("descore "))
+def test_the_command_understands_its_options(command: str) -> None:
+    assert callable(make_parser().parse_args(shlex.split(command)[1:]).run)
 
 
 @pytest.mark.parametrize("command", [*of("python"), *of(".venv/bin/python")])

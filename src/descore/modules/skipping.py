@@ -56,9 +56,14 @@ class Skipping:
             self.num_in_a_row = 0
             return False
         self.num_in_a_row += 1
-        rank_zero_warn(f"step {trainer.global_step} is skipped: its loss is {loss} and its gradient norm {norm}")
+        step = describe()
+        names = ", ".join(pair.id for pair in step.pairs)
+        rank_zero_warn(
+            f"step {trainer.global_step} is skipped: its loss is {loss} and its gradient norm {norm}; it had the pairs "
+            f"{names}{' and those of other processes' if trainer.world_size > 1 else ''}"
+        )
         if self.num_in_a_row == 1 and self._num_kept < MAX_KEPT:
-            self._keep(trainer, whole_model(), describe())
+            self._keep(trainer, whole_model(), step)
         if self.num_in_a_row > self.max_skipped:
             raise FloatingPointError(
                 f"{self.num_in_a_row} steps in a row had a loss or gradient that is not finite, the last one "
