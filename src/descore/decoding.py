@@ -66,9 +66,7 @@ class Decoder:
         try:
             answer = child.ask(path)
         except (EOFError, ConnectionError):
-            reason = (
-                f"{self._describe(child.end())}: it is left alone until it changes; write it again, or leave it out"
-            )
+            reason = f"{self._describe(child.end())}: it is left alone until it changes; write it again, shorten it or leave it out"
             self._quarantine.add(file, reason)
             raise VideoError(path, reason) from None
         self._idle.append(child)
