@@ -44,7 +44,7 @@ class Decoder:
         memory_gb: Memory that a child may take for one video, in GiB.
     """
 
-    def __init__(self, read: Read, *, seconds: float = 60.0, memory_gb: float = 8.0) -> None:
+    def __init__(self, read: Read, *, seconds: float = 100.0, memory_gb: float = 8.0) -> None:
         self.read = read
         self.seconds = seconds
         self.memory_gb = memory_gb
@@ -66,7 +66,7 @@ class Decoder:
         try:
             answer = child.ask(path)
         except (EOFError, ConnectionError):
-            reason = f"{self._describe(child.end())}: it is left alone until it changes; write it again, shorten it or leave it out"
+            reason = f"{self._describe(child.end())}: it is left alone until it changes; shorten it, or write it again"
             self._quarantine.add(file, reason)
             raise VideoError(path, reason) from None
         self._idle.append(child)
