@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import pickle
 import re
+import resource
 import signal
 import threading
 import time
@@ -248,17 +249,50 @@ def test_a_child_has_one_thread_no_core_dumps_and_none_of_the_parents_files(tmp_
         decode(f"clip_{number}")
 
     def look(path: str) -> Frames:
-        limit = decoding.resource.getrlimit(decoding.resource.RLIMIT_CORE)
+        limit = resource.getrlimit(resource.RLIMIT_CORE)
         return say([len(os.listdir("/proc/self/fd")), torch.get_num_threads(), limit])
 
     with open(tmp_path / "log.txt", "w") as log:
         log.write("once ")  # not flushed yet: who flushes a copy of it writes it twice
+        torch.set_num_threads(2)
         decode = Decoder(look)
         assert heard(decode) == [5, 1, [0, 0]]  # the standard three, its socket, and the listing itself
+        torch.set_num_threads(1)
         del decode, others
     assert (tmp_path / "log.txt").read_text() == "once "
     for end in ends:
         os.close(end)
+
+
+def test_what_the_parent_has_not_collected_yet_closes_no_file_of_the_child(tmp_path):
+    (tmp_path / "clip.txt").touch()
+
+    def read_after_a_collection(path: str) -> Frames:
+        with open(path) as file:
+            gc.collect()
+            return make(len(file.read()))
+
+    gc.disable()
+    try:
+        cycle: list[object] = [open(os.devnull) for _ in range(20)]  # noqa: SIM115
+        cycle.append(cycle)
+        del cycle
+        assert Decoder(read_after_a_collection)(str(tmp_path / "clip.txt"))
+    finally:
+        gc.enable()
+
+
+def test_a_memory_limit_that_is_in_force_stays():
+    def limit_and_read() -> None:
+        most = 2**30 * 12
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        assert Decoder(read, memory_gb=100)("clip_1")
+
+    worker = FORK.Process(target=limit_and_read)
+    worker.start()
+    worker.join()
+    assert worker.exitcode == 0
+    worker.close()
 
 
 def test_a_copy_in_a_forked_process_has_a_child_of_its_own():
