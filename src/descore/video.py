@@ -104,6 +104,9 @@ def read_video(path: str | PathLike[str], settings: VideoSettings, *, factor: in
 
     # `fit` takes each frame as it is decoded, so that only one is held at its source size.
     found = _decode_with_decord(path, header.num_frames, wanted, fit) or _decode_with_pyav(path, wanted, fit)
+    shapes = {"x".join(map(str, frame.shape[2:])): None for frame in found}
+    if len(shapes) > 1:
+        raise VideoError(path, f"expected frames of one shape, got {' and '.join(shapes)}: cut it where it changes")
     pixels = torch.cat([found[wanted.index(index)] for index in indices])
     return Frames(pixels, tuple(indices), header.fps, header.num_frames)
 

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor, smart_resize
 
+from benchmarks.hostile_videos import join
 from descore import video, video_checks
 from descore.video import VideoError, VideoSettings, read_video, resize, sample_indices, target_size
 from descore.video_writer import write_video
@@ -407,6 +408,14 @@ def test_pictures_that_the_decoder_patched_up_are_refused(tmp_path, name, codec,
         except VideoError as error:
             reasons.append(error.reason)
     assert sum("its picture is damaged in frame" in reason for reason in reasons) >= at_least
+
+
+def test_pictures_that_change_their_shape_are_refused(tmp_path):
+    wide = encode(tmp_path / "wide.avi", grey(16, 48, 96), "mpeg4")
+    high = encode(tmp_path / "high.avi", grey(16, 96, 48), "mpeg4")
+    path = str(join(wide, high, tmp_path / "both.avi"))
+    with pytest.raises(VideoError, match="one shape, got 32x64 and 64x32"):
+        read_video(path, SMALL)
 
 
 @pytest.mark.parametrize(
