@@ -47,7 +47,7 @@ def locate(table: str, cell: str) -> str:
         return f"{member}::{locate(table, archive)}"
     if is_url(cell) or os.path.isabs(cell):
         return cell
-    return f"{table.rpartition('/')[0]}/{cell}" if is_url(table) else str(Path(table).parent / cell)
+    return f"{table.rpartition('/')[0]}/{cell}" if is_url(table) else os.path.join(os.path.dirname(table), cell)
 
 
 def video_state(path: str) -> object:

@@ -14,7 +14,6 @@ import operator
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import PurePath
 from typing import Any
 
@@ -147,7 +146,7 @@ def _rows(shards: Sequence[str], options: dict[str, Any]) -> Iterator[dict[str, 
             seen.add(pair.id)
             if not _is_graded(pair):
                 lacking.append(pair.id)
-            yield {"id": pair.id, "pair": json.dumps(asdict(pair))}
+            yield {"id": pair.id, "pair": json.dumps(_to_values(pair))}
     summary = {"rejected": rejected, "num_ungraded": len(lacking), "some_ungraded": lacking[:3]}
     yield {"id": "", "pair": json.dumps(summary)}
 
@@ -164,6 +163,12 @@ def _is_graded(pair: Pair) -> bool:
     return pair.a.scores is not None and pair.b.scores is not None
 
 
-def _to_pair(values: dict[str, Any]) -> Pair:
-    sides = [Side(**side | {"mos": tuple(side["mos"])}) for side in (values["a"], values["b"])]
-    return Pair(values["id"], values["prompt"], sides[0], sides[1], tuple(values["preference"]))
+def _to_values(pair: Pair) -> list[Any]:
+    sides = [[side.video, side.thought, side.scores, side.mos] for side in (pair.a, pair.b)]
+    return [pair.id, pair.prompt, *sides, pair.preference]
+
+
+def _to_pair(values: list[Any]) -> Pair:
+    name, prompt, a, b, preference = values
+    sides = [Side(video, thought, scores, tuple(mos)) for video, thought, scores, mos in (a, b)]
+    return Pair(name, prompt, *sides, tuple(preference))

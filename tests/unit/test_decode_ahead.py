@@ -1,8 +1,14 @@
 """The plan of decoding ahead: within the bound as far as it goes, and said aloud where one batch is too large."""
 
+import multiprocessing
+from typing import Any
+
 import pytest
+import torch
 
 from data_modules.decode_ahead import DecodeAhead, most_bytes, plan
+from descore.collate import PairCollator
+from descore.types import Frames, Pair, Side
 from descore.video import VideoSettings
 
 
@@ -29,3 +35,32 @@ def test_a_batch_that_does_not_fit_is_decoded_alone_and_said():
 
 def test_without_workers_nothing_is_decoded_ahead():
     assert plan(0, batch_bytes=2**40, max_bytes=1) == DecodeAhead(0, 0)
+
+
+def kilobytes(name: str) -> int:
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith(name))
+
+
+def build(collate: PairCollator, num_pairs: int, pipe: Any) -> None:
+    """Build a batch, and send what memory it took at most beyond what there was."""
+    before = kilobytes("VmRSS")
+    collate(0, [Pair(str(number), "a cat", Side("a"), Side("b"), (1.0,)) for number in range(num_pairs)])
+    pipe.send((kilobytes("VmHWM") - before) * 1024)
+
+
+@pytest.mark.parametrize("keep_frames", [False, True])
+def test_a_worker_holds_what_the_plan_takes_it_to_hold(qwen3, keep_frames):
+    video = VideoSettings(max_frames=32, max_pixels=256 * 256)
+
+    def read(path: str) -> Frames:
+        return Frames(torch.full((32, 3, 256, 256), 7, dtype=torch.uint8), tuple(range(0, 96, 3)), 24.0, 96)
+
+    ours, theirs = multiprocessing.Pipe()
+    collate = PairCollator(qwen3.features, read=read, keep_frames=keep_frames)
+    process = multiprocessing.get_context("fork").Process(target=build, args=(collate, 6, theirs))
+    process.start()
+    taken = ours.recv() / most_bytes(6, video, keep_frames=keep_frames)
+    process.join()
+    planned = DecodeAhead(1, 1).num_batches()
+    assert planned / 2.2 < taken < planned * 1.2  # what the tokens take is not planned

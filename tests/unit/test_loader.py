@@ -108,6 +108,18 @@ def test_a_position_is_good_for_another_number_of_ranks() -> None:
     assert sorted(taken + left) == sorted(order)
 
 
+def test_where_fewer_pairs_are_left_than_ranks_some_come_once_more() -> None:
+    """Eleven pairs, a process that takes ten; then four of them share the one that is left and three from before."""
+    alone = loader(11, batch_size=5)
+    order = [name for batch in epoch_of(loader(11, batch_size=5)) for name in batch.ids]
+    list(islice(iter(alone), 2))
+    ranks = [loader(11, rank=rank, world_size=4, batch_size=1) for rank in range(4)]
+    for rank in ranks:
+        rank.load_state_dict(alone.state_dict())
+    assert [[batch.ids for batch in rank] for rank in ranks] == [[[name]] for name in order[-4:]]
+    assert {rank.state_dict()["num_pairs"] for rank in ranks} == {11}
+
+
 def test_a_position_in_other_pairs_is_refused() -> None:
     with pytest.raises(ValueError, match=r"other training pairs: expected 11 pairs .* got 10"):
         loader(10).load_state_dict(loader(11).state_dict())
