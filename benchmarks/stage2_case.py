@@ -60,13 +60,29 @@ class Case:
 
 
 def packed(case: Case) -> Tensor:
-    model = case.model
-    with torch.no_grad():
-        rollouts = replace(case.rollouts, seen=model.see(case.videos))
-    branches, seen = rollouts.pack(model.features, PAIRS)
-    with torch.no_grad(), _adapter_off(model):
-        reference = model(branches, with_logprobs=True, sampling=SAMPLING, seen=seen).logprobs
-    forward = model(branches, with_logprobs=True, sampling=SAMPLING, seen=seen)
+    rollouts = look(case)
+    return policy(case, rollouts, reference_logprobs(case, rollouts))
+
+
+@torch.no_grad()
+def look(case: Case) -> Rollouts:
+    """Run the frozen vision tower once over every video."""
+    return replace(case.rollouts, seen=case.model.see(case.videos))
+
+
+@torch.no_grad()
+def reference_logprobs(case: Case, rollouts: Rollouts) -> Tensor:
+    """Log-probabilities of all thoughts with the adapter off, packed, `[M]`."""
+    branches, seen = rollouts.pack(case.model.features, PAIRS)
+    with _adapter_off(case.model):
+        logprobs: Tensor = case.model(branches, with_logprobs=True, sampling=SAMPLING, seen=seen).logprobs
+    return logprobs
+
+
+def policy(case: Case, rollouts: Rollouts, reference: Tensor) -> Tensor:
+    """Forward and backward pass of the policy: policy loss, KL and calibration loss, `[3]`."""
+    branches, seen = rollouts.pack(case.model.features, PAIRS)
+    forward = case.model(branches, with_logprobs=True, sampling=SAMPLING, seen=seen)
     losses = case.objective(
         rollouts,
         PAIRS,
@@ -105,7 +121,7 @@ def create(options: argparse.Namespace) -> RewardModel:
     torch.set_num_threads(options.threads)
     logging.disable_progress_bar()
     model = RewardModel.create(ModelSettings(options.backbone, "{prompt}"))
-    _untie(model)
+    untie(model)
     make_trainable(
         model,
         ["language", "query", "head"],
@@ -113,12 +129,18 @@ def create(options: argparse.Namespace) -> RewardModel:
         lora_rank=options.lora_rank,
         lora_alpha=2 * options.lora_rank,
     )
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:  # from 0, it would leave the rest of the adapter without a gradient, and no KL
-            nn.init.normal_(parameter, std=0.02, generator=generator(0, name))
+    wake_adapter(model)
     if options.checkpointing:
         model.base.gradient_checkpointing_enable({"use_reentrant": False})
     return model.to(options.device).train()
+
+
+def wake_adapter(model: RewardModel) -> None:
+    """Draw the half of LoRA that starts at 0: it would leave the other half without a gradient, and no KL."""
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            drawn = torch.empty(parameter.shape).normal_(0, 0.02, generator=generator(0, name))
+            parameter.data.copy_(drawn)
 
 
 def build(model: RewardModel, options: argparse.Namespace) -> Case:
@@ -213,7 +235,7 @@ def _text(features: Features) -> Callable[[Thought], str]:
     return lambda thought: features.tokenizer.decode(thought.token_ids)
 
 
-def _untie(model: RewardModel) -> None:
+def untie(model: RewardModel) -> None:
     """Give `lm_head` weights of its own, as an 8B has: where the query row trains, PEFT would train it there too."""
     output = model.base.get_output_embeddings()
     output.weight = nn.Parameter(output.weight.detach().clone())

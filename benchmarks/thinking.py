@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from benchmarks.harness import (
     Seconds,
@@ -112,13 +113,26 @@ def build(options: argparse.Namespace) -> Case:
         write_backbone(folder, options)
         model = create_model(folder, options.threads).to(options.device).eval()
     model.base.model.language_model.norm.weight.data.neg_()  # or it would only repeat what it read last
-    _forbid(model, [*model.features.forbidden_ids, model.features.end_id])
+    write_in_full(model)
     prefixes = tuple(padded_prefix(model.features, options, str(index)) for index in range(options.videos))
-    videos = model.features.pack(prefixes, [[Thought()]] * len(prefixes)).to(options.device)
+    sampling = Sampling(num_thoughts=options.num_thoughts, max_tokens=options.thought, temperature=1.0)
+    return case_of(model, prefixes, sampling)
+
+
+def case_of(model: RewardModel, prefixes: tuple[Prefix, ...], sampling: Sampling) -> Case:
+    videos = model.features.pack(prefixes, [[Thought()]] * len(prefixes)).to(model.head.weight.device)
     single = [inputs_of(model, prefix, []) for prefix in prefixes]
     inputs = {name: torch.cat([one[name] for one in single]) for name in single[0]}
-    sampling = Sampling(num_thoughts=options.num_thoughts, max_tokens=options.thought, temperature=1.0)
     return Case(model, prefixes, videos, inputs, sampling)
+
+
+def write_in_full(model: RewardModel) -> RemovableHandle:
+    """Take all probability from the end of turn and from what no thought may hold, whoever calls `lm_head`."""
+    bias = torch.zeros(model.base.config.get_text_config().vocab_size)
+    bias[[*model.features.forbidden_ids, model.features.end_id]] = -torch.inf
+    bias = bias.to(model.head.weight.device)
+    output = model.base.get_output_embeddings()
+    return output.register_forward_hook(lambda _module, _inputs, logits: logits + bias)  # type: ignore[no-any-return]
 
 
 def check_greedy(case: Case) -> None:
@@ -249,14 +263,6 @@ def _generate(case: Case, **options: Any) -> Tensor:
         )
     new: Tensor = written[:, case.inputs["input_ids"].shape[1] :]
     return new
-
-
-def _forbid(model: RewardModel, token_ids: list[int]) -> None:
-    """Take all probability from some tokens, whoever calls `lm_head`."""
-    bias = torch.zeros(model.base.config.get_text_config().vocab_size)
-    bias[token_ids] = -torch.inf
-    bias = bias.to(model.head.weight.device)
-    model.base.get_output_embeddings().register_forward_hook(lambda _module, _inputs, logits: logits + bias)
 
 
 def _say(phase: str) -> None:

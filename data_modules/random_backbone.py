@@ -84,17 +84,22 @@ def write_random_backbone(
         seed: Of the weights.
     """
     sizes = sizes or Sizes()
-    tokenizer = _train_tokenizer(corpus, sizes.vocabulary)
-    tokenizer.save_pretrained(folder)
-    ids = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in VISION}
+    tokens = write_tokenizer(folder, corpus, sizes.vocabulary)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _model(family, sizes, ids)
-    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
-    model.generation_config.update(eos_token_id=end, pad_token_id=tokenizer.pad_token_id)
+        model = _model(family, sizes, tokens)
+    model.generation_config.update(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     model.save_pretrained(folder)
+
+
+def write_tokenizer(folder: Path, corpus: Iterable[str], vocabulary: int) -> dict[str, int]:
+    """Write a tokenizer trained on the corpus, and pixel statistics; return what a configuration says of its tokens."""
+    tokenizer = _train_tokenizer(corpus, vocabulary)
+    tokenizer.save_pretrained(folder)
     statistics = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     (folder / "preprocessor_config.json").write_text(json.dumps(statistics, indent=2) + "\n")
+    return {f"{name.removesuffix('_pad')}_token_id": tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in VISION}
 
 
 def rendered_corpus(num_texts: int = 2000, seed: int = 0) -> Iterator[str]:
@@ -129,7 +134,7 @@ def _train_tokenizer(corpus: Iterable[str], vocabulary: int) -> PreTrainedTokeni
     )
 
 
-def _model(family: str, sizes: Sizes, ids: dict[str, int]) -> Any:
+def _model(family: str, sizes: Sizes, tokens: dict[str, int]) -> Any:
     text = {
         "vocab_size": sizes.vocabulary,
         "hidden_size": sizes.text,
@@ -152,7 +157,6 @@ def _model(family: str, sizes: Sizes, ids: dict[str, int]) -> Any:
         "temporal_patch_size": 2,
         "out_hidden_size": sizes.text,
     }
-    tokens = {f"{name.removesuffix('_pad')}_token_id": token_id for name, token_id in ids.items()}
     if family == "qwen3_vl":
         vision |= {"num_position_embeddings": sizes.positions, "deepstack_visual_indexes": [sizes.vision_layers // 2]}
         config = Qwen3VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, **tokens)

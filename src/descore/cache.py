@@ -8,7 +8,20 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-_GROWTH = 64
+_GROWTH = (64, 512)
+"""Tokens that a slot has room for at first, and at most that are added when it is full: it doubles in between."""
+
+
+def capacity(num_tokens: int) -> int:
+    """Tokens that a slot has room for once it holds some.
+
+    >>> [capacity(num_tokens) for num_tokens in (1, 64, 65, 600, 4097)]
+    [64, 64, 128, 1024, 4608]
+    """
+    room, most = _GROWTH
+    while room < num_tokens:
+        room += min(room, most)
+    return room
 
 
 class ThoughtCache:
@@ -43,8 +56,8 @@ class ThoughtCache:
         """Store one token of every slot in a layer, `[V * n, H_kv, 1, d]`, and return all of its own tokens."""
         end = self.length + 1
         if end > self.keys[layer].shape[2]:
-            self.keys[layer] = _extend(self.keys[layer])
-            self.values[layer] = _extend(self.values[layer])
+            self.keys[layer] = _extend(self.keys[layer], end)
+            self.values[layer] = _extend(self.values[layer], end)
         self.keys[layer][:, :, self.length : end] = keys
         self.values[layer][:, :, self.length : end] = values
         return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
@@ -98,7 +111,7 @@ class ThoughtCache:
     @staticmethod
     def _empty(prefix: Tensor, num_slots: int) -> Tensor:
         videos, heads, _, size = prefix.shape
-        return prefix.new_empty(videos * num_slots, heads, _GROWTH, size)
+        return prefix.new_empty(videos * num_slots, heads, capacity(1), size)
 
 
 def _by_video(heads: Tensor, slots: int) -> Tensor:
@@ -117,6 +130,6 @@ def _pad(packed: Tensor, lengths: list[int]) -> Tensor:
     return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True).transpose(1, 2).contiguous()
 
 
-def _extend(tensor: Tensor) -> Tensor:
+def _extend(tensor: Tensor, num_tokens: int) -> Tensor:
     rows, heads, length, size = tensor.shape
-    return torch.cat([tensor, tensor.new_empty(rows, heads, length, size)], dim=2)
+    return torch.cat([tensor, tensor.new_empty(rows, heads, capacity(num_tokens) - length, size)], dim=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -176,8 +177,7 @@ class RewardModel(nn.Module):
         Those of placeholders, query tokens and other control tokens are -inf: a thought is text and the end of turn.
         """
         logits: Tensor = self.base.get_output_embeddings()(hidden).float()
-        logits[:, self.features.forbidden_ids] = -torch.inf
-        return logits
+        return logits.index_fill_(1, _on_device(tuple(self.features.forbidden_ids), logits.device), -torch.inf)
 
     # What a forward is made of calls no public method: where the model is sharded, those are entrances of their own.
 
@@ -225,3 +225,10 @@ class RewardModel(nn.Module):
             **inputs,
         )
         return output.last_hidden_state  # type: ignore[no-any-return]
+
+
+@lru_cache
+def _on_device(indices: tuple[int, ...], device: torch.device) -> Tensor:
+    """Bring indices to a device once: to bring them each time would wait for it each time."""
+    with torch.inference_mode(False):  # validation may be first, and training takes a gradient through them
+        return torch.tensor(indices, dtype=torch.int64, device=device)

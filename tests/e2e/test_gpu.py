@@ -1,0 +1,129 @@
+"""On a GPU: both stages train, scores are those of a CPU, and thoughts that share a prefix those of whole sequences."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
+
+from data_modules.pairs import write_pairs
+from descore.model import RewardModel
+from descore.scoring import Scorer
+from descore.think import think
+from descore.train import main
+from descore.types import Pair, Side, Thought
+from tests.examples import make_prefixes, make_thought
+from tests.parity.plain import plain_forward, stock
+
+ROOT = Path(__file__).parents[2]
+DEVICE = "cuda"
+SCORES = {"subject": 2, "dynamics": 1, "camera": None, "environment": 2, "style": 0}
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and there is none"),
+]
+
+
+@pytest.fixture(scope="module")
+def start(build: Callable[..., RewardModel], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported model with random weights."""
+    folder = tmp_path_factory.mktemp("start") / "export"
+    build(max_thought_tokens=6).save_pretrained(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def table(clips: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("table") / "pairs.jsonl"
+    sides = [Side(clip, scores=SCORES, thought=f"<think>a red circle {index}") for index, clip in enumerate(clips)]
+    write_pairs(path, [Pair(f"p{i}", f"a circle {i}", sides[i % 4], sides[(i + 1) % 4], (1.0,)) for i in range(8)])
+    return path
+
+
+def fit(run: Path, stage: str, table: Path, *overrides: str) -> Path:
+    """Train four steps of a stage on the GPU, in mixed precision, and return the folder of the run."""
+    main([
+        *("fit", "-c", str(ROOT / f"conf/{stage}.yaml"), "--data", "data_modules.preference.PreferencePairDataModule"),
+        *("--data.train", str(table), "--data.val", json.dumps({"val": str(table)}), "--data.batch_size", "2"),
+        *("--data.num_workers", "1", "--data.val_batch_size", "4", "--trainer.max_steps", "4"),
+        *("--trainer.accelerator", "gpu", "--trainer.devices", "1", "--trainer.precision", "bf16-mixed"),
+        *("--trainer.logger.save_dir", str(run), "--trainer.log_every_n_steps", "1", "--trainer.val_check_interval"),
+        *("4", "--trainer.enable_model_summary", "false", *overrides),
+    ])
+    return run / stage / "version_0"
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_a_stage_trains(stage: str, tmp_path: Path, start: Path, table: Path) -> None:
+    if stage == "stage1":
+        source = ("--model.backbone", str(start / "backbone"), "--model.template", "conf/prompts/descore.txt")
+        source = (*source, "--model.max_thought_tokens", "6")
+    else:
+        source = ("--model.pretrained", str(start), "--model.num_thoughts", "4")
+        source = (*source, "--model.rollout_rewards", "{tests.e2e.rules.even_codes: 1.0}")
+    lora = ("--model.lora_parts", "[language]", "--model.lora_rank", "4", "--model.lora_alpha", "8")
+    run = fit(tmp_path, stage, table, *source, *lora, "--model.learning_rates", "{language: 1e-2, head: 1e-2}")
+    events = EventAccumulator(str(run))
+    events.Reload()
+    losses = [event.value for event in events.Scalars("train/loss")]
+    assert len(losses) >= 2
+    assert all(map(math.isfinite, losses))
+    before, after = (load_file(folder / "reward.safetensors") for folder in (start, run / "export/last"))
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_score_is_that_of_a_cpu(start: Path, clips: list[str]) -> None:
+    prompts = [f"a circle {index}" for index in range(len(clips))]
+    for thoughts in (False, True):
+        here, there = (Scorer(str(start), device=device, thoughts=thoughts) for device in ("cpu", DEVICE))
+        expected, found = here.score(clips, prompts), there.score(clips, prompts)
+        assert [score.thought for score in found] == [score.thought for score in expected]
+        rewards = [score.reward for score in expected]
+        assert [score.reward for score in found] == pytest.approx(rewards, abs=1e-4)
+        assert max(rewards) - min(rewards) > 1e-2
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)], ids=str)
+def test_a_packed_forward_is_that_of_whole_sequences(
+    build: Callable[..., RewardModel], dtype: torch.dtype, tolerance: float
+) -> None:
+    """Branches of one prefix go through another kernel on a GPU than on a CPU, in bfloat16 flash attention."""
+    model = build().to(DEVICE).eval()
+    prefixes = make_prefixes(model, 2)
+    thoughts = [[make_thought(7, seed=2 * video), make_thought(12, seed=2 * video + 1)] for video in range(2)]
+    branches = model.features.pack(prefixes, thoughts).to(DEVICE)
+    with torch.autocast(DEVICE, dtype, enabled=dtype != torch.float32, cache_enabled=False):
+        forward = model(branches, with_logprobs=True)
+        (forward.rewards.sum() + forward.logprobs.sum()).backward()
+        whole = stock(model)
+        found = [
+            plain_forward(whole, prefix, thought)
+            for prefix, row in zip(prefixes, thoughts, strict=True)
+            for thought in row
+        ]
+    rewards, logprobs = torch.stack([reward for reward, _ in found]), torch.cat([own for _, own in found])
+    assert furthest(forward.rewards, rewards) < tolerance
+    assert furthest(forward.logprobs, logprobs) < tolerance
+    assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in model.parameters())
+
+
+def test_thinking_in_bfloat16_scores_what_it_wrote(build: Callable[..., RewardModel]) -> None:
+    model = build(max_thought_tokens=16).to(DEVICE).eval()
+    prefixes = make_prefixes(model, 2)
+    videos = model.features.pack(prefixes, [[Thought()]] * 2).to(DEVICE)
+    with torch.autocast(DEVICE, torch.bfloat16, cache_enabled=False), torch.no_grad():
+        groups = think(model, videos)
+        again = model(model.features.pack(prefixes, [group.thoughts for group in groups]).to(DEVICE)).rewards
+    assert furthest(torch.cat([group.rewards for group in groups]), again) < 0.1
+
+
+def furthest(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).detach().abs().max())
