@@ -30,13 +30,12 @@ import data_modules.loader
 import descore.collate
 import descore.think
 from benchmarks.harness import result_table
-from benchmarks.small_runs import Run, differences, kill
+from benchmarks.small_runs import EVERY_STEP, Run, differences, kill
 from data_modules.loader import PairLoader
 from data_modules.preference import PreferencePairDataModule
 from descore.modules.resume import find_checkpoint
 from descore.modules.system import RewardSystem
 
-EVERY_STEP = ("--trainer.callbacks+=callbacks.last_checkpoint.LastCheckpoint", "--trainer.callbacks.every_n_steps=1")
 KILLS_OF_A_RUN = 3
 COLUMNS = ("stage", "setting", "kills", "number", "steps done", "compared with a run left alone")
 
@@ -162,10 +161,13 @@ def killed_at(run: Run, hooks: Sequence[tuple[str, int]]) -> list[int]:
 
 def measure(stage: int, options: argparse.Namespace, data: Path, work: Path) -> int:
     """Kill runs of every setting; return how many differ."""
-    dice, differing = random.Random(f"{options.seed} {stage}"), 0
+    differing = 0
     table = result_table(*COLUMNS, words=COLUMNS, markdown=True)
     settings = SETTINGS[stage]
     for index, setting in enumerate(settings):
+        if options.settings and index not in options.settings:
+            continue
+        dice = random.Random(f"{options.seed} {stage} {index}")
         plain = Run(stage, work / f"{index}", data, (*setting.options, *EVERY_STEP), setting.processes)
         whole = replace(plain, folder=plain.folder / "whole")
         began = time.monotonic()
@@ -181,7 +183,7 @@ def measure(stage: int, options: argparse.Namespace, data: Path, work: Path) -> 
             run = replace(plain, folder=plain.folder / f"random{len(killed)}")
             killed.append((run, killed_at_random(run, seconds, min(left, KILLS_OF_A_RUN), dice)))
         for run, steps in killed:
-            found = differences(whole, run)
+            found = differences(whole.version, run.version)
             differing += bool(found)
             at = ", ".join(map(str, steps))
             kind = "named moments" if run.folder.name == "moments" else "random"
@@ -203,7 +205,7 @@ def mutate(stage: int, options: argparse.Namespace, data: Path, work: Path) -> i
         whole.finish()
         killed = replace(whole, folder=folder / "killed")
         killed_at(killed, [HOOKS[stage]["after a save"]])
-        found = differences(whole, killed)
+        found = differences(whole.version, killed.version)
         missed += not found
         weights = sum(".state_dict." in name or "export" in name for name in found)
         row = (f"{stage}", mutation.__name__.replace("_", " "), f"{len(found)}", f"{weights}")
@@ -217,6 +219,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stage", type=int, choices=[1, 2], help="only this stage")
     parser.add_argument("--kills", type=int, default=24, help="kills at random moments, for each stage")
+    parser.add_argument("--settings", type=int, nargs="+", help="numbers of the settings, if not all")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--mutations", action="store_true", help="break the recipe, instead")
     options = parser.parse_args()

@@ -42,6 +42,8 @@ TINY = {
 }
 """Three epochs of six batches; stage 2 takes two optimizer steps for each."""
 
+EVERY_STEP = ("--trainer.callbacks+=callbacks.last_checkpoint.LastCheckpoint", "--trainer.callbacks.every_n_steps=1")
+
 
 def nothing() -> None:
     """Leave a run as it is."""
@@ -160,21 +162,21 @@ class KillAt(Checkpoint):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def differences(ours: Run, theirs: Run) -> list[str]:
-    """Name all that differs in the last checkpoints, the exports and the logs of two runs, but for the clock."""
-    last = [
-        _without(str(run.version), read_checkpoint(run.version / "checkpoints/last.ckpt")) for run in (ours, theirs)
-    ]
+def differences(ours: Path, theirs: Path) -> list[str]:
+    """Name all that differs in the last checkpoints, the exports and the logs of two runs, but for the clock.
+
+    Args:
+        ours: Folder `version_<n>` of a run.
+        theirs: That of another.
+    """
+    last = (_without(read_checkpoint(run / "checkpoints/last.ckpt"), str(run)) for run in (ours, theirs))
     found = list(_unequal(*last, "checkpoint"))
-    files = [{path.relative_to(run.version): path for path in _exported(run)} for run in (ours, theirs)]
-    found += [f"export: only one has {name}" for name in files[0].keys() ^ files[1].keys()]
-    both = files[0].keys() & files[1].keys()
-    found += [f"export: {name}" for name in both if files[0][name].read_bytes() != files[1][name].read_bytes()]
-    return found + list(_unequal(logged(ours.version), logged(theirs.version), "log"))
-
-
-def _exported(run: Run) -> list[Path]:
-    return [path for path in (run.version / "export").rglob("*") if path.is_file()]
+    files = [
+        {path.relative_to(run): path.read_bytes() for path in (run / "export").rglob("*") if path.is_file()}
+        for run in (ours, theirs)
+    ]
+    found += [f"export: {name}" for name in {**files[0], **files[1]} if files[0].get(name) != files[1].get(name)]
+    return found + list(_unequal(logged(ours), logged(theirs), "log"))
 
 
 def read_checkpoint(path: Path) -> Any:

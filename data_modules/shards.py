@@ -14,6 +14,7 @@ import operator
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import PurePath
 from typing import Any
 
@@ -23,7 +24,7 @@ from fsspec.utils import get_protocol
 from data_modules import pairs, presets
 from data_modules.pairs import READERS, read_pairs
 from data_modules.remote import is_url
-from descore.types import Pair, Side
+from descore.types import Pair
 
 _TWICE = "an id that an earlier shard has"
 
@@ -91,7 +92,7 @@ class StoredPairs(Sequence[Pair]):
         if isinstance(index, slice):
             return tuple(self[place] for place in range(*index.indices(len(self))))
         place = range(len(self))[operator.index(index)]
-        return _to_pair(json.loads(self._dataset[place]["pair"]))
+        return Pair.from_dict(json.loads(self._dataset[place]["pair"]))
 
     def ids(self) -> Iterator[str]:
         """Give the ids of all pairs, without the rest of them."""
@@ -146,7 +147,7 @@ def _rows(shards: Sequence[str], options: dict[str, Any]) -> Iterator[dict[str, 
             seen.add(pair.id)
             if not _is_graded(pair):
                 lacking.append(pair.id)
-            yield {"id": pair.id, "pair": json.dumps(_to_values(pair))}
+            yield {"id": pair.id, "pair": json.dumps(asdict(pair))}
     summary = {"rejected": rejected, "num_ungraded": len(lacking), "some_ungraded": lacking[:3]}
     yield {"id": "", "pair": json.dumps(summary)}
 
@@ -161,14 +162,3 @@ def _fingerprint(shards: Sequence[str], options: dict[str, Any]) -> str:
 
 def _is_graded(pair: Pair) -> bool:
     return pair.a.scores is not None and pair.b.scores is not None
-
-
-def _to_values(pair: Pair) -> list[Any]:
-    sides = [[side.video, side.thought, side.scores, side.mos] for side in (pair.a, pair.b)]
-    return [pair.id, pair.prompt, *sides, pair.preference]
-
-
-def _to_pair(values: list[Any]) -> Pair:
-    name, prompt, a, b, preference = values
-    sides = [Side(video, thought, scores, tuple(mos)) for video, thought, scores, mos in (a, b)]
-    return Pair(name, prompt, *sides, tuple(preference))

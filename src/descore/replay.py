@@ -19,7 +19,7 @@ from descore.objectives import DualObjective
 from descore.pair_losses import Labels, pair_loss
 from descore.rollouts import Rollouts
 from descore.sampling import Sampling
-from descore.types import Group, Pair, Side, Thought
+from descore.types import Group, Pair, Thought
 
 MODEL = "model"
 
@@ -63,7 +63,7 @@ class KeptStep:
     def read(cls, file: Path) -> KeptStep:
         """Read what `write` has written."""
         values = json.loads(file.read_text())
-        values["pairs"] = tuple(_pair(pair) for pair in values["pairs"])
+        values["pairs"] = tuple(map(Pair.from_dict, values["pairs"]))
         values["videos"] = tuple((_video(a), _video(b)) for a, b in values["videos"])
         return cls(**values)
 
@@ -224,11 +224,6 @@ def _first_not_finite(model: nn.Module) -> Iterator[list[str]]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _pair(values: dict[str, Any]) -> Pair:
-    sides = {name: Side(**values[name] | {"mos": tuple(values[name]["mos"])}) for name in "ab"}
-    return Pair(**values | sides | {"preference": tuple(values["preference"])})
 
 
 def _video(values: dict[str, Any]) -> KeptVideo:

@@ -52,6 +52,12 @@ class Pair:
     b: Side
     preference: tuple[float, ...]
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Pair:
+        """Build a pair of what `dataclasses.asdict` made of it, and JSON of that."""
+        a, b = (Side(**side | {"mos": tuple(side["mos"])}) for side in (values["a"], values["b"]))
+        return cls(values["id"], values["prompt"], a, b, tuple(values["preference"]))
+
 
 @dataclass(frozen=True, slots=True)
 class Frames:

@@ -59,15 +59,14 @@ def drafting(target: Path, content: Any) -> Iterator[Path]:
     Raises:
         OSError: If writing fails.
     """
-    draft = draft_of(target)
+    draft, free = draft_of(target), shutil.disk_usage(target.parent).free
     try:
         yield draft
     except (OSError, RuntimeError, CheckpointException) as error:  # torch reports a full disk as a RuntimeError
         remove(draft)
         needed = sum(leaf.nbytes for leaf in tree_leaves(content) if isinstance(leaf, torch.Tensor))
-        free = shutil.disk_usage(target.parent).free
         kept = "the one from before is still there" if target.exists() else "there is none from before"
         raise OSError(
-            f"the checkpoint {target} could not be written: it takes at least {needed:,} bytes, {free:,} are free; "
+            f"the checkpoint {target} could not be written: it takes at least {needed:,} bytes, {free:,} were free; "
             f"{kept}: {error}"
         ) from error
