@@ -13,7 +13,6 @@ import itertools
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
 
 import torch
 from rich.console import Console
@@ -58,7 +57,7 @@ def run(folder: Path, stage: str, family: str, trained: str, num_ranks: int) -> 
     arguments += ["--trainer.max_steps", "20", "--trainer.max_epochs", "-1", "--trainer.val_check_interval", "20"]
     arguments += ["--trainer.check_val_every_n_epoch", "null", "--trainer.log_every_n_steps", "1"]
     arguments += ["--trainer.logger.save_dir", str(folder), "--trainer.logger.name", name]
-    train(arguments, num_ranks, folder / f"{name}.txt")
+    train(arguments, num_ranks, folder / f"{name}.txt", timeout=3600)
     return folder / name / "version_0"
 
 
