@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-export TORCHELASTIC_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1
+export PET_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT="${GRACE:-600}"
 exec .venv/bin/python -m descore.torchrun --nnodes "$NODES" --nproc-per-node "$GPUS" --rdzv-backend c10d \
   --rdzv-endpoint "$HEAD" --rdzv-id "${RUN:-descore}" \

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.strategies import FSDPStrategy
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -137,6 +138,15 @@ def test_two_processes_that_share_a_model_train_as_one(fit: Fit, stage: str, tra
         assert theirs[tag] == pytest.approx(ours[tag], abs=1e-5, rel=within), tag
     assert furthest(weights(one), weights(two)) < 1e-5
     assert ours["train/loss"][0] != pytest.approx(ours["train/loss"][-1], abs=1e-3)
+
+
+class OnAnyDevice(FSDPStrategy):
+    """Lightning lets FSDP1 itself only run on GPUs."""
+
+
+def test_fsdp1_is_an_error_that_says_what_to_use(fit: Fit) -> None:
+    with pytest.raises(ValueError, match=r"FSDP1.*conf/overlay/fsdp.yaml"):
+        fit("fsdp1", "stage1", "--trainer.strategy", '{"class_path": "tests.e2e.test_sharding.OnAnyDevice"}')
 
 
 @pytest.mark.parametrize("stage", ["stage2", pytest.param("stage1", marks=pytest.mark.slow)])
