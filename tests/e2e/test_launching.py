@@ -64,6 +64,7 @@ def test_two_nodes_of_torchrun_meet_leave_and_go_on(tmp_path: Path, start) -> No
     assert exported(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_signal_to_torchrun_is_passed_on(tmp_path: Path, start) -> None:
     """As a scheduler sends it: to what it has started, and to nothing else."""
     ask = (*asks(1), "--trainer.callbacks.launcher=true")
