@@ -59,7 +59,7 @@ def processes_of(run: Path) -> list[str]:
     return [line for line in lines if str(run) in line]
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1000)
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere ranks only follow a launcher that ends in good order")
 @pytest.mark.parametrize("launcher", [LIGHTNING, pytest.param(TORCHRUN, marks=slow)], ids=["lightning", "torchrun"])
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_a_rank_that_dies_ends_the_job(
         stdout=output,
         stderr=subprocess.STDOUT,
     )
-    job.wait(timeout=500)
+    job.wait(timeout=900)
     said = (tmp_path / "output.txt").read_text()
     assert (tmp_path / "mark").exists(), said[-3000:]
     died = (tmp_path / "mark").stat().st_mtime

@@ -44,7 +44,7 @@ def asks(step: int) -> tuple[str, ...]:
 
 
 def ends(job: subprocess.Popen[bytes]) -> tuple[int, str]:
-    output = job.communicate(timeout=200)[0].decode()
+    output = job.communicate(timeout=280)[0].decode()
     return job.returncode, output
 
 
