@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,7 +58,7 @@ def run(folder: Path, stage: str, family: str, trained: str, num_ranks: int) -> 
     arguments += ["--trainer.max_steps", "20", "--trainer.max_epochs", "-1", "--trainer.val_check_interval", "20"]
     arguments += ["--trainer.check_val_every_n_epoch", "null", "--trainer.log_every_n_steps", "1"]
     arguments += ["--trainer.logger.save_dir", str(folder), "--trainer.logger.name", name]
-    train(arguments, num_ranks, folder / f"{name}.txt")
+    train(arguments, num_ranks, folder / f"{name}.txt", timeout=3600)
     return folder / name / "version_0"
 
 
@@ -87,6 +88,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, nargs="+", default=[2, 4], help="numbers of processes")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES), help="which stages")
     parser.add_argument("--markdown", action="store_true", help="print the table in Markdown")
     options = parser.parse_args()
     columns = ("stage", "family", "trained", "processes", "losses", "rewards", "gradient norms, relative", "weights")
@@ -98,11 +100,13 @@ def main() -> None:
             template = PromptTemplate.read("conf/prompts/rendered.txt").text
             settings = ModelSettings(str(folder / "random" / family), template, VIDEO, max_thought_tokens=48)
             RewardModel.create(settings).save_pretrained(str(folder / family))
-        for stage, family, trained in itertools.product(STAGES, FAMILIES, TRAINED):
+        for stage, family, trained in itertools.product(options.stages, FAMILIES, TRAINED):
             one = run(folder, stage, family, trained, 1)
             for num_ranks in options.processes:
                 found = apart(one, run(folder, stage, family, trained, num_ranks))
-                table.add_row(stage, family, trained, str(num_ranks), *(f"{value:.1e}" for value in found))
+                row = (stage, family, trained, str(num_ranks), *(f"{value:.1e}" for value in found))
+                table.add_row(*row)
+                print(*row, file=sys.stderr, flush=True)
     Console(width=120).print(table)
 
 

@@ -16,12 +16,14 @@ class Ask(Callback):
         step: The step; in the validation after it, if that is wanted.
         number: The signal.
         validating: Whether to wait for the validation after the step.
+        launcher: Whether to ask the process that launched this one, and no other.
     """
 
-    def __init__(self, step: int, number: int, validating: bool = False) -> None:
+    def __init__(self, step: int, number: int, validating: bool = False, launcher: bool = False) -> None:
         self.step = step
         self.number = number
         self.validating = validating
+        self.launcher = launcher
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         self._ask(trainer, validating=False)
@@ -31,7 +33,8 @@ class Ask(Callback):
 
     def _ask(self, trainer: Trainer, *, validating: bool) -> None:
         if trainer.is_global_zero and (trainer.global_step, validating) == (self.step, self.validating):
-            subprocess.run(["kill", f"-{self.number}", "--", f"-{os.getpgid(0)}"], check=False)
+            whom = os.getppid() if self.launcher else -os.getpgid(0)
+            subprocess.run(["kill", f"-{self.number}", "--", str(whom)], check=False)
 
 
 class Fail(Callback):

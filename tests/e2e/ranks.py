@@ -21,7 +21,7 @@ CONTEXT.set_forkserver_preload([
 ])
 
 
-def train(arguments: Sequence[str], num_ranks: int, output: Path, timeout: float = 200) -> None:
+def train(arguments: Sequence[str], num_ranks: int, output: Path, timeout: float = 280) -> None:
     """Train, as `python -m descore.train` would on every rank; what they print goes to a file."""
     address = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port()), "NODE_RANK": "0"}
     arguments = [*arguments, "--trainer.devices", str(num_ranks)]

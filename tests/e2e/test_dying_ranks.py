@@ -17,8 +17,8 @@ SHARDED = ("-c", "conf/overlay/fsdp.yaml", "--trainer.precision", "32-true")
 DDP = ("-c", "conf/overlay/ddp.yaml", "--trainer.precision", "32-true")
 LIGHTNING = (sys.executable,)
 TORCHRUN = (str(Path(sys.executable).with_name("torchrun")), "--nproc-per-node", "2", "--rdzv-backend", "c10d")
-SECONDS = 30
-"""A job has this long to end after the death; a minute is what users are told."""
+SECONDS = 60
+"""A job has this long to end after the death. torchrun gives ranks that do not listen 30 seconds."""
 
 slow = pytest.mark.slow
 
@@ -55,10 +55,11 @@ def command(run: Path, export: Path, stage: str, overlay: tuple[str, ...]) -> li
 
 def processes_of(run: Path) -> list[str]:
     """Command lines of the processes that work for a run."""
-    lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.is_file()]
-    return [line.decode().replace("\0", " ") for line in lines if str(run).encode() in line]
+    lines = subprocess.run(["ps", "-eo", "args"], capture_output=True, check=True, text=True).stdout.splitlines()
+    return [line for line in lines if str(run) in line]
 
 
+@pytest.mark.timeout(1000)
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere ranks only follow a launcher that ends in good order")
 @pytest.mark.parametrize("launcher", [LIGHTNING, pytest.param(TORCHRUN, marks=slow)], ids=["lightning", "torchrun"])
 @pytest.mark.parametrize(
@@ -95,7 +96,7 @@ def test_a_rank_that_dies_ends_the_job(
         stdout=output,
         stderr=subprocess.STDOUT,
     )
-    job.wait(timeout=200)
+    job.wait(timeout=900)
     said = (tmp_path / "output.txt").read_text()
     assert (tmp_path / "mark").exists(), said[-3000:]
     died = (tmp_path / "mark").stat().st_mtime

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.strategies import FSDPStrategy
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data_modules.pairs import write_pairs
 from descore.train import main
 from descore.types import Pair, Side
-from tests.e2e.ranks import ROOT, free_port, train
+from tests.e2e.ranks import ROOT, train
 
 SCORES = {"subject": 2, "dynamics": 1, "camera": None, "environment": 2, "style": 0}
 FAMILIES = {"stage1": "qwen2_5_vl", "stage2": "qwen3_vl"}
@@ -142,6 +140,15 @@ def test_two_processes_that_share_a_model_train_as_one(fit: Fit, stage: str, tra
     assert ours["train/loss"][0] != pytest.approx(ours["train/loss"][-1], abs=1e-3)
 
 
+class OnAnyDevice(FSDPStrategy):
+    """Lightning lets FSDP1 itself only run on GPUs."""
+
+
+def test_fsdp1_is_an_error_that_says_what_to_use(fit: Fit) -> None:
+    with pytest.raises(ValueError, match=r"FSDP1.*conf/overlay/fsdp.yaml"):
+        fit("fsdp1", "stage1", "--trainer.strategy", '{"class_path": "tests.e2e.test_sharding.OnAnyDevice"}')
+
+
 @pytest.mark.parametrize("stage", ["stage2", pytest.param("stage1", marks=pytest.mark.slow)])
 def test_a_checkpoint_fits_any_number_of_processes(fit: Fit, stage: str) -> None:
     """Two processes leave a folder of shards, one reads it and leaves a file, and so on, to where one alone ends."""
@@ -158,24 +165,6 @@ def test_a_checkpoint_fits_any_number_of_processes(fit: Fit, stage: str) -> None
         assert checkpoint.is_dir() == (leg == 1)
         resume = ("--ckpt_path", str(checkpoint))
     assert furthest(weights(whole), weights(run)) < 1e-5
-
-
-def test_two_nodes_meet(tmp_path: Path, starts: dict[str, Path], table: Path) -> None:
-    """The launch file, started once for each of two nodes of one process, here on one machine."""
-    arguments = ["-c", "conf/stage1.yaml", *SHARDED, "--data", "data_modules.preference.PreferencePairDataModule"]
-    arguments += ["--data.train", str(table), "--data.num_workers", "0", "--data.batch_size", "2"]
-    arguments += ["--model.backbone", str(starts["stage1"] / "backbone"), "--trainer.max_steps", "2"]
-    arguments += ["--model.template", str(starts["stage1"].parent / "template.txt")]
-    arguments += ["--trainer.limit_val_batches", "0", "--trainer.logger.save_dir", str(tmp_path)]
-    head = f"localhost:{free_port()}"
-    environment = os.environ | {"NODES": "2", "GPUS": "1", "HEAD": head, "OMP_NUM_THREADS": "1"}
-    command = ["bash", "conf/launch/torchrun.sh", *arguments]
-    start = partial(
-        subprocess.Popen, command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    outputs = [node.communicate(timeout=120)[0].decode() for node in [start(), start()]]
-    assert (tmp_path / "stage1/version_0/export/last/descore.json").is_file(), outputs
-    assert sum("MEMBER: 2/2" in output for output in outputs) == 1
 
 
 @pytest.mark.parametrize("stage", ["stage1", "stage2"])

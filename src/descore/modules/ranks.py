@@ -22,6 +22,10 @@ class AllRanksOrNone(Callback):
     A launcher ends the others: Lightning's own looks for dead ranks every five seconds, torchrun more often.
     """
 
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Wait for all ranks, at the end of a run that went well: those that rank 0 has launched end with it."""
+        trainer.strategy.barrier("teardown")
+
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave with exit code 1; a run of one process, and one that was asked to leave, go the usual way."""
         if trainer.world_size == 1 or not isinstance(exception, Exception):

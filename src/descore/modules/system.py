@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from lightning import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor, nn
 from transformers import get_scheduler
 
@@ -107,6 +108,11 @@ class RewardSystem(LightningModule):
     def _sharding(self) -> Iterator[Callable[[RewardModel], None]]:
         """Load models within; what it gives spreads one over the processes, if the strategy does that."""
         strategy = self._trainer.strategy if self._trainer is not None else None
+        if isinstance(strategy, FSDPStrategy):
+            raise ValueError(
+                "trainer.strategy is FSDP1, under which gradients would be clipped, weights exported and thoughts sampled "
+                "from one process's shards: shard by FSDP2, with conf/overlay/fsdp.yaml"
+            )
         if isinstance(strategy, ShardedStrategy):
             with strategy.in_turn():
                 yield strategy.shard
