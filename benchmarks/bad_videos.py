@@ -47,7 +47,7 @@ PUBLISHED = VideoReader(VideoSettings(), factor=32, even=2)
 MOST_OFF = 8.0
 """Largest difference, of 255, between the mean of a block of 16x16 pixels and that of what was drawn there."""
 
-table = partial(result_table, words=("file", "result", "reason", "processes", "way"), markdown=True)
+table = partial(result_table, words=("file", "result", "reason", "process", "way"), markdown=True)
 
 
 def difference(case: Case, frames: Frames) -> float:
@@ -152,11 +152,11 @@ def compare_decoders(cases: Sequence[Case]) -> Table:
 
 
 def cost_of_children(folder: Path) -> Table:
-    """Time of a read in this process, in a child that reads 20 videos, and in one that reads a single one."""
+    """Time of a read in this process, in a child that reads ten videos, and in one that reads a single one."""
     frames = (np.roll(picture(0, 720, 1280), 7 * index, 1) for index in range(150))
     path = str(encode(folder / "720p.mp4", frames=frames, fps=30))
 
-    def read(create: Callable[[], Callable[[str], Frames]], count: int) -> Seconds:
+    def measure(create: Callable[[], Callable[[str], Frames]], count: int) -> Seconds:
         start, read = clocks(), create()
         for _ in range(count):
             read(path)
@@ -166,9 +166,9 @@ def cost_of_children(folder: Path) -> Table:
     rows = table("way", "ms", "ratio", "CPU ms", "ratio")
     taken = medians(
         {
-            "in this process": partial(read, lambda: PUBLISHED, 20),
-            "in a child": partial(read, lambda: Decoder(PUBLISHED), 20),
-            "in a child of its own": partial(read, lambda: Decoder(PUBLISHED), 1),
+            "in this process": partial(measure, lambda: PUBLISHED, 10),
+            "in a child": partial(measure, lambda: Decoder(PUBLISHED), 10),
+            "in a child of its own": partial(measure, lambda: Decoder(PUBLISHED), 1),
         },
         repeats=5,
     )
@@ -184,16 +184,17 @@ def clocks() -> Seconds:
     return np.array([time.perf_counter(), sum(usage.ru_utime + usage.ru_stime for usage in used)])
 
 
-def piles(repeat: int, paths: Sequence[str], decode: Decoder) -> Iterator[tuple[str, ...]]:
-    """Memory, threads and open files of this process and of its children, while files are read again and again."""
+def piles(repeat: int, paths: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Memory, threads and open files of this process and of a child, while files are read again and again."""
+    before, decode = set(children()), Decoder(READER)
     for done in range(1, repeat + 1):
         with contextlib.suppress(VideoError):
             decode(paths[done % len(paths)])
         if done in {repeat // 10, repeat}:
-            for owner, pids in (("parent", ["self"]), ("children", children())):
-                memory, threads = np.sum([numbers(pid, "VmRSS", "Threads") for pid in pids], axis=0)
-                files = sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids)
-                yield str(done), owner, str(len(pids)), f"{memory / 1024:.0f}", str(threads), str(files)
+            (child,) = set(children()) - before
+            for owner, pid in (("parent", "self"), ("child", child)):
+                memory, threads = numbers(pid, "VmRSS", "Threads")
+                yield str(done), owner, f"{memory / 1024:.0f}", str(threads), str(len(os.listdir(f"/proc/{pid}/fd")))
 
 
 def main() -> int:
@@ -218,8 +219,8 @@ def main() -> int:
         good = [case.path for case in groups["exotic"] if case.readable and "8K" not in case.name]
         bad = [case.path for cases in groups.values() for case in cases if case.readable is False]
         for paths in (good, bad) if options.repeat else ():
-            piled = table("reads", "processes", "number", "MB", "threads", "files")
-            for row in piles(options.repeat, paths, decode):
+            piled = table("reads", "process", "MB", "threads", "files")
+            for row in piles(options.repeat, paths):
                 piled.add_row(*row)
             show(f"{options.repeat} reads of {len(paths)} files", piled)
     return int(any(verdict in counted for counted in counts for verdict in ("WRONG", "hang", "crash")))
