@@ -11,6 +11,7 @@ from benchmarks import gpu
 from benchmarks.bench import Bench
 
 
+@pytest.mark.timeout(900)
 def test_every_case_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     small = ("--prefix", "90", "--frames", "2", "--thought", "3", "--num-thoughts", "2", "--repeats", "1")
     gpu.main(["--shape", "tiny", "--device", "cpu", *small])
