@@ -5,8 +5,8 @@
 
 SIGKILL falls on a run and all that it has started. It goes on by `--resume auto`, from a checkpoint of every step. What
 is compared is the whole last checkpoint (weights, moments, schedule, position in the data, counters, callbacks and the
-best score), every exported file, and what TensorBoard shows: each step once. A mutation breaks one part of the recipe,
-in a run that is killed and in one that is not: here a difference must show.
+best score), every exported file, what other files there are, and what TensorBoard shows: each step once. A mutation
+breaks one part of the recipe, in a run that is killed and in one that is not: here a difference must show.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ def measure(stage: int, options: argparse.Namespace, data: Path, work: Path) -> 
 
 
 def mutate(stage: int, options: argparse.Namespace, data: Path, work: Path) -> int:
-    """Kill a run of every mutation in the middle of its second epoch; return how many are not noticed."""
+    """Kill a run of every mutation at the start of its second epoch; return how many are not noticed."""
     columns, missed = ("stage", "mutation", "differences", "of them in weights"), 0
     table = result_table(*columns, words=columns, markdown=True)
     short = ("--trainer.max_epochs", "2") if stage == 1 else ("--trainer.max_steps", "24")
@@ -204,7 +204,7 @@ def mutate(stage: int, options: argparse.Namespace, data: Path, work: Path) -> i
         whole = Run(stage, folder / "whole", data, (*NO_VALIDATION, *short, *EVERY_STEP), mutate=mutation)
         whole.finish()
         killed = replace(whole, folder=folder / "killed")
-        killed_at(killed, [HOOKS[stage]["after a save"]])
+        killed_at(killed, [HOOKS[stage]["first batch"]])
         found = differences(whole.version, killed.version)
         missed += not found
         weights = sum(".state_dict." in name or "export" in name for name in found)

@@ -36,11 +36,11 @@ SHARDED = ("-c", "conf/overlay/fsdp.yaml", "--trainer.precision", "32-true", "--
 TINY = {
     1: ("--trainer.max_epochs", "3", "--trainer.val_check_interval", "3"),
     2: (
-        *("--model.num_thoughts", "2", "--model.mini_batch_pairs", "1"),
+        *("--model.num_thoughts", "2", "--model.mini_batch_pairs", "1", "--model.temperature", "4"),
         *("--trainer.max_steps", "36", "--trainer.val_check_interval", "4"),
     ),
 }
-"""Three epochs of six batches; stage 2 takes two optimizer steps for each."""
+"""Three epochs of six batches; stage 2 takes two optimizer steps for each, on thoughts that no model is sure of."""
 
 EVERY_STEP = ("--trainer.callbacks+=callbacks.last_checkpoint.LastCheckpoint", "--trainer.callbacks.every_n_steps=1")
 
@@ -163,7 +163,7 @@ class KillAt(Checkpoint):
 
 
 def differences(ours: Path, theirs: Path) -> list[str]:
-    """Name all that differs in the last checkpoints, the exports and the logs of two runs, but for the clock.
+    """Name all that differs in the files, last checkpoints, exports and logs of two runs, but for the clock.
 
     Args:
         ours: Folder `version_<n>` of a run.
@@ -171,11 +171,11 @@ def differences(ours: Path, theirs: Path) -> list[str]:
     """
     last = (_without(read_checkpoint(run / "checkpoints/last.ckpt"), str(run)) for run in (ours, theirs))
     found = list(_unequal(*last, "checkpoint"))
-    files = [
-        {path.relative_to(run): path.read_bytes() for path in (run / "export").rglob("*") if path.is_file()}
-        for run in (ours, theirs)
-    ]
-    found += [f"export: {name}" for name in {**files[0], **files[1]} if files[0].get(name) != files[1].get(name)]
+    files = [{str(path.relative_to(run)): path for path in run.rglob("*") if path.is_file()} for run in (ours, theirs)]
+    names = {name for name in files[0].keys() ^ files[1].keys() if "tfevents" not in name}
+    found += [f"only one has the file {name}" for name in names]
+    exported = [name for name in files[0].keys() & files[1].keys() if name.startswith("export/")]
+    found += [name for name in exported if files[0][name].read_bytes() != files[1][name].read_bytes()]
     return found + list(_unequal(logged(ours), logged(theirs), "log"))
 
 
@@ -191,7 +191,8 @@ def read_checkpoint(path: Path) -> Any:
 def _without(value: Any, folder: str) -> Any:
     """Leave out the run's own folder, in all paths, and what Lightning never restores since nothing reads it."""
     if isinstance(value, dict):
-        return {key: _without(one, folder) for key, one in value.items() if key != "current_score"}
+        kept = (key for key in value if key != "current_score")
+        return {_without(key, folder): _without(value[key], folder) for key in kept}
     if isinstance(value, list | tuple):
         return [_without(one, folder) for one in value]
     return value.replace(folder, "") if isinstance(value, str) else value

@@ -16,8 +16,9 @@ class LastCheckpoint(Checkpoint):
     """Writes `last.ckpt` every so many optimizer steps, after every validation, and at the end.
 
     Lightning's own `save_last` writes it with a new best only. Here a run that goes on has lost nothing but the steps
-    after it: what a checkpoint has behind it is logged before it appears, and a step that a validation follows is saved
-    after that, since Lightning would not make up for it.
+    after it: what a checkpoint has behind it is logged before it appears. Two kinds of steps wait, since Lightning does
+    not go on from them exactly: one that a validation follows is saved after that, which would not be made up for; the
+    last one of an epoch is saved with the next, or else an epoch is not counted.
 
     Args:
         every_n_steps: Optimizer steps that a kill may cost.
@@ -49,9 +50,9 @@ class LastCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Take the state when it is time to."""
-        loop = trainer.fit_loop
-        validates = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)  # type: ignore[arg-type]
-        if trainer.global_step >= self._saved_step + self.every_n_steps and not validates:
+        loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
+        waits = loop._num_ready_batches_reached() or loop._should_check_val_fx(fetcher)  # type: ignore[arg-type]
+        if trainer.global_step >= self._saved_step + self.every_n_steps and not waits:
             self._take(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -67,9 +68,8 @@ class LastCheckpoint(Checkpoint):
         self._write(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Let the loggers write what they hold: a checkpoint must not know more than they do."""
-        for logger in trainer.loggers:
-            logger.save()
+        """Let the loggers write what they hold: a checkpoint, of this callback or another, must not know more."""
+        _flush(trainer)
 
     def _take(self, trainer: Trainer) -> None:
         if not (_dry(trainer) or trainer.fit_loop._should_accumulate()):  # gradients are in no checkpoint
@@ -79,6 +79,7 @@ class LastCheckpoint(Checkpoint):
 
     def _write(self, trainer: Trainer) -> None:
         if self._pending is not None:
+            _flush(trainer)
             trainer.strategy.save_checkpoint(self._pending, last_checkpoint(trainer))
             trainer.strategy.barrier("last checkpoint")
             self._pending = None
@@ -90,6 +91,11 @@ def last_checkpoint(trainer: Trainer) -> Path:
     if isinstance(callback, ModelCheckpoint) and callback.dirpath:
         return Path(callback.dirpath) / "last.ckpt"
     return Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints/last.ckpt"
+
+
+def _flush(trainer: Trainer) -> None:
+    for logger in trainer.loggers:
+        logger.save()
 
 
 def _dry(trainer: Trainer) -> bool:

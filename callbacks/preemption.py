@@ -35,10 +35,13 @@ class Preemption(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save, if any process was asked to leave and no gradient is half gathered."""
-        if trainer.fit_loop._should_accumulate():  # gradients are in no checkpoint
-            return
-        self._save_if_asked(trainer)
+        """Save, if any process was asked to leave, no gradient is half gathered, and the epoch goes on.
+
+        Lightning counts one epoch less when it goes on from the last step of one.
+        """
+        loop = trainer.fit_loop.epoch_loop
+        if not (loop._should_accumulate() or loop._num_ready_batches_reached()):  # gradients are in no checkpoint
+            self._save_if_asked(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stay: a run that goes on from a step before its validation would not make up for it."""
