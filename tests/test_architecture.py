@@ -50,6 +50,7 @@ BUILDS_ON = {
     "__init__": "scoring",
     "modules": "collate parts pair_losses metrics objectives",
     "train": "modules",
+    "torchrun": "",
     "data_modules": "features seeding video_writer",
     "callbacks": "types export",
 }
