@@ -36,8 +36,15 @@ TRAINED = {
     "whole": ("--model.lora_parts", "[]"),
 }
 STAGES = {
-    "stage1": ("--model.language_model_weight", "1.0", "--model.cot_masking", "both"),
-    "stage2": ("--model.rollout_rewards", "{tests.e2e.rules.even_codes: 1.0}", "--model.num_thoughts", "4"),
+    "stage1": (
+        *("--model.language_model_weight", "1.0", "--model.cot_masking", "both"),
+        *("--trainer.val_check_interval", "20"),
+    ),
+    "stage2": (
+        *("--model.rollout_rewards", "{tests.e2e.rules.even_codes: 1.0}", "--model.num_thoughts", "4"),
+        *("--model.kl_weight", "0.01", "--model.calibration_weight", "0.5"),
+        *("--trainer.val_check_interval", "10"),  # of two mini-batches each
+    ),
 }
 BATCH = 8
 
@@ -51,11 +58,10 @@ def run(folder: Path, stage: str, family: str, trained: str, num_ranks: int) -> 
     arguments += ["--model.pretrained", str(start)] if stage == "stage2" else ["--model.backbone", f"{start}/backbone"]
     if stage == "stage2":
         arguments += ["--model.mini_batch_pairs", str(BATCH // 2 // num_ranks)]
-        arguments += ["--model.kl_weight", "0.01", "--model.calibration_weight", "0.5"]
     arguments += ["--model.max_thought_tokens", "48", "--model.own_thought_pairs", "4", "--model.warmup", "0"]
     arguments += ["--data.root", str(folder / "rendered"), "--data.num_train", "21", "--data.num_val", "8"]
     arguments += ["--data.batch_size", str(BATCH // num_ranks), "--data.val_batch_size", "4", "--data.num_workers", "0"]
-    arguments += ["--trainer.max_steps", "20", "--trainer.max_epochs", "-1", "--trainer.val_check_interval", "20"]
+    arguments += ["--trainer.max_steps", "20", "--trainer.max_epochs", "-1"]
     arguments += ["--trainer.check_val_every_n_epoch", "null", "--trainer.log_every_n_steps", "1"]
     arguments += ["--trainer.logger.save_dir", str(folder), "--trainer.logger.name", name]
     train(arguments, num_ranks, folder / f"{name}.txt", timeout=3600)

@@ -52,6 +52,7 @@ BUILDS_ON = {
     "__init__": "scoring",
     "modules": "collate parts metrics replay folders",
     "train": "modules",
+    "torchrun": "",
     "data_modules": "features seeding video_writer frame_cache",
     "callbacks": "types export folders",
 }

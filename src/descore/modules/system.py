@@ -110,8 +110,8 @@ class RewardSystem(LightningModule):
         strategy = self._trainer.strategy if self._trainer is not None else None
         if isinstance(strategy, FSDPStrategy):
             raise ValueError(
-                "trainer.strategy is FSDP1, under which gradients would be clipped, weights exported and thoughts "
-                "sampled from one process's shards: shard by FSDP2, with conf/overlay/fsdp.yaml"
+                "trainer.strategy is FSDP1, under which the shards of one process alone would be clipped and exported; "
+                "shard by FSDP2, with conf/overlay/fsdp.yaml"
             )
         if isinstance(strategy, ShardedStrategy):
             with strategy.in_turn():
