@@ -167,7 +167,7 @@ def cost_of_children(folder: Path) -> Table:
     taken = medians(
         {
             "in this process": partial(measure, lambda: PUBLISHED, 10),
-            "in a child": partial(measure, lambda: Decoder(PUBLISHED), 10),
+            "in a child that reads 10 videos": partial(measure, lambda: Decoder(PUBLISHED), 10),
             "in a child of its own": partial(measure, lambda: Decoder(PUBLISHED), 1),
         },
         repeats=5,

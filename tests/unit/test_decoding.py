@@ -268,9 +268,9 @@ def test_what_the_parent_has_not_collected_yet_closes_no_file_of_the_child(tmp_p
     (tmp_path / "clip.txt").touch()
 
     def read_after_a_collection(path: str) -> Frames:
-        with open(path) as file:
-            gc.collect()
-            return make(len(file.read()))
+        files = [open(path) for _ in range(100)]  # noqa: SIM115
+        gc.collect()
+        return make(sum(len(file.read()) for file in files))
 
     gc.disable()
     try:
