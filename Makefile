@@ -60,4 +60,4 @@ tensorboard: $(READY) ## show the runs
 	$(BIN)/tensorboard --logdir runs
 
 bench: $(READY) ## run every benchmark of speed, each against the plain way
-	@set -e; for name in stage1_step thinking stage2_update data_wait sharded_rollouts; do echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
+	@set -e; for name in stage1_step thinking stage2_update data_wait loader streaming sharded_rollouts; do echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done

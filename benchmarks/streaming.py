@@ -15,6 +15,7 @@ the CPU, so that a busy machine changes little.
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import io
 import itertools
@@ -51,6 +52,7 @@ def main() -> None:
         seconds = _in_process(_write, folder, options.rows, options.shards, options.thought)
         once = _in_process(_keep, folder)
         ways = [way for way in _WAYS if way != "webdataset" or _has_webdataset()]
+        _import_libraries(ways)
         found = {way: _measure(way, folder, options.rows) for way in ways}
     size = f"{options.rows:,} rows in {options.shards} shards"
     print(f"{size}, written as Parquet and as tar in {seconds:.0f} s; kept as Arrow, once, in {once:.0f} s.")
@@ -151,6 +153,12 @@ def _webdataset(folder: Path) -> Any:
 
 
 _WAYS = {"index": _index, "stream": _stream, "webdataset": _webdataset}
+
+
+def _import_libraries(ways: Sequence[str]) -> None:
+    """Import what the ways need before they are forked: it takes the same of all of them, and is not measured."""
+    for name in ("datasets", *(("webdataset", "torchdata.stateful_dataloader") if "webdataset" in ways else ())):
+        importlib.import_module(name)
 
 
 def _has_webdataset() -> bool:

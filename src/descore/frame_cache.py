@@ -179,7 +179,8 @@ def _load(entry: Path) -> Frames | None:
             metadata, pixels = file.metadata(), file.get_tensor("pixels")
         *fields, checksum = json.loads(metadata["frames"])
         shape, indices, source_fps, num_source_frames = fields
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+    # RuntimeError: another process has removed it between the look and the opening.
+    except (OSError, RuntimeError, SafetensorError, KeyError, TypeError, ValueError):
         return None
     if pixels.dtype != torch.uint8 or [*pixels.shape] != shape or _checksum(pixels, fields) != checksum:
         return None
