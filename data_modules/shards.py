@@ -23,7 +23,7 @@ from fsspec.utils import get_protocol
 from data_modules import pairs, presets
 from data_modules.pairs import READERS, read_pairs
 from data_modules.remote import is_url
-from descore.types import Pair, Side
+from descore.types import DimensionScores, Pair, Side
 
 _TWICE = "an id that an earlier shard has"
 
@@ -170,5 +170,8 @@ def _to_values(pair: Pair) -> list[Any]:
 
 def _to_pair(values: list[Any]) -> Pair:
     name, prompt, a, b, preference = values
-    sides = [Side(video, thought, scores, tuple(mos)) for video, thought, scores, mos in (a, b)]
-    return Pair(name, prompt, *sides, tuple(preference))
+    return Pair(name, prompt, _to_side(*a), _to_side(*b), tuple(preference))
+
+
+def _to_side(video: str, thought: str, scores: DimensionScores | None, mos: list[float]) -> Side:
+    return Side(video, thought, scores, tuple(mos))
