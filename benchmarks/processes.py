@@ -58,7 +58,7 @@ def run(folder: Path, stage: str, family: str, trained: str, num_ranks: int) -> 
     arguments += ["--model.pretrained", str(start)] if stage == "stage2" else ["--model.backbone", f"{start}/backbone"]
     if stage == "stage2":
         arguments += ["--model.mini_batch_pairs", str(BATCH // 2 // num_ranks)]
-    arguments += ["--model.max_thought_tokens", "48", "--model.own_thought_pairs", "4", "--model.warmup", "0"]
+    arguments += ["--model.max_thought_tokens", "48", "--model.own_thought_pairs", "8", "--model.warmup", "0"]
     arguments += ["--data.root", str(folder / "rendered"), "--data.num_train", "21", "--data.num_val", "8"]
     arguments += ["--data.batch_size", str(BATCH // num_ranks), "--data.val_batch_size", "4", "--data.num_workers", "0"]
     arguments += ["--trainer.max_steps", "20", "--trainer.max_epochs", "-1"]
