@@ -30,6 +30,8 @@ from descore.video_writer import write_video
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts processes and files by /proc")
 
+OTHERS: set[int] = set()
+"""Processes that belong to models of other tests."""
 FORK = multiprocessing.get_context("fork")
 READER = VideoReader(VideoSettings(fps=4.0, min_pixels=1024, max_pixels=48 * 48), factor=16, even=2)
 
@@ -79,7 +81,7 @@ def children(pid: int | str = "self") -> set[int]:
     for thread in Path(f"/proc/{pid}/task").iterdir():
         with suppress(FileNotFoundError):  # the thread has ended
             found |= {int(child) for child in (thread / "children").read_text().split()}
-    return found
+    return found - OTHERS
 
 
 def is_dead(pid: int) -> bool:
@@ -100,10 +102,13 @@ def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> None:
 @pytest.fixture(autouse=True)
 def nothing_stays_behind():
     """Every test ends with the processes and open files it began with."""
-    before = children(), len(os.listdir("/proc/self/fd"))
+    gc.collect()
+    OTHERS.clear()
+    OTHERS.update(children())
+    files = len(os.listdir("/proc/self/fd"))
     yield
     gc.collect()  # an error that was caught holds the frames that it went through, and so a decoder
-    wait_until(lambda: (children(), len(os.listdir("/proc/self/fd"))) == before)
+    wait_until(lambda: not children() and len(os.listdir("/proc/self/fd")) <= files)
 
 
 # Reading

@@ -67,6 +67,7 @@ def load(qwen3, train, tmp_path):
             global_rank=rank,
             world_size=world_size,
             strategy=SimpleNamespace(root_device=torch.device("cpu")),
+            log_dir=str(tmp_path / "run"),
         )
         data.setup("fit")
         data.cache_dir = folder if cache else None
