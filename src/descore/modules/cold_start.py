@@ -180,7 +180,7 @@ class ColdStartModule(RewardSystem):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Log the gradient norm of each part."""
-        if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if self.logs_this_step:
             self.log_dict(self.gradient_norms())
 
     def _describe_step(self) -> KeptStep:

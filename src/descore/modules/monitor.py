@@ -33,7 +33,7 @@ class Means:
     def compute(
         self, device: torch.device | str = "cpu", mean_over_ranks: Callable[[Tensor], Tensor] = lambda sums: sums
     ) -> dict[str, float]:
-        """Return the mean of each name that has any weight.
+        """Return the mean of each name; nan where nothing had any weight.
 
         Args:
             device: Where ranks exchange their sums.
@@ -44,8 +44,7 @@ class Means:
         columns = (self._sums, self._weights)
         table = torch.stack([torch.stack([value.to(device) for value in column.values()]) for column in columns])
         sums, weights = mean_over_ranks(table).cpu()
-        means = zip(self._sums, (sums / weights).tolist(), weights.tolist(), strict=True)
-        return {name: mean for name, mean, weight in means if weight > 0}
+        return dict(zip(self._sums, (sums / weights).tolist(), strict=True))
 
 
 def count_rollouts(means: Means, rollouts: Rollouts) -> None:

@@ -221,7 +221,7 @@ class RLModule(RewardSystem):
         self.means, self.clock = Means(), Stopwatch(self.device)
         rollouts = self._roll_out(batch)
         reference = self._reference_logprobs(rollouts) if self.kl_weight else None
-        separately = batch_idx % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        separately = self.logs_this_step
         for _ in range(self.update_epochs):
             for pairs in self._split(range(len(batch.pairs)), self.mini_batch_pairs):
                 self._update(rollouts, pairs, reference, separately=separately)

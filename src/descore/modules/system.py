@@ -128,6 +128,11 @@ class RewardSystem(LightningModule):
         """
         raise NotImplementedError
 
+    @property
+    def logs_this_step(self) -> bool:
+        """Whether Lightning will write what this step logs; it repeats old values of what the step does not log."""
+        return self.trainer._logger_connector.should_update_logs
+
     def gradient_norms(self) -> dict[str, Tensor]:
         """Norm of the gradient of each part that has one, by tag."""
         gradients = {
