@@ -44,6 +44,7 @@ def kilobytes(name: str) -> int:
 
 def build(collate: PairCollator, num_pairs: int, pipe: Any) -> None:
     """Build a batch, and send what memory it took at most beyond what there was."""
+    torch.set_num_threads(1)  # as in a worker: OpenMP's other threads did not come along
     before = kilobytes("VmRSS")
     collate(0, [Pair(str(number), "a cat", Side("a"), Side("b"), (1.0,)) for number in range(num_pairs)])
     pipe.send((kilobytes("VmHWM") - before) * 1024)
