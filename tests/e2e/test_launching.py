@@ -23,7 +23,8 @@ def start(tmp_path: Path, build):
         command = ["bash", f"conf/launch/{file}", "-c", "conf/stage1.yaml", *SHARDED, "--trainer.accelerator", "cpu"]
         command += ["--model.backbone", str(tmp_path / "start/backbone"), "--trainer.max_steps", "4"]
         command += ["--trainer.logger.save_dir", str(tmp_path), "--data.root", str(tmp_path / "rendered")]
-        command += ["--data.num_train", "12", "--data.num_val", "4", "--data.batch_size", "2", "--data.num_workers", "0"]
+        command += ["--data.num_train", "12", "--data.num_val", "4"]  # three batches an epoch
+        command += ["--data.batch_size", "2", "--data.num_workers", "0"]
         command += ["--trainer.limit_val_batches", "0", "--trainer.enable_model_summary", "false", *overrides]
         return subprocess.Popen(
             command,
