@@ -51,7 +51,7 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         """Take the state when it is time to."""
         loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
-        waits = loop._num_ready_batches_reached() or loop._should_check_val_fx(fetcher)  # type: ignore[arg-type]
+        waits = ends_epoch(trainer) or loop._should_check_val_fx(fetcher)  # type: ignore[arg-type]
         if trainer.global_step >= self._saved_step + self.every_n_steps and not waits:
             self._take(trainer)
 
@@ -91,6 +91,11 @@ def last_checkpoint(trainer: Trainer) -> Path:
     if isinstance(callback, ModelCheckpoint) and callback.dirpath:
         return Path(callback.dirpath) / "last.ckpt"
     return Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints/last.ckpt"
+
+
+def ends_epoch(trainer: Trainer) -> bool:
+    """Say whether a step is the last one of an epoch that has others: Lightning does not count it when it goes on."""
+    return trainer.fit_loop.epoch_loop._num_ready_batches_reached() and trainer.num_training_batches > 1
 
 
 def _flush(trainer: Trainer) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from callbacks.last_checkpoint import last_checkpoint
+from callbacks.last_checkpoint import ends_epoch, last_checkpoint
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 EXIT_CODE = 128 + signal.SIGTERM
@@ -35,12 +35,8 @@ class Preemption(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save, if any process was asked to leave, no gradient is half gathered, and the epoch goes on.
-
-        Lightning counts one epoch less when it goes on from the last step of one.
-        """
-        loop = trainer.fit_loop.epoch_loop
-        if not (loop._should_accumulate() or loop._num_ready_batches_reached()):  # gradients are in no checkpoint
+        """Save, if any process was asked to leave, no gradient is half gathered, and the epoch goes on."""
+        if not (trainer.fit_loop._should_accumulate() or ends_epoch(trainer)):  # gradients are in no checkpoint
             self._save_if_asked(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

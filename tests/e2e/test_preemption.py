@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 ROOT = Path(__file__).parents[2]
 SHARDED = ("-c", "conf/overlay/fsdp.yaml", "--trainer.precision", "32-true", "--trainer.devices", "2")
+SHARDED += ("--data.batch_size", "2")  # and so as many steps as one process takes
 
 
 @pytest.fixture(scope="module")
