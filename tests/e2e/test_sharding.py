@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data_modules.pairs import write_pairs
+from descore.modules.rl import RLModule
 from descore.train import main
 from descore.types import Pair, Side
 from tests.e2e.ranks import ROOT, train
@@ -140,13 +142,11 @@ def test_two_processes_that_share_a_model_train_as_one(fit: Fit, stage: str, tra
     assert ours["train/loss"][0] != pytest.approx(ours["train/loss"][-1], abs=1e-3)
 
 
-class OnAnyDevice(FSDPStrategy):
-    """Lightning lets FSDP1 itself only run on GPUs."""
-
-
-def test_fsdp1_is_an_error_that_says_what_to_use(fit: Fit) -> None:
+def test_fsdp1_is_an_error_that_says_what_to_use(starts: dict[str, Path]) -> None:
+    module = RLModule(str(starts["stage2"]))
+    module._trainer = SimpleNamespace(strategy=FSDPStrategy())
     with pytest.raises(ValueError, match=r"FSDP1.*conf/overlay/fsdp.yaml"):
-        fit("fsdp1", "stage1", "--trainer.strategy", '{"class_path": "tests.e2e.test_sharding.OnAnyDevice"}')
+        module.configure_model()
 
 
 @pytest.mark.parametrize("stage", ["stage2", pytest.param("stage1", marks=pytest.mark.slow)])
