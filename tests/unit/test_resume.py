@@ -94,3 +94,14 @@ def test_the_last_version_counts(tmp_path, checkpoints):
     newer = write_file(tmp_path / "version_10/checkpoints/last.ckpt", 2)
     found = find_checkpoint(tmp_path)
     assert (found.path, found.version, found.global_step, found.logged_step) == (newer, 10, 2, 2)
+
+
+def test_a_checkpoint_that_lacks_what_is_read_of_it_is_named(tmp_path, checkpoints):
+    AtomicCheckpointIO().save_checkpoint({"global_step": 9, "state_dict": WEIGHTS}, checkpoints / "best.ckpt")
+    with pytest.raises(
+        ValueError, match=r"expected a checkpoint that loads.*best\.ckpt \(KeyError: 'half_accumulated'\)"
+    ):
+        find_checkpoint(tmp_path)
+    last = write_file(checkpoints / "last.ckpt", 3)
+    with pytest.warns(UserWarning, match=r"best\.ckpt \(KeyError"):
+        assert find_checkpoint(tmp_path).path == last

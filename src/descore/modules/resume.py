@@ -54,11 +54,12 @@ def find_checkpoint(run: Path) -> Resumable | None:
     for path in _checkpoints(folder):
         try:
             checkpoint = _read(path)
-        except Exception as error:  # whatever a reader makes of damaged bytes
+            order = (not checkpoint["half_accumulated"], checkpoint["global_step"], path.stat().st_mtime)
+            resumable = Resumable(path, versions[-1], checkpoint["global_step"], _logged_step(checkpoint))
+        except Exception as error:  # whatever a reader makes of damaged bytes, or of another program's checkpoint
             broken.append(f"{path} ({type(error).__name__}: {str(error).partition(chr(10))[0][:200]})")
             continue
-        resumable = Resumable(path, versions[-1], step := checkpoint["global_step"], _logged_step(checkpoint))
-        found.append(((not checkpoint["half_accumulated"], step, path.stat().st_mtime), resumable))
+        found.append((order, resumable))
     if broken and not found:
         raise ValueError(
             f"expected a checkpoint that loads in {folder}, got none: {'; '.join(broken)}. Remove it to start anew"
