@@ -19,11 +19,11 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from data_modules.pairs import read_pairs
 from data_modules.rendering import RenderSettings, render_split
 from data_modules.teacher import Teacher
 from data_modules.world import Split
 from descore.model import RewardModel
+from descore.pairs import read_pairs
 from descore.rewards import quality_reward
 from descore.sampling import Sampling
 from descore.think import think

@@ -31,13 +31,13 @@ from rich.table import Table
 from transformers.utils import logging
 
 from data_modules.loader import PairLoader
-from data_modules.pairs import read_pairs
 from data_modules.random_backbone import Sizes, write_random_backbone
 from descore.collate import PairCollator
 from descore.decoding import Decoder
 from descore.features import Features
 from descore.losses import bradley_terry_loss
 from descore.model import RewardModel
+from descore.pairs import read_pairs
 from descore.prompts import PromptTemplate
 from descore.seeding import fold
 from descore.settings import ModelSettings

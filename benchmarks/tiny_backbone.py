@@ -18,12 +18,12 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from data_modules.pairs import read_pairs
 from data_modules.rendering import RenderSettings, render_split
 from data_modules.teacher import Teacher
 from data_modules.world import VALUES
 from descore.answer import AnswerError, parse_answer
 from descore.model import RewardModel
+from descore.pairs import read_pairs
 from descore.prompts import PromptTemplate
 from descore.settings import ModelSettings
 from descore.think import think

@@ -17,11 +17,11 @@ from rich.console import Console
 from rich.progress import track
 
 from data_modules import drawing
-from data_modules.pairs import write_pairs
 from data_modules.teacher import Teacher
 from data_modules.wording import write_prompt
 from data_modules.world import Request, Scene, Split, count_scores, draw_request, draw_shown, wrong_attributes
 from descore.answer import overall_score
+from descore.pairs import write_pairs
 from descore.seeding import fold, uniform
 from descore.types import Pair, Side
 from descore.video_writer import write_video

@@ -21,9 +21,9 @@ from typing import Any
 import fsspec
 from fsspec.utils import get_protocol
 
-from data_modules import pairs, presets
-from data_modules.pairs import READERS, read_pairs
-from data_modules.remote import is_url
+from descore import pairs, presets
+from descore.locations import is_url
+from descore.pairs import READERS, read_pairs
 from descore.types import Pair
 
 _TWICE = "an id that an earlier shard has"

@@ -30,6 +30,9 @@ BUILDS_ON = {
     "advantages": "types answer",
     "rewards": "types answer",
     "metrics": "types answer",
+    "locations": "",
+    "presets": "types answer locations",
+    "pairs": "presets",
     "settings": "video",
     "backbone": "",
     "features": "backbone prompts settings decoding",
@@ -53,7 +56,7 @@ BUILDS_ON = {
     "modules": "collate parts metrics replay folders",
     "train": "modules",
     "torchrun": "",
-    "data_modules": "features seeding video_writer frame_cache",
+    "data_modules": "features seeding video_writer frame_cache pairs",
     "callbacks": "types export folders",
 }
 LIGHTNING_ROOMS = {"modules", "train", *APPLICATION}
@@ -126,9 +129,9 @@ def test_imports_follow_the_table(path: Path) -> None:
         ("modules", "from descore.modules.steps import x\nfrom descore.types import Pair\nimport lightning", []),
         ("scoring", "from lightning.pytorch import Trainer", ["lightning.pytorch.Trainer"]),
         ("video", "from descore.features import Features", ["descore.features.Features"]),
-        ("features", "from data_modules.pairs import read_pairs", ["data_modules.pairs.read_pairs"]),
+        ("features", "from data_modules.rendering import render_split", ["data_modules.rendering.render_split"]),
         ("callbacks", "from descore.model import RewardModel\nimport lightning", ["descore.model.RewardModel"]),
-        ("data_modules", "from data_modules.pairs import read_pairs\nfrom descore.video import read_video", []),
+        ("data_modules", "from data_modules.rendering import render_split\nfrom descore.video import read_video", []),
     ],
 )
 def test_the_import_check_sees_what_it_should(room: str, source: str, expected: list[str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 from descore.video import VideoSettings
 
 QueryMode = Literal["shared", "each"]
+RewardSource = Literal["head", "overall_score", "expected_score", "checklist"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,9 @@ class ModelSettings:
         reward_names: Names of the rewards that the head gives.
         query: "shared" reads all rewards from one `<Reward>`; "each" gives every reward a query token of its own.
         max_thought_tokens: A longer thought is cut there.
+        reward_from: What gives the reward of a video: "head", which reads the query token; "overall_score", what the
+            thought says; "expected_score", the mean of what it might have said; "checklist", weighted answers to
+            yes/no questions.
     """
 
     backbone: str
@@ -29,10 +33,13 @@ class ModelSettings:
     reward_names: tuple[str, ...] = ("overall",)
     query: QueryMode = "shared"
     max_thought_tokens: int = 4096
+    reward_from: RewardSource = "head"
 
     def __post_init__(self) -> None:
         if self.query not in get_args(QueryMode):
             raise ValueError(f"query is {self.query!r}; expected one of {get_args(QueryMode)}")
+        if self.reward_from not in get_args(RewardSource):
+            raise ValueError(f"reward_from is {self.reward_from!r}; expected one of {get_args(RewardSource)}")
         if not self.reward_names or len(set(self.reward_names)) < len(self.reward_names):
             raise ValueError(f"reward_names are {self.reward_names!r}; expected one or more different names")
 

@@ -26,12 +26,14 @@ class Side:
         thought: The teacher's thought with its `<answer>` block; empty when there is none.
         scores: The annotated dimension scores, the truth that the rollout reward compares with.
         mos: Mean opinion score per reward dimension; empty when the table has none.
+        generator: Name of the model that made the video; empty when the table does not say.
     """
 
     video: str
     thought: str = ""
     scores: DimensionScores | None = None
     mos: tuple[float, ...] = ()
+    generator: str = ""
 
 
 @dataclass(frozen=True, slots=True)

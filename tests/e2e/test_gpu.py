@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from data_modules.pairs import write_pairs
 from descore.model import RewardModel
+from descore.pairs import write_pairs
 from descore.scoring import Scorer
 from descore.think import think
 from descore.train import main

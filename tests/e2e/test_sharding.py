@@ -14,8 +14,8 @@ from lightning.pytorch.strategies import FSDPStrategy
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from data_modules.pairs import write_pairs
 from descore.modules.rl import RLModule
+from descore.pairs import write_pairs
 from descore.train import main
 from descore.types import Pair, Side
 from tests.e2e.ranks import ROOT, train

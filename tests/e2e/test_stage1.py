@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from benchmarks.small_runs import EVERY_STEP, differences
-from data_modules.pairs import read_pairs
 from descore.cli import main as descore
 from descore.model import RewardModel
+from descore.pairs import read_pairs
 from descore.train import main
 
 ROOT = Path(__file__).parents[2]

@@ -19,11 +19,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from benchmarks.small_runs import EVERY_STEP, differences
-from data_modules.pairs import read_pairs, write_pairs
 from descore.cli import main as descore
 from descore.export import ExportError
 from descore.losses import bradley_terry_loss
 from descore.model import RewardModel
+from descore.pairs import read_pairs, write_pairs
 from descore.train import main
 from descore.types import Pair, Side, Thought
 

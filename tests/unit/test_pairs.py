@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data_modules.pairs import PairTable, read_pairs, write_pairs
+from descore.pairs import PairTable, read_pairs, write_pairs
 from descore.types import Pair, Side
 
 SCORES = {"subject": 2, "dynamics": 1, "camera": None, "environment": 0, "style": 2}

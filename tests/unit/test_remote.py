@@ -11,9 +11,10 @@ import torch
 from fsspec.implementations.memory import MemoryFileSystem
 
 from data_modules import remote
-from data_modules.pairs import read_pairs
-from data_modules.remote import RemoteVideos, locate, video_state
+from data_modules.remote import RemoteVideos, video_state
 from descore.frame_cache import FrameCache
+from descore.locations import locate
+from descore.pairs import read_pairs
 from descore.types import Frames
 from descore.video import VideoError, VideoReader, VideoSettings
 

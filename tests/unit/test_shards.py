@@ -12,8 +12,8 @@ from pyarrow import parquet
 
 from data_modules import shards
 from data_modules.loader import PairLoader
-from data_modules.pairs import read_pairs
 from data_modules.shards import StoredPairs, find_shards, read_tables, ungraded
+from descore.pairs import read_pairs
 
 GRADES = {"subject": 2, "dynamics": 1, "camera": "N/A", "environment": 0, "style": 2}
 

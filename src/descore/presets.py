@@ -10,8 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from data_modules.remote import locate
 from descore.answer import AnswerError, parse_scores
+from descore.locations import locate
 from descore.types import DIMENSIONS, DimensionScores, Pair, Side
 
 NO_LABEL = "no usable label"
@@ -70,6 +70,10 @@ class Row:
         if not self.has(column) or not isinstance(value, str):
             raise BadCell(column, value, "expected text")
         return value
+
+    def name(self, column: str) -> str:
+        """Return what a cell holds as text; nothing where it is empty or there is no such column."""
+        return str(self.cells[column]) if self.has(column) else ""
 
     def video(self, *columns: str) -> str:
         """Return the path in the first of the columns that the table has."""
@@ -170,6 +174,7 @@ def _descore(row: Row, dimensions: Sequence[str]) -> Pair:
             thought=row.text(f"cot_{key}") if row.has(f"cot_{key}") else "",
             scores=row.scores(f"scores_{key}") if row.has(f"scores_{key}") else None,
             mos=row.numbers(columns(f"mos_{key}")),
+            generator=row.name(f"generator_{key}"),
         )
 
     preference = row.labels(columns("preference"), {"A": 1.0, "B": -1.0, "tie": 0.0, "invalid": _NAN})
@@ -178,7 +183,12 @@ def _descore(row: Row, dimensions: Sequence[str]) -> Pair:
 
 def _videoalign(row: Row, dimensions: Sequence[str]) -> Pair:
     a, b = (
-        Side(row.video(f"path_{key}"), mos=row.numbers([f"MOS_{key}_{name}" for name in dimensions])) for key in "AB"
+        Side(
+            row.video(f"path_{key}"),
+            mos=row.numbers([f"MOS_{key}_{name}" for name in dimensions]),
+            generator=row.name(f"{key}_model"),
+        )
+        for key in "AB"
     )
     preference = row.labels(dimensions, {"A": 1.0, "B": -1.0, "same": 0.0, "invalid": _NAN})
     return Pair(row.id(), row.text("prompt"), a, b, preference)
@@ -201,7 +211,10 @@ def _descore_stage2(row: Row, dimensions: Sequence[str]) -> Pair:
 
 
 def _genai_bench(row: Row, dimensions: Sequence[str]) -> Pair:
-    a, b = (Side(row.video(f"{s}_video", f"{s}_video_path", f"video_{s}")) for s in ("left", "right"))
+    a, b = (
+        Side(row.video(f"{side}_video", f"{side}_video_path", f"video_{side}"), generator=row.name(f"{side}_model"))
+        for side in ("left", "right")
+    )
     preference = row.labels(["vote_type"], {"leftvote": 1.0, "rightvote": -1.0, "tievote": 0.0, "bothbad_vote": 0.0})
     return Pair(row.id(), row.text("prompt"), a, b, preference)
 

@@ -16,9 +16,9 @@ from typing import Any, BinaryIO, Literal
 
 import fsspec
 
-from data_modules.presets import NO_LABEL, PRESETS, BadCell, Preset, Row
-from data_modules.remote import is_url
 from descore.answer import NOT_ASKED
+from descore.locations import is_url
+from descore.presets import NO_LABEL, PRESETS, BadCell, Preset, Row
 from descore.types import Pair
 
 _NOT_FOUND = "video not found"
@@ -75,8 +75,8 @@ def read_pairs(
     """Read a table of pairs; the rows that gave none are in `rejected`.
 
     Our own layout has the columns prompt, video_a, video_b and preference (A, B, tie, or invalid where nobody could
-    tell), and may have id, cot_a, cot_b, scores_a, scores_b, mos_a and mos_b. Several dimensions have their labels in
-    preference_<name>, their opinion scores in mos_a_<name> and mos_b_<name>. Labels are read in any case.
+    tell), and may have id and, of each video, cot_a, scores_a, mos_a and generator_a. Several dimensions have their
+    labels in preference_<name>, their opinion scores in mos_a_<name> and mos_b_<name>. Labels are read in any case.
 
     A row whose labels the layout declares unusable in every dimension (`invalid`, `Hard to judge`, `discard`) is
     counted as rejected with the reason "no usable label"; it is never an error.
@@ -253,6 +253,8 @@ def _record(pair: Pair, folder: Path, dimensions: Sequence[str]) -> dict[str, An
             record[f"cot_{key}"] = side.thought
         if side.scores is not None:
             record[f"scores_{key}"] = {n: NOT_ASKED if score is None else score for n, score in side.scores.items()}
+        if side.generator:
+            record[f"generator_{key}"] = side.generator
         for suffix, value in zip(suffixes, side.mos, strict=bool(side.mos)):
             record[f"mos_{key}{suffix}"] = None if math.isnan(value) else value
     labels = (_LABELS.get(value, "invalid") for value in pair.preference)
