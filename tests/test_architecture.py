@@ -44,6 +44,7 @@ BUILDS_ON = {
     "merging": "features",
     "export": "merging folders",
     "model": "export sampling seeding segments shared_prefix",
+    "attention": "model",
     "parts": "model",
     "think": "model",
     "algorithms": "advantages losses",

@@ -1,0 +1,48 @@
+"""What query tokens attend to, against the attention maps that transformers gives for one whole sequence."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import torch
+
+from descore.attention import SOURCES, query_attention
+from descore.model import RewardModel
+from descore.shared_prefix import SHARED_PREFIX
+from descore.types import Thought
+from tests.examples import make_prefixes, make_thought
+from tests.parity.plain import inputs_of, use_stock_attention
+
+
+def test_query_attention_is_that_of_the_maps_of_a_whole_sequence(model: RewardModel) -> None:
+    prefixes = make_prefixes(model, 2)
+    thoughts = [[make_thought(5), Thought()], [make_thought(9, seed=1)]]
+    found = query_attention(model, model.features.pack(prefixes, thoughts))
+    assert found.shape == (3, model.base.config.get_text_config().num_hidden_layers, len(SOURCES))
+    assert torch.allclose(found.sum(-1), torch.ones(found.shape[:2]))
+
+    plain = deepcopy(model)
+    use_stock_attention(plain)
+    plain.base.config.get_text_config()._attn_implementation = "eager"
+    cases = [(prefix, thought) for prefix, own in zip(prefixes, thoughts, strict=True) for thought in own]
+    for row, (prefix, thought) in zip(found, cases, strict=True):
+        inputs = inputs_of(plain, prefix, [*thought.token_ids, *model.features.query_ids])
+        with torch.no_grad():
+            maps = plain.base.model(**inputs, output_attentions=True).attentions
+        video = inputs["mm_token_type_ids"][0] == 2
+        place = torch.arange(len(video))
+        text = len(prefix.input_ids)
+        sources = [video, ~video & (place < text), (place >= text) & (place < len(video) - 1), place == len(video) - 1]
+        for layer, weights in zip(row, maps, strict=True):
+            expected = [weights[0, :, -1, source].sum(-1).mean() for source in sources]
+            assert torch.allclose(layer, torch.stack(expected), atol=1e-5)
+    assert found[1, :, 2].abs().max() == 0  # no thought, no attention to it
+
+
+def test_the_model_is_as_before(qwen3: RewardModel) -> None:
+    branches = qwen3.features.pack(make_prefixes(qwen3, 1), [[make_thought(5)]])
+    with torch.no_grad():
+        before = qwen3(branches).rewards
+        query_attention(qwen3, branches)
+        assert torch.equal(qwen3(branches).rewards, before)
+    assert qwen3.base.config.get_text_config()._attn_implementation == SHARED_PREFIX
