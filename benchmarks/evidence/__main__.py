@@ -1,0 +1,49 @@
+"""Train the paradigms side by side, measure them, and show what came out on one page.
+
+    python -m benchmarks.evidence            # 3 seeds, under 90 minutes on two cores
+    python -m benchmarks.evidence --quick    # one seed, tiny: does everything run?
+
+A run that is stopped goes on where it was. Everything lies under --root: training/ (runs, for TensorBoard), evaluations/,
+measured/, results.json, figures/ and the page, evidence.html.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from benchmarks.evidence.data import prepare
+from benchmarks.evidence.plan import FULL, QUICK, tasks
+from benchmarks.evidence.schedule import TaskError, run_tasks
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one seed and few pairs, in runs/evidence_quick")
+    parser.add_argument("--root", type=Path, help="where everything goes (default runs/evidence)")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="tasks at a time (default: as many as cores)"
+    )
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="only the tasks whose names begin so, and no page")
+    options = parser.parse_args()
+    scale = QUICK if options.quick else FULL
+    root = options.root or Path("runs/evidence_quick" if options.quick else "runs/evidence")
+    prepare(root, scale.num_train, scale.smaller, scale.num_held_out)
+    wanted = tasks(scale, root)
+    try:
+        if options.only:
+            run_tasks([task for task in wanted if task.name.startswith(tuple(options.only))], root, options.jobs)
+            return
+        run_tasks(wanted, root, options.jobs)
+    except TaskError as error:
+        sys.exit(f"evidence: {error}")
+    from benchmarks.evidence.page import show  # matplotlib and the template, which no task needs
+    from benchmarks.evidence.results import gather
+
+    print(show(root, scale, gather(root, scale)))
+
+
+if __name__ == "__main__":
+    main()
