@@ -31,8 +31,8 @@ def prepare(root: Path, num_train: int, smaller: tuple[int, ...], num_held_out: 
     for split in SPLITS:
         for share in CORRUPTED:
             settings = RenderSettings(teacher=Teacher(habits={}, corrupt=share))
-            if not (copy := thoughts_table(root, split, share)).exists():
-                shutil.copyfile(render_split(data, split, num_held_out, settings, seed=0), copy)
+            written = render_split(data, split, num_held_out, settings, seed=0)
+            shutil.copyfile(written, thoughts_table(root, split, share))
         render_split(data, split, num_held_out, RenderSettings(), seed=0)
 
 
