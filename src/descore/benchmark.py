@@ -1,15 +1,15 @@
 """Benchmarks: where a table is, how it is read, and which videos it asks to be scored.
 
-    # conf/benchmarks/mine.yaml
-    description: 500 pairs of our own, labelled in May.
-    table: pairs.csv                    # relative to --root, as the videos are to the table
-    preset: descore                     # or a published layout: docs/data.md lists them
-    dimensions: [overall]
-    ties: [tie]                         # optional: the labels that count as a tie; all of the layout if not given
-    root: data/mine                     # optional: where it lies if --root is not given
-    make:                               # optional: a function that makes the table, called with root and these arguments
-      function: my_package.render
-      arguments: {num_pairs: 500}
+# conf/benchmarks/mine.yaml
+description: 500 pairs of our own, labelled in May.
+table: pairs.csv                    # relative to --root, as the videos are to the table
+preset: descore                     # or a published layout: docs/data.md lists them
+dimensions: [overall]
+ties: [tie]                         # optional: the labels that count as a tie; all of the layout if not given
+root: data/mine                     # optional: where it lies if --root is not given
+make:                               # optional: a function that makes the table, called with root and these arguments
+  function: my_package.render
+  arguments: {num_pairs: 500}
 """
 
 from __future__ import annotations
@@ -125,7 +125,8 @@ def load_benchmark(
             f"the benchmark {path.stem} needs to know where its data is: expected --root, the folder with "
             f"{values.table}. {values.description}"
         )
-    maker = values.make and Maker(values.make.function, dict(values.make.arguments), _sources(path))
+    make = values.make
+    maker = None if make is None or table else Maker(make.function, make.arguments, _sources(path))
     return Benchmark(
         name=path.stem,
         root=Path(folder),
@@ -134,7 +135,7 @@ def load_benchmark(
         dimensions=tuple(dimensions or values.dimensions),
         ties=None if values.ties is None else tuple(values.ties),
         description=values.description,
-        maker=None if table else maker,
+        maker=maker,
     )
 
 

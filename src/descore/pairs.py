@@ -71,6 +71,10 @@ class VideoTable:
     videos: tuple[RatedVideo, ...]
     rejected: tuple[Rejected, ...]
 
+    def num_rejected(self) -> dict[str, int]:
+        """Count the rejected rows by reason."""
+        return dict(Counter(rejected.reason for rejected in self.rejected))
+
 
 def read_pairs(
     table: str | Path,

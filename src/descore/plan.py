@@ -40,6 +40,8 @@ def read_header(path: str) -> Frames:
     try:
         with open_container(path) as container:
             stream = container.streams.best("video")
+            if stream is None or not (stream.width and stream.height and stream.average_rate):
+                raise VideoError(path, "expected a frame size and a frame rate in the header, found none")
             fps = float(stream.average_rate)
             count = stream.frames or round(fps * (container.duration or 0) / av.time_base)
             return Frames(torch.empty(0, 3, stream.height, stream.width, dtype=torch.uint8), (), fps, count)
