@@ -16,6 +16,7 @@ from rich.progress import track
 from rich.table import Table
 
 from descore.export import ExportError
+from descore.readings import ReadingError
 from descore.replay import replay
 from descore.scoring import Scorer
 from descore.types import Score
@@ -39,7 +40,7 @@ def main(args: Sequence[str] | None = None) -> int:
     options = parser.parse_args(args)
     try:
         return int(options.run(options))
-    except ExportError as error:
+    except (ExportError, ReadingError) as error:
         parser.exit(2, f"descore: {error}\n")
 
 
