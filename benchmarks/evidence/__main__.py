@@ -3,8 +3,8 @@
     python -m benchmarks.evidence            # 3 seeds, under 90 minutes on two cores
     python -m benchmarks.evidence --quick    # one seed, tiny: does everything run?
 
-A run that is stopped goes on where it was. Everything lies under --root: training/ (runs, for TensorBoard), evaluations/,
-measured/, results.json, figures/ and the page, evidence.html.
+A run that is stopped goes on where it was. Everything lies under --root: training/ (runs, for TensorBoard),
+evaluations/, measured/, results.json, figures/ and the page, evidence.html.
 """
 
 from __future__ import annotations

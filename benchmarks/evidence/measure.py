@@ -12,14 +12,17 @@ from torch import Tensor
 
 from benchmarks.evidence.data import CORRUPTED, SPLITS, pairs_table, thoughts_table
 from descore.attention import query_attention
-from descore.benchmark import table_benchmark
+from descore.benchmark import Benchmark, table_benchmark
 from descore.evaluate import evaluate, load_evaluation
 from descore.model import RewardModel
 from descore.pairs import read_pairs
 from descore.types import Branches, Pair, Prefix, Thought
 
-BATCH = 16
+BATCH = 64  # videos
 NUM_ATTENDED = 60  # pairs whose attention is looked at
+
+SEVERAL = "ood-several"
+"""Evaluation with several thoughts a video."""
 
 READ_BY = {"coupled": "expected_score", "coupled_grpo": "expected_score"}
 """What is recorded beside the overall score, which every record of a thought has."""
@@ -31,7 +34,7 @@ WRITERS = ("coupled", "coupled_grpo", "decoupled", "decoupled_rl", "unmasked", "
 """Paradigms that write thoughts."""
 
 
-def measure(root: str, run: str, paradigm: str, num_thoughts: str, num_videos: str, extent: str) -> None:
+def measure(root: str, run: str, paradigm: str, num_thoughts: str, num_pairs: str, extent: str) -> None:
     """Measure a trained model.
 
     Args:
@@ -39,17 +42,29 @@ def measure(root: str, run: str, paradigm: str, num_thoughts: str, num_videos: s
         run: Name of the run.
         paradigm: What it is.
         num_thoughts: Thoughts at test time, more than 1 to find out what they buy.
-        num_videos: Videos that are scored with so many.
+        num_pairs: Out-of-domain pairs that are scored with so many.
         extent: "accuracy" for nothing else.
     """
     folder = Path(root)
     model = str(folder / "training" / run / "version_0" / "export" / "last")
     for split in SPLITS:
-        benchmark = table_benchmark(pairs_table(folder, split))
-        evaluate(model, benchmark, evaluation_of(folder, run, split), reward_from=READ_BY.get(paradigm))
-        if int(num_thoughts) > 1:
-            several = evaluation_of(folder, run, f"{split}-{num_thoughts}")
-            evaluate(model, benchmark, several, num_thoughts=int(num_thoughts), limit=int(num_videos))
+        evaluate(
+            model,
+            _benchmark(folder, split),
+            evaluation_of(folder, run, split),
+            batch_size=BATCH,
+            reward_from=READ_BY.get(paradigm),
+        )
+    if int(num_thoughts) > 1:
+        several = evaluation_of(folder, run, SEVERAL)
+        evaluate(
+            model,
+            _benchmark(folder, "ood"),
+            several,
+            num_thoughts=int(num_thoughts),
+            limit=int(num_pairs),
+            batch_size=BATCH // 4,
+        )
     if extent == "accuracy" or paradigm not in ("decoupled", "decoupled_rl", "unmasked", "uncalibrated"):
         return
     loaded = RewardModel.from_pretrained(model)
@@ -76,6 +91,10 @@ def swap(root: str, seed: str) -> None:
 def evaluation_of(root: Path, run: str, split: str) -> Path:
     """Where the evaluation of a run on a split lies."""
     return root / "evaluations" / run / split
+
+
+def _benchmark(root: Path, split: str) -> Benchmark:
+    return table_benchmark(pairs_table(root, split))
 
 
 def _written(root: Path, run: str, split: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The page of the evidence: each of the paper's comparisons with its picture, its numbers, and what came out in words."""
+"""The page of the evidence: each comparison with its picture, its numbers, and what came out, in words."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from descore.report.figures import Estimate, bars, colors_of, curves, lines, new_figure, style
+from descore.report.page import Figure, Highlight, Page, Section, Table, write_page
+from descore.report.viewer import browse
+
 from benchmarks.evidence.data import SPLITS
 from benchmarks.evidence.measure import HEADS, WRITERS, evaluation_of
 from benchmarks.evidence.plan import PARADIGMS, Scale, run_name
 from benchmarks.evidence.results import ARMS, OURS, Json
 from descore.attention import SOURCES
 from descore.evaluate import load_evaluation
-from descore.report.figures import Estimate, bars, colors_of, curves, lines, new_figure, style
-from descore.report.page import Figure, Highlight, Page, Section, Table, write_page
-from descore.report.viewer import browse
 
 ACCURACY = "preference accuracy without ties"
 MASKING = {"decoupled": "with masking", "unmasked": "without masking", "decoupled_rl": "with masking, after stage 2"}
@@ -59,10 +60,10 @@ def show(root: Path, scale: Scale, results: Json) -> Path:
 def _summary(scale: Scale) -> str:
     seeds = "one seed" if len(scale.seeds) == 1 else f"{len(scale.seeds)} seeds"
     return (
-        f"Every paradigm is trained on the same {scale.num_train} rendered pairs, from the same backbone of 1.6 million "
-        f"parameters, with {seeds}, and measured on {scale.num_held_out} held-out pairs in-domain and out-of-domain. "
-        "Intervals are 95 %, over pairs of the mean over seeds; they do not hold what other seeds would give, which the "
-        "single seeds show. A small world and a small backbone: differences between paradigms need not carry over to an 8B."
+        f"Every paradigm is trained on the same {scale.num_train} rendered pairs, from the same backbone of 1.6 "
+        f"million parameters, with {seeds}, and measured on {scale.num_held_out} held-out pairs in-domain and "
+        "out-of-domain. Intervals are 95 %, over pairs of the mean over seeds; how far seeds are apart is shown "
+        "by their own values. The world and the backbone are small: what is better here need not be better at 8B."
     )
 
 
@@ -76,27 +77,25 @@ def _paradigms(results: Json) -> Section:
     for name, arm in ARMS.items():
         own, other = found["val"][name], found["ood"][name]
         cells = [cell for one in (own, other) for cell in (_with_interval(one), _seeds(one), one["with_ties"])]
-        quality = "–" if other["quality"] is None else f"{other['quality']:.3f}"
-        failed = own["num_failed"] + other["num_failed"]
         rows.append([
             arm.label,
             *cells,
             _difference(other.get("ours_minus")),
-            quality,
+            other["quality"],
             other["calibration_error"],
-            failed,
+            own["num_failed"] + other["num_failed"],
         ])
     header = ["", "in-domain", "seeds", "with ties", "out-of-domain", "seeds", "with ties"]
     header += ["ours minus it, out-of-domain", "quality of thoughts", "calibration error", "failed pairs"]
-    text = [
+    verdicts = [_verdict(found["ood"][name]["ours_minus"], ARMS[name].label) for name in found["ood"] if name != OURS]
+    text = (
         "Accuracy without ties by paradigm (the paper's figure 1b). A coupled model writes its score in the thought; "
         "its reward is that number, or the mean of what it might have written. Failed pairs have a thought without a "
-        "legal score, and are in no accuracy.",
-        *(_verdict(found["ood"][name]["ours_minus"], ARMS[name].label) for name in found["ood"] if name != OURS),
-    ]
+        "legal score, and are in no accuracy.\n\nOut-of-domain: "
+    )
     figure = Figure(bars(series, x_label=ACCURACY, reference=0.5), "The dashed line is a coin.", "Paradigms")
     table = Table(header, rows, f"Both splits; ours is “{ARMS[OURS].label}”.")
-    return Section("The paradigms", "\n\n".join([text[0], " ".join(text[1:])]), [figure], [table])
+    return Section("The paradigms", text + " ".join(verdicts), [figure], [table])
 
 
 def _verdict(difference: Json, label: str) -> str:
@@ -126,10 +125,10 @@ def _noise(results: Json) -> Section:
     ]
     header = ["", "loss, step to step", "accuracy, over steps", "accuracy, over seeds"]
     text = (
-        "How noisily each trains (the paper's figure 1c), over the second half of the steps: the spread of the loss from "
-        "step to step as a share of its mean, and the standard deviation of validation accuracy over the validations of "
-        "a run, and over seeds. The losses are different ones, so compare their spreads with care; a policy loss has a "
-        "mean near 0 and no such share."
+        "How noisily each trains (the paper's figure 1c), over the second half of the steps: the spread of the "
+        "loss from step to step as a share of its mean, and the standard deviation of validation accuracy over "
+        "the validations of a run, and over seeds. The losses are different ones, so compare their spreads with "
+        "care; a policy loss has a mean near 0 and no such share."
     )
     return Section("How noisily each trains", text, figures, [Table(header, rows)])
 
@@ -167,10 +166,10 @@ def _masking(results: Json) -> Section:
     header = ["", "stage 1", "right", "teacher's", "missing", "wrong", "right minus wrong", "right minus missing"]
     masked, unmasked = (results["given"]["ood"][name]["right_minus_wrong"] for name in ("decoupled", "unmasked"))
     text = (
-        "The head is fixed and reads thoughts that it is given: exact ones, ones that get a share of the dimensions "
-        "wrong, the teacher's, or none. If better thoughts did not give better rewards, the lines would be flat, and the "
-        f"claim of the paper would fall.\n\nOut-of-domain, {_claim('with masking', masked)}, and "
-        f"{_claim('without masking', unmasked)}."
+        "The head is fixed and reads thoughts that it is given: exact ones, ones that get a share of the "
+        "dimensions wrong, the teacher's, or none. If better thoughts did not give better rewards, the lines "
+        "would be flat, and the claim of the paper would fall.\n\nOut-of-domain, "
+        f"{_claim('with masking', masked)}, and {_claim('without masking', unmasked)}."
     )
     return Section("Do better thoughts give better rewards?", text, figures, [Table(header, rows)])
 
@@ -196,7 +195,8 @@ def _attention(results: Json) -> Section:
             rows.append([masking, label, *means])
     text = (
         "Where the attention of the query token goes (the paper's figure 6), the mean over heads, layers and "
-        "out-of-domain videos, with an exact thought and without any. The prompt stands for all text before the thought."
+        "out-of-domain videos, with an exact thought and without any. The prompt stands for all text before the "
+        "thought."
     )
     header = ["", "", *SOURCES]
     figures = [Figure(_stacked(bars_of), title="Mean over layers")]
@@ -245,14 +245,14 @@ def _stage2(results: Json) -> Section:
     rows = []
     for split, label in SPLITS.items():
         for name in ("decoupled", "decoupled_rl", "uncalibrated"):
-            found, given = results["accuracy"][split][name], results["given"][split].get(name)
-            exact = _with_interval(given["0.0"]) if given else "–"
+            found, given = results["accuracy"][split][name], results["given"][split][name]
+            exact = _with_interval(given["0.0"])
             rows.append([label, ARMS[name].label, _with_interval(found), exact, found["quality"], found["tokens"]])
     kept, free = results["accuracy"]["ood"]["decoupled_rl"], results["accuracy"]["ood"]["uncalibrated"]
     text = (
-        "Stage 2 over its steps: the quality of the thoughts it samples, their length, and accuracy; with the calibration "
-        "loss and without it, where the head may drift away from the thoughts it reads. Out-of-domain accuracy in the end: "
-        f"{kept['mean']:.3f} with it and {free['mean']:.3f} without it."
+        "Stage 2 over its steps: the quality of the thoughts it samples, their length, and accuracy; with the "
+        "calibration loss and without it, where the head may drift away from the thoughts it reads. "
+        f"Out-of-domain accuracy in the end: {kept['mean']:.3f} with it and {free['mean']:.3f} without it."
     )
     header = ["", "", "accuracy, own thoughts", "accuracy, exact thoughts", "quality of thoughts", "tokens"]
     return Section("Stage 2, with the calibration loss and without", text, figures, [Table(header, rows)])
@@ -282,24 +282,20 @@ def _swapped(results: Json) -> Section:
 
 
 def _several(results: Json) -> Section:
-    figures, rows = [], []
-    for split, label in SPLITS.items():
-        found = results["thoughts"][split]
-        series = {
-            PARADIGMS[head].label: {int(number): _estimate(value) for number, value in found[head]["by_number"].items()}
-            for head in HEADS
-        }
-        picture = lines(series, x_label="thoughts per video", y_label=ACCURACY, log_x=True)
-        figures.append(Figure(picture, title=label))
-        for head in HEADS:
-            thirds = found[head]["by_spread"]
-            rows.append([label, PARADIGMS[head].label, *map(_with_interval, thirds)])
+    found = results["thoughts"]
+    series = {
+        PARADIGMS[head].label: {int(number): _estimate(value) for number, value in found[head]["by_number"].items()}
+        for head in HEADS
+    }
+    picture = lines(series, x_label="thoughts per video", y_label=ACCURACY, log_x=True)
+    rows = [[PARADIGMS[head].label, *map(_with_interval, found[head]["by_spread"])] for head in HEADS]
     text = (
-        "The mean reward of the first k sampled thoughts; and accuracy by the spread of a pair's rewards over its "
-        "thoughts, in thirds of the pairs: if the spread predicts errors, accuracy falls from the left to the right."
+        "Out-of-domain: the mean reward of the first k sampled thoughts; and accuracy by the spread of a pair's "
+        "rewards over its thoughts, in thirds of the pairs. If the spread predicts errors, accuracy falls from "
+        "left to right."
     )
-    header = ["", "", "thoughts agree most", "between", "thoughts agree least"]
-    return Section("More thoughts at test time", text, figures, [Table(header, rows)])
+    header = ["", "thoughts agree most", "between", "thoughts agree least"]
+    return Section("More thoughts at test time", text, [Figure(picture)], [Table(header, rows)])
 
 
 def _of_seeds(results: Json, names: Any, tag: str) -> dict[str, list[dict[int, float]]]:
@@ -322,8 +318,8 @@ def _with_interval(value: Json) -> str:
     return f"{value['mean']:.3f} ({_interval(value)})"
 
 
-def _difference(value: Json | None) -> str:
-    return "–" if value is None else f"{value['mean']:+.3f} ({value['low']:+.3f} to {value['high']:+.3f})"
+def _difference(value: Json | None) -> str | None:
+    return None if value is None else f"{value['mean']:+.3f} ({value['low']:+.3f} to {value['high']:+.3f})"
 
 
 def _seeds(value: Json) -> str:

@@ -26,7 +26,7 @@ class Scale:
         rollout_batches: Batches of stage 2 and of everything in its place, two steps each.
         rollout_val_every: Batches of stage 2 between validations.
         num_thoughts: Most thoughts at test time.
-        num_thought_pairs: Pairs that are scored with so many.
+        num_thought_pairs: Out-of-domain pairs that are scored with so many.
     """
 
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -34,9 +34,9 @@ class Scale:
     smaller: tuple[int, ...] = (188, 375)
     num_held_out: int = 300
     epochs: int = 2
-    val_every: int = 31
-    num_val: int = 64
-    rollout_batches: int = 50
+    val_every: int = 37
+    num_val: int = 48
+    rollout_batches: int = 40
     rollout_val_every: int = 10
     num_thoughts: int = 8
     num_thought_pairs: int = 150
@@ -127,7 +127,7 @@ def _train_and_measure(scale: Scale, root: Path, seed: int, name: str, size: int
         f"train-{run}", run_training, tuple(arguments), (f"train-{run_name(start, seed)}",) if start else ()
     )
     thoughts = str(scale.num_thoughts if name in {"decoupled", "decoupled_rl"} and whole else 1)
-    wanted = (str(root), run, name, thoughts, str(2 * scale.num_thought_pairs), "whole" if whole else "accuracy")
+    wanted = (str(root), run, name, thoughts, str(scale.num_thought_pairs), "whole" if whole else "accuracy")
     return [training, Task(f"measure-{run}", measure, wanted, (training.name,))]
 
 

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from benchmarks.evidence.data import CORRUPTED, SPLITS
-from benchmarks.evidence.measure import HEADS, WRITERS, evaluation_of
+from benchmarks.evidence.measure import HEADS, SEVERAL, WRITERS, evaluation_of
 from benchmarks.evidence.plan import PARADIGMS, Scale, run_name
 from descore.attention import SOURCES
 from descore.evaluate import Evaluation, load_evaluation
@@ -67,7 +67,7 @@ def gather(root: Path, scale: Scale) -> Json:
         "given": {split: _given(root, scale, split) for split in SPLITS},
         "attention": _attention(root, scale),
         "swapped": {split: _swapped(root, scale, split) for split in SPLITS},
-        "thoughts": {split: _several(root, scale, split) for split in SPLITS},
+        "thoughts": _several(root, scale),
     }
     (root / "results.json").write_text(json.dumps(results, indent=1))
     return results
@@ -182,7 +182,7 @@ def _sizes(root: Path, scale: Scale, split: str) -> Json:
 def _given(root: Path, scale: Scale, split: str) -> Json:
     """Accuracy with thoughts that are wrong to a known share, with the teacher's, and without any."""
     found: Json = {}
-    for name in ("decoupled", "unmasked", "decoupled_rl"):
+    for name in ("decoupled", "unmasked", "decoupled_rl", "uncalibrated"):
         measured = [_measured(root, run_name(name, seed))[split]["given"] for seed in scale.seeds]
         preference = torch.tensor(measured[0]["preference"])
         right = {
@@ -225,12 +225,12 @@ def _swapped(root: Path, scale: Scale, split: str) -> Json:
     return found
 
 
-def _several(root: Path, scale: Scale, split: str) -> Json:
+def _several(root: Path, scale: Scale) -> Json:
     """Accuracy against the number of thoughts, and accuracy by how far the thoughts of a pair are apart."""
     found: Json = {}
     for name in HEADS:
         runs = [run_name(name, seed) for seed in scale.seeds]
-        evaluations = [load_evaluation(evaluation_of(root, run, f"{split}-{scale.num_thoughts}")) for run in runs]
+        evaluations = [load_evaluation(evaluation_of(root, run, SEVERAL)) for run in runs]
         preference = evaluations[0].preferences("overall")
         by_number: Json = {}
         for number in range(1, scale.num_thoughts + 1):
