@@ -74,7 +74,33 @@ def make_parser() -> argparse.ArgumentParser:
     again.add_argument("folder", type=Path, help="such as runs/stage1/version_0/skipped/step-12")
     again.add_argument("--device", help="such as cpu or cuda:0; a GPU if there is one")
     again.set_defaults(run=_replay)
+    report = commands.add_parser(
+        "report",
+        help="make a page of evaluations: their figures, and the pairs that they got wrong",
+        description="Make one HTML file of one or more evaluations: their accuracies, their figures, and pairs to look "
+        "through, the worst errors first.",
+    )
+    report.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of an evaluation")
+    report.add_argument("--output", type=Path, default=Path("report.html"), help="the file (default report.html)")
+    report.add_argument("--title", default="", help="heading of the page; the benchmarks if not given")
+    report.add_argument("--pairs", type=int, default=40, help="pairs to show at most (default 40)")
+    report.set_defaults(run=_report)
     return parser
+
+
+def _report(options: argparse.Namespace) -> int:
+    try:
+        from descore.report import report_on, write_page  # here, since it needs an extra that scoring does not
+
+        page = report_on(options.runs, title=options.title, num_pairs=options.pairs)
+    except (FileNotFoundError, ImportError) as error:
+        raise SystemExit(f"descore report: {error}") from error
+    path = write_page(page, options.output)
+    shown = page.viewer
+    assert shown is not None
+    size = path.stat().st_size / 1e6
+    print(f"{path}: {len(options.runs)} runs, {shown.num_shown} of {shown.num_pairs} pairs, {size:.1f} MB")
+    return 0
 
 
 def _replay(options: argparse.Namespace) -> int:
