@@ -63,7 +63,13 @@ class RenderSettings:
 
 
 def render_split(
-    root: Path, split: Split, num_pairs: int, settings: RenderSettings, seed: int, *, num_workers: int = 2
+    root: Path,
+    split: Split,
+    num_pairs: int,
+    settings: RenderSettings | None = None,
+    seed: int = 0,
+    *,
+    num_workers: int = 2,
 ) -> Path:
     """Write `<root>/<split>/pairs.jsonl` and its videos, or return at once when they are there.
 
@@ -74,7 +80,7 @@ def render_split(
         root: Folder of all splits.
         split: `train`, `val` from the same distribution, or `ood` with what those never show.
         num_pairs: Pairs to render.
-        settings: What to render.
+        settings: What to render; the defaults if not given.
         seed: Seed of every draw.
         num_workers: Threads that draw and encode.
 
@@ -84,7 +90,7 @@ def render_split(
     Raises:
         FileExistsError: If the split's folder holds something else.
     """
-    folder, job = root / split, _Job(split, num_pairs, settings, seed)
+    folder, job = root / split, _Job(split, num_pairs, settings or RenderSettings(), seed)
     wanted, found = job.fingerprints(), _read_marker(folder)
     if found == wanted:
         return folder / TABLE

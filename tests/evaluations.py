@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from descore.answer import Answer, write_thought
-from descore.metrics import interval, preference_accuracy
+from descore.results import load_evaluation, plain
+from descore.summary import summarise
 from descore.types import DIMENSIONS
 
 PROTOCOL = {
     "kind": "pointwise",
     "reward_from": "head",
     "thoughts": 1,
-    "temperature": 0.0,
     "fps": 2.0,
     "min_frames": 4,
     "max_frames": 64,
@@ -66,7 +65,7 @@ def write_evaluation(
             key = (side.video, pair.prompt)
             if key not in videos:
                 videos[key] = len(videos)
-                scores.append({"index": videos[key]} | score_of(side))
+                scores.append({"index": videos[key]} | score_of(side, thoughts))
             places[len(places)] = videos[key]
         rows.append({
             "id": str(number),
@@ -91,13 +90,15 @@ def write_evaluation(
     info = {
         "format": 1,
         "benchmark": benchmark,
+        "description": "Bars that move.",
+        "rejected": {},
         "table": "pairs.jsonl",
         "root": str(root or folder),
         "preset": "descore",
         "dimensions": ["overall"],
         "model": f"runs/{folder.name}/export",
         "model_digest": "0" * 64,
-        "protocol": PROTOCOL | {"thoughts": thoughts},
+        "protocol": PROTOCOL | {"thoughts": thoughts, "temperature": float(thoughts > 1)},
         "limit": None,
         "num_videos": len(videos),
         "num_pairs": len(pairs),
@@ -106,7 +107,8 @@ def write_evaluation(
     for name, values in (("pairs", rows), ("videos", lines), ("scores", scores)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(value) + "\n" for value in values))
     (folder / "evaluation.json").write_text(json.dumps(info))
-    (folder / "summary.json").write_text(json.dumps(summary_of(info, pairs, thoughts)))
+    summary = plain(summarise(load_evaluation(folder)))
+    (folder / "summary.json").write_text(json.dumps(summary))
     return folder
 
 
@@ -116,9 +118,11 @@ def written(scores: Sequence[int | None] | None) -> dict[str, int | str] | None:
     return {name: "N/A" if value is None else value for name, value in zip(DIMENSIONS, scores, strict=True)}
 
 
-def score_of(side: Shown) -> dict[str, Any]:
+def score_of(side: Shown, thoughts: int) -> dict[str, Any]:
     failed = side.reward is None
-    each = [{"reward": reward, "thought": f"thought {i}"} for i, reward in enumerate(side.each)]
+    one = {"rewards": {}, "thought": "", "num_thought_tokens": 9, "truncated": False}
+    rewards = side.each or (side.reward,) * thoughts
+    each = [] if failed or thoughts < 2 else [one | {"reward": reward} for reward in rewards]
     return {
         "reward": side.reward,
         "rewards": {},
@@ -131,47 +135,3 @@ def score_of(side: Shown) -> dict[str, Any]:
         "each": each,
         "error": side.error,
     }
-
-
-def summary_of(info: Mapping[str, Any], pairs: Sequence[Judged], thoughts: int) -> dict[str, Any]:
-    def reward(side: Shown) -> float:
-        return math.nan if side.reward is None else side.reward
-
-    def bin_of(margins: Sequence[float], labels: Sequence[float], low: float, high: float) -> dict[str, Any]:
-        sure = [1 / (1 + math.exp(-abs(m))) for m in margins]
-        inside = [
-            (s, m * y > 0) for s, m, y in zip(sure, margins, labels, strict=True) if low <= s < high and y in (1, -1)
-        ]
-        mean = [sum(values) / len(inside) for values in zip(*inside, strict=True)] if inside else [None, None]
-        return {"low": low, "high": high, "confidence": mean[0], "accuracy": mean[1], "num": len(inside)}
-
-    margins = [reward(pair.a) - reward(pair.b) for pair in pairs]
-    labels = [math.nan if LABELS[pair.label] is None else LABELS[pair.label] for pair in pairs]
-    found = preference_accuracy(margins, labels)
-    groups = sorted({side.generator for pair in pairs for side in (pair.a, pair.b)} - {""})
-    by_generator = {}
-    for group in groups:
-        chosen = [i for i, pair in enumerate(pairs) if group in {pair.a.generator, pair.b.generator}]
-        one = preference_accuracy([margins[i] for i in chosen], [labels[i] for i in chosen])
-        by_generator[group] = {"without_ties": one.without_ties, "num_decided": one.num_decided}
-    steps = [k for k in (1, 2, 4, 8) if k <= thoughts]
-    result = {
-        "without_ties": found.without_ties,
-        "without_ties_interval": interval(found.without_ties, found.num_decided),
-        "with_ties": found.with_ties,
-        "with_ties_interval": interval(found.with_ties, found.num_pairs),
-        "tie_threshold": found.tie_threshold,
-        "fixed_threshold": None,
-        "num_pairs": found.num_pairs,
-        "num_decided": found.num_decided,
-        "num_failed": found.num_failed,
-        "num_unusable": found.num_unusable,
-        "calibration": {
-            "expected_error": 0.05,
-            "bins": [bin_of(margins, labels, 0.5 + i / 20, 0.55 + i / 20) for i in range(10)],
-        },
-        "correlation": None,
-        "by_generator": by_generator,
-        "by_num_thoughts": {str(k): found.without_ties - 0.03 / k for k in steps} if thoughts > 1 else None,
-    }
-    return {"benchmark": info["benchmark"], "protocol": info["protocol"], "dimensions": {"overall": result}}

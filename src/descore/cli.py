@@ -1,36 +1,15 @@
-"""The `descore` command: score videos from the shell, and look at training steps that went wrong."""
+"""The `descore` command; its subcommands are in `descore.commands`."""
 
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-import torch
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
-
+from descore.commands import compare, evaluate, replay, report, score
 from descore.export import ExportError
-from descore.replay import replay
-from descore.scoring import Scorer
-from descore.types import Score
-from descore.video import VideoError
 
-EXAMPLES = """examples:
-  descore score --model runs/stage1/version_0/export/last --prompt "A red circle moves left fast." a.mp4 b.mp4
-  descore score --model runs/stage1/version_0/export/last --output scored.csv pairs.csv
-
-A table is a CSV or JSONL file with a column prompt and one of video, video_a/video_b or path_A/path_B, relative to it.
-Every reward is written beside its video, with the thought, or with the reason why the video failed.
-"""
-
-
-VIDEO_COLUMNS = (("video",), ("path",), ("video_a", "video_b"), ("path_A", "path_B"))
+COMMANDS = (score, evaluate, compare, report, replay)
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -47,150 +26,9 @@ def make_parser() -> argparse.ArgumentParser:
     """Describe the command's options."""
     parser = argparse.ArgumentParser("descore", description="DeScore: a reward model for generated video.")
     commands = parser.add_subparsers(required=True, metavar="command")
-    score = commands.add_parser(
-        "score",
-        help="score videos against their prompts",
-        description="Score videos against their prompts: the reward, and the thought that says why.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    score.add_argument("inputs", nargs="+", metavar="video.mp4 | table.csv", help="video files, or one table")
-    score.add_argument("--model", required=True, help="exported folder or hub id")
-    score.add_argument("--prompt", help="the text the videos were generated from; a table brings its own")
-    score.add_argument("--json", action="store_true", help="print one JSON record per video")
-    score.add_argument("--output", help="where the scored table goes; TABLE.scored.csv if not given")
-    score.add_argument("--num-thoughts", type=int, default=1, help="thoughts per video, averaged (default 1)")
-    score.add_argument("--no-thoughts", action="store_true", help="score at once, without thinking")
-    score.add_argument("--batch-size", type=int, default=8, help="videos scored together (default 8)")
-    score.add_argument("--device", help="such as cpu or cuda:0; a GPU if there is one")
-    score.set_defaults(run=_score)
-    again = commands.add_parser(
-        "replay",
-        help="take a skipped training step again, pair by pair",
-        description="Take a training step that was skipped, since it was not finite, again: forward and backward of "
-        "each pair by itself, with the model and the thoughts of that step. The exit code is 1 if it is still not "
-        "finite.",
-    )
-    again.add_argument("folder", type=Path, help="such as runs/stage1/version_0/skipped/step-12")
-    again.add_argument("--device", help="such as cpu or cuda:0; a GPU if there is one")
-    again.set_defaults(run=_replay)
-    report = commands.add_parser(
-        "report",
-        help="make a page of evaluations: their figures, and the pairs that they got wrong",
-        description="Make one HTML file of one or more evaluations: their accuracies, their figures, and pairs to look "
-        "through, the worst errors first.",
-    )
-    report.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of an evaluation")
-    report.add_argument("--output", type=Path, default=Path("report.html"), help="the file (default report.html)")
-    report.add_argument("--title", default="", help="heading of the page; the benchmarks if not given")
-    report.add_argument("--pairs", type=int, default=40, help="pairs to show at most (default 40)")
-    report.set_defaults(run=_report)
+    for command in COMMANDS:
+        command.add(commands)
     return parser
-
-
-def _report(options: argparse.Namespace) -> int:
-    try:
-        from descore.report import report_on, write_page  # here, since it needs an extra that scoring does not
-
-        page = report_on(options.runs, title=options.title, num_pairs=options.pairs)
-    except (FileNotFoundError, ImportError) as error:
-        raise SystemExit(f"descore report: {error}") from error
-    path = write_page(page, options.output)
-    shown = page.viewer
-    assert shown is not None
-    size = path.stat().st_size / 1e6
-    print(f"{path}: {len(options.runs)} runs, {shown.num_shown} of {shown.num_pairs} pairs, {size:.1f} MB")
-    return 0
-
-
-def _replay(options: argparse.Namespace) -> int:
-    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    table = Table("rank", "pair", "loss", "reward A", "reward B", "gradient", "not finite first in")
-    reasons = []
-    try:
-        for one in track(replay(options.folder, device), "Replaying", console=Console(stderr=True)):
-            numbers = [f"{number:.6g}" for number in (one.loss, one.reward_a, one.reward_b, one.gradient_norm)]
-            table.add_row(str(one.rank), one.pair, *numbers, one.reason)
-            reasons.append(one.reason)
-    except (FileNotFoundError, VideoError) as error:
-        raise SystemExit(f"descore replay: {error}") from error
-    Console().print(table)
-    return 1 if any(reasons) else 0
-
-
-def _score(options: argparse.Namespace) -> int:
-    inputs: list[str] = options.inputs
-    is_table = len(inputs) == 1 and Path(inputs[0]).suffix in {".csv", ".jsonl"}
-    if not is_table and options.prompt is None:
-        raise SystemExit("descore score: --prompt is needed to score video files; a table has a column for it")
-    scorer = Scorer(
-        options.model, device=options.device, thoughts=not options.no_thoughts, batch_size=options.batch_size
-    )
-    if is_table:
-        return _score_table(scorer, Path(inputs[0]), options)
-    scores = _stream(scorer, inputs, [options.prompt] * len(inputs), options)
-    return _print_all(inputs, scores, as_json=options.json)
-
-
-def _stream(scorer: Scorer, videos: list[str], prompts: list[str], options: argparse.Namespace) -> Iterator[Score]:
-    scores = scorer.stream(videos, prompts, num_thoughts=options.num_thoughts)
-    quiet = len(videos) <= options.batch_size
-    progress = track(scores, "Scoring", total=len(videos), console=Console(stderr=True), disable=quiet)
-    return iter(progress)
-
-
-def _print_all(videos: list[str], scores: Iterator[Score], *, as_json: bool) -> int:
-    failed = 0
-    for video, score in zip(videos, scores, strict=True):
-        failed += score.error is not None
-        if as_json:
-            print(json.dumps({"video": video} | score.to_json()), flush=True)
-        elif score.error is not None:
-            print(f"{video}\n  failed: {score.error}\n", flush=True)
-        else:
-            spread = "" if score.reward_std is None else f" (standard deviation {score.reward_std:.4f})"
-            print(f"{video}\n  reward {score.reward:.4f}{spread}\n  {score.thought or 'no thought'}\n", flush=True)
-    return 1 if failed else 0
-
-
-def _score_table(scorer: Scorer, table: Path, options: argparse.Namespace) -> int:
-    rows = _read_table(table)
-    columns = next(([c for c in names if c in rows[0]] for names in VIDEO_COLUMNS if names[0] in rows[0]), [])
-    if not columns or "prompt" not in rows[0]:
-        expected = " or ".join("/".join(names) for names in VIDEO_COLUMNS)
-        raise SystemExit(f"{table}: expected a column prompt and one of {expected}; found {', '.join(rows[0])}")
-    videos = [str(table.parent / row[column]) for row in rows for column in columns]
-    scores = _stream(scorer, videos, [row["prompt"] for row in rows for _ in columns], options)
-    failed = 0
-    for row in rows:
-        for column, score in zip(columns, scores, strict=False):
-            failed += score.error is not None
-            suffix = column.removeprefix("video").removeprefix("path")
-            row[f"reward{suffix}"] = score.to_json()["reward"]
-            row[f"thought{suffix}"] = score.thought
-            row[f"error{suffix}"] = score.error
-    output = Path(options.output or table.with_suffix(f".scored{table.suffix}"))
-    _write_table(output, rows)
-    print(f"{len(videos)} videos scored, {failed} failed: {output}")
-    return 1 if failed else 0
-
-
-def _read_table(table: Path) -> list[dict[str, Any]]:
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        rows = [json.loads(line) for line in file] if table.suffix == ".jsonl" else list(csv.DictReader(file))
-    if not rows:
-        raise SystemExit(f"{table}: expected at least one row, found none")
-    return rows
-
-
-def _write_table(table: Path, rows: list[dict[str, Any]]) -> None:
-    with table.open("w", newline="", encoding="utf-8") as file:
-        if table.suffix == ".jsonl":
-            file.writelines(json.dumps(row) + "\n" for row in rows)
-        else:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
 
 
 if __name__ == "__main__":

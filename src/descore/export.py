@@ -10,6 +10,7 @@ Safetensors and JSON, no pickle. Every tensor is checked by name and shape; a fo
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -114,14 +115,25 @@ def load(folder: str | Path, build: Callable[[Features, Any], Model]) -> Model:
 
 
 def describe(folder: str | Path) -> dict[str, Any]:
-    """Read and check `descore.json`."""
-    path = Path(folder) / "descore.json"
+    """Read and check `descore.json` of an exported folder or hub id."""
+    path = _find(folder) / "descore.json"
     if not path.is_file():
         raise ExportError(f"{folder} is no exported folder: it has no descore.json")
     description: dict[str, Any] = json.loads(path.read_text())
     if description.get("format") != FORMAT:
         raise ExportError(f"{path} has format {description.get('format')!r}; this version reads format {FORMAT}")
     return description
+
+
+def digest(folder: str | Path) -> str:
+    """Hash every file of an exported folder or hub id, names and bytes: two models with one digest are the same."""
+    folder = _find(folder)
+    whole_folder = hashlib.blake2b(digest_size=16)
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "blake2b").hexdigest()
+        whole_folder.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
+    return whole_folder.hexdigest()
 
 
 def _check_replaceable(folder: Path) -> None:

@@ -18,12 +18,13 @@ import fsspec
 
 from descore.answer import NOT_ASKED
 from descore.locations import is_url
-from descore.presets import NO_LABEL, PRESETS, BadCell, Preset, Row
-from descore.types import Pair
+from descore.presets import NO_LABEL, PRESETS, VIDEO_PRESETS, BadCell, Preset, Row
+from descore.types import Pair, RatedVideo
 
 _NOT_FOUND = "video not found"
 _LABELS = {1.0: "A", -1.0: "B", 0.0: "tie"}
 _Cells = Mapping[str, Any] | BadCell
+OnBadRow = Literal["error", "skip"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +64,27 @@ class PairTable:
         return dict(Counter(rejected.reason for rejected in self.rejected))
 
 
+@dataclass(frozen=True, slots=True)
+class VideoTable:
+    """The videos of a table, in its order, and the rows that gave none."""
+
+    videos: tuple[RatedVideo, ...]
+    rejected: tuple[Rejected, ...]
+
+    def num_rejected(self) -> dict[str, int]:
+        """Count the rejected rows by reason."""
+        return dict(Counter(rejected.reason for rejected in self.rejected))
+
+
 def read_pairs(
     table: str | Path,
     *,
     preset: str = "descore",
     dimensions: Sequence[str] = ("overall",),
-    on_bad_row: Literal["error", "skip"] = "error",
+    on_bad_row: OnBadRow = "error",
     check_videos: bool = True,
     row_names: str = "",
+    ties: Sequence[str] | None = None,
 ) -> PairTable:
     """Read a table of pairs; the rows that gave none are in `rejected`.
 
@@ -91,6 +105,8 @@ def read_pairs(
         check_videos: Whether a video that is not there makes its row a bad one. They are reported all at once. Of
             remote ones nobody knows before they are read.
         row_names: What comes before the number of a row in the id of one that has none.
+        ties: The labels that count as a tie, such as tievote; other ties of the layout are then unusable. All, if not
+            given.
 
     Raises:
         FileNotFoundError: If videos are not there and `on_bad_row` is "error", or the table is not there.
@@ -98,25 +114,66 @@ def read_pairs(
         ValueError: If the preset, a dimension or a column is not known, the file is not what its name says, or a row is
             bad and `on_bad_row` is "error"; the message names file, row, line, column and value.
     """
-    table = str(table)
-    layout = _choose(preset, dimensions, on_bad_row)
+    layout = _choose(PRESETS, preset, dimensions, on_bad_row)
+    found, rejected = _read_table(str(table), layout, dimensions, on_bad_row, check_videos, row_names, ties)
+    return PairTable(tuple(found), tuple(rejected))
+
+
+def read_videos(
+    table: str | Path,
+    *,
+    preset: str = "descore_videos",
+    dimensions: Sequence[str] = ("overall",),
+    on_bad_row: OnBadRow = "error",
+    check_videos: bool = True,
+) -> VideoTable:
+    """Read a table of single videos with opinion scores; the rows that gave none are in `rejected`.
+
+    Our own layout has the columns prompt, video and mos, and may have id and generator. Several dimensions have their
+    scores in mos_<name>. A row without any score is counted as rejected with the reason "no usable label".
+
+    Args:
+        table: As for `read_pairs`.
+        preset: The layout: descore_videos, or videofeedback.
+        dimensions: The reward dimensions to read; each video gets one score per name.
+        on_bad_row: As for `read_pairs`.
+        check_videos: As for `read_pairs`.
+
+    Raises:
+        FileNotFoundError, ImportError, ValueError: As `read_pairs` does.
+    """
+    layout = _choose(VIDEO_PRESETS, preset, dimensions, on_bad_row)
+    found, rejected = _read_table(str(table), layout, dimensions, on_bad_row, check_videos)
+    return VideoTable(tuple(found), tuple(rejected))
+
+
+def _read_table(
+    table: str,
+    layout: Preset,
+    dimensions: Sequence[str],
+    on_bad_row: OnBadRow,
+    check_videos: bool,
+    row_names: str = "",
+    ties: Sequence[str] | None = None,
+) -> tuple[list[Any], list[Rejected]]:
+    """Return what the layout makes of the rows, and the rows of which it makes nothing."""
     rows = list(_read_lines(table))
     if not rows:
         raise ValueError(f"{table}: expected at least one data row, got none")
     columns = tuple(dict.fromkeys(name for _, cells in rows if not isinstance(cells, BadCell) for name in cells))
-    pairs: dict[str, Pair] = {}
+    found: dict[str, Any] = {}
     rejected: list[Rejected] = []
     for number, (line, cells) in enumerate(rows, start=1):
         try:
             if isinstance(cells, BadCell):
                 raise cells
-            row = Row(table, number, columns, cells, row_names=row_names)
-            pair = layout.read(row, dimensions)
+            row = Row(table, number, columns, cells, row_names=row_names, ties=ties)
+            read = layout.read(row, dimensions)
             if check_videos:
                 _check_videos(row.videos)
-            if pair.id in pairs:
-                raise BadCell("id", pair.id, "expected an id that no earlier row has")
-            pairs[pair.id] = pair
+            if read.id in found:
+                raise BadCell("id", read.id, "expected an id that no earlier row has")
+            found[read.id] = read
         except BadCell as bad:
             value = "" if bad.value is None else str(bad.value)[:500]
             rejected.append(Rejected(table, number, line, bad.column, value, bad.reason))
@@ -124,7 +181,7 @@ def read_pairs(
                 raise ValueError(f"{rejected[-1]}; correct it, or read with on_bad_row='skip'") from bad
     if on_bad_row == "error":
         _raise_not_found([bad for bad in rejected if bad.reason == _NOT_FOUND])
-    return PairTable(tuple(pairs.values()), tuple(rejected))
+    return list(found.values()), rejected
 
 
 def write_pairs(path: str | Path, pairs: Iterable[Pair], *, dimensions: Sequence[str] = ("overall",)) -> None:
@@ -150,16 +207,16 @@ def write_pairs(path: str | Path, pairs: Iterable[Pair], *, dimensions: Sequence
     partial.replace(path)
 
 
-def _choose(preset: str, dimensions: Sequence[str], on_bad_row: str) -> Preset:
+def _choose(presets: Mapping[str, Preset], preset: str, dimensions: Sequence[str], on_bad_row: str) -> Preset:
     if on_bad_row not in {"error", "skip"}:
         raise ValueError(f"expected on_bad_row 'error' or 'skip', got {on_bad_row!r}")
-    if preset not in PRESETS:
-        raise ValueError(f"expected a preset of {', '.join(PRESETS)}, got {preset!r}")
-    known = PRESETS[preset].dimensions
+    if preset not in presets:
+        raise ValueError(f"expected a preset of {', '.join(presets)}, got {preset!r}")
+    known = presets[preset].dimensions
     if not dimensions or (known and not set(dimensions) <= set(known)):
         expected = ", ".join(known) or "names of your choice"
         raise ValueError(f"preset {preset}: expected dimensions of {expected}, got {list(dimensions)}")
-    return PRESETS[preset]
+    return presets[preset]
 
 
 def _check_videos(videos: Mapping[str, str]) -> None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from descore.answer import AnswerError, parse_scores
-from descore.locations import locate
-from descore.types import DIMENSIONS, DimensionScores, Pair, Side
+from descore.locations import is_url, locate
+from descore.types import DIMENSIONS, DimensionScores, Pair, RatedVideo, Side
 
 NO_LABEL = "no usable label"
 """The reason of a row whose labels the layout itself declares unusable."""
@@ -45,6 +45,7 @@ class Row:
         cells: What the row holds; None, NaN, blank text and an absent key are all empty cells.
         videos: The column that named each video path; filled as the paths are read.
         row_names: What comes before the number of a row that has no id of its own.
+        ties: The labels that count as a tie; those that do not, though the layout says so, are unusable. None: all.
     """
 
     table: str
@@ -53,6 +54,7 @@ class Row:
     cells: Mapping[str, Any]
     videos: dict[str, str] = field(default_factory=dict)
     row_names: str = ""
+    ties: Sequence[str] | None = None
 
     def has(self, column: str) -> bool:
         """Return whether the row has a cell in the column that is not empty."""
@@ -77,7 +79,7 @@ class Row:
 
     def video(self, *columns: str) -> str:
         """Return the path in the first of the columns that the table has."""
-        return self._path(self._column(*columns), self.text(*columns))
+        return self.path(self._column(*columns), self.text(*columns))
 
     def two_videos(self, column: str) -> tuple[str, str]:
         """Return two paths, from a list or the text of a Python list."""
@@ -88,12 +90,12 @@ class Row:
                 paths = ast.literal_eval(value.strip())
         match paths:
             case [str(a), str(b)]:
-                return self._path(column, a), self._path(column, b)
+                return self.path(column, a), self.path(column, b)
         raise BadCell(column, value, "expected a list of two video paths")
 
     def labels(self, columns: Sequence[str], legal: Mapping[str, float]) -> tuple[float, ...]:
         """Return the preference that each label means, in any case; nan in `legal` marks the unusable ones."""
-        known = {label.lower(): value for label, value in legal.items()}
+        known = {label.lower(): value for label, value in self._with_ties(legal).items()}
         labels = []
         for column in columns:
             cell = self.cells.get(self._column(column))
@@ -110,6 +112,13 @@ class Row:
         if not any(self.has(column) for column in columns):
             return ()
         return tuple(self._number(column) if self.has(column) else _NAN for column in columns)
+
+    def ratings(self, columns: Sequence[str]) -> tuple[float, ...]:
+        """Return a number per column, each of which the table has; nan for an empty cell, but not for all of them."""
+        numbers = self.numbers([self._column(column) for column in columns])
+        if not numbers:
+            raise BadCell(", ".join(columns), "", NO_LABEL)
+        return numbers
 
     def scores(self, column: str) -> DimensionScores:
         """Return the five dimension scores, from an object or its JSON text."""
@@ -129,16 +138,26 @@ class Row:
         cells = {f"{column}.{key}": inner.get(key) for key in keys}
         return replace(self, columns=(*self.columns, *cells), cells={**self.cells, **cells})
 
+    def _with_ties(self, legal: Mapping[str, float]) -> dict[str, float]:
+        """Leave only the wanted ties among the labels."""
+        tied = [label for label, value in legal.items() if value == 0]
+        ties = tied if self.ties is None else self.ties
+        if unknown := set(ties) - set(tied):
+            expected = ", ".join(tied) or "no tie at all"
+            raise ValueError(f"{self.table}: expected ties of {expected}, got {', '.join(sorted(unknown))}")
+        return {label: _NAN if label in tied and label not in ties else value for label, value in legal.items()}
+
     def _column(self, *columns: str) -> str:
         for column in columns:
             if column in self.columns:
                 return column
         raise ValueError(
             f"{self.table}: expected a column {' or '.join(columns)}, got the columns {', '.join(self.columns)}; "
-            f"rename it, or read with the preset of this layout: {', '.join(PRESETS)}"
+            f"rename it, or read with the preset of this layout: {', '.join([*PRESETS, *VIDEO_PRESETS])}"
         )
 
-    def _path(self, column: str, cell: str) -> str:
+    def path(self, column: str, cell: str) -> str:
+        """Return the path that a cell, or what was made of it, points to."""
         path = locate(self.table, cell)
         self.videos[path] = column
         return path
@@ -237,16 +256,31 @@ def _vision_reward_db(row: Row, dimensions: Sequence[str]) -> Pair:
     return Pair(row.id(), row.text("prompt", "caption"), a, b, preference)
 
 
+def _descore_videos(row: Row, dimensions: Sequence[str]) -> RatedVideo:
+    named = [f"mos_{name}" for name in dimensions]
+    columns = ["mos"] if len(named) == 1 and named[0] not in row.columns else named
+    side = Side(row.video("video"), mos=row.ratings(columns), generator=row.name("generator"))
+    return RatedVideo(row.id(), row.text("prompt"), side)
+
+
+def _videofeedback(row: Row, dimensions: Sequence[str]) -> RatedVideo:
+    link = row.text("video_path", "video link")
+    # What the link leads to has to be fetched first, into `videos` beside the table.
+    path = f"videos/{link.rpartition('/')[2]}" if is_url(link) else link
+    side = Side(row.path("video_path" if row.has("video_path") else "video link", path), mos=row.ratings(dimensions))
+    return RatedVideo(row.id(), row.text("prompt", "text prompt"), side)
+
+
 @dataclass(frozen=True, slots=True)
 class Preset:
     """A layout.
 
     Attributes:
-        read: Makes a pair of a row and the names of the reward dimensions.
+        read: Makes a pair of a row and the names of the reward dimensions, or a video where each row has but one.
         dimensions: The names that the layout has labels for; empty where the author of a table chooses them.
     """
 
-    read: Callable[[Row, Sequence[str]], Pair]
+    read: Callable[[Row, Sequence[str]], Any]
     dimensions: tuple[str, ...] = ("overall",)
 
 
@@ -261,3 +295,17 @@ PRESETS = {
     "videoalign": Preset(_videoalign, ("VQ", "MQ", "TA", "Overall")),
     "vision_reward_db": Preset(_vision_reward_db),
 }
+
+_VIDEOFEEDBACK = (
+    "visual quality",
+    "temporal consistency",
+    "dynamic degree",
+    "text-to-video alignment",
+    "factual consistency",
+)
+
+VIDEO_PRESETS = {
+    "descore_videos": Preset(_descore_videos, dimensions=()),
+    "videofeedback": Preset(_videofeedback, _VIDEOFEEDBACK),
+}
+"""Layouts of single videos with opinion scores."""

@@ -66,30 +66,40 @@ class Scorer:
         *,
         num_thoughts: int = 1,
         temperature: float | None = None,
+        names: Sequence[str] | None = None,
     ) -> Iterator[Score]:
-        """Score videos one batch after the other, and hand out records as they are ready; see `score`."""
+        """Score videos one batch after the other, and hand out records as they are ready.
+
+        Args:
+            videos: As for `score`.
+            prompts: As for `score`.
+            num_thoughts: As for `score`.
+            temperature: As for `score`.
+            names: Unique names of the videos, which key the draws of their thoughts; path and prompt, if not given.
+        """
         if len(videos) != len(prompts):
             raise ValueError(f"expected one prompt per video, got {len(videos)} videos and {len(prompts)} prompts")
         if temperature is None:
             temperature = 0.0 if num_thoughts == 1 else 1.0
         sampling = Sampling(num_thoughts, temperature=temperature)
-        pairs = list(zip(videos, prompts, strict=True))
-        batches = [pairs[start : start + self.batch_size] for start in range(0, len(pairs), self.batch_size)]
+        names = names or [f"{video}: {prompt}" for video, prompt in zip(videos, prompts, strict=True)]
+        asked = list(zip(videos, prompts, names, strict=True))
+        batches = [asked[start : start + self.batch_size] for start in range(0, len(asked), self.batch_size)]
         with ThreadPoolExecutor(2) as pool:
             # The next batch is decoded while this one is scored, and no further, to bound the memory.
-            ahead = [pool.submit(self._read, *pair) for pair in batches[0]] if batches else []
+            ahead = [pool.submit(self._read, *one) for one in batches[0]] if batches else []
             for following in [*batches[1:], []]:
                 items = [future.result() for future in ahead]
-                ahead = [pool.submit(self._read, *pair) for pair in following]
+                ahead = [pool.submit(self._read, *one) for one in following]
                 yield from self._score_batch(items, sampling)
 
-    def _read(self, video: str, prompt: str | None) -> _Item:
+    def _read(self, video: str, prompt: str | None, name: str) -> _Item:
         if not prompt or not prompt.strip():
-            return _Item(video, None, f"{video}: expected a prompt, got {prompt!r}")
+            return _Item(name, None, f"{video}: expected a prompt, got {prompt!r}")
         try:
-            return _Item(f"{video}: {prompt}", self.model.features.prefix(prompt, self.model.features.read(video)))
+            return _Item(name, self.model.features.prefix(prompt, self.model.features.read(video)))
         except VideoError as error:
-            return _Item(video, None, str(error))
+            return _Item(name, None, str(error))
 
     def _score_batch(self, items: Sequence[_Item], sampling: Sampling) -> Iterator[Score]:
         prefixes = [item.prefix for item in items if item.prefix is not None]

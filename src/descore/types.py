@@ -62,6 +62,21 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
+class RatedVideo:
+    """A prompt and one video, with what people think of it by itself.
+
+    Attributes:
+        id: Unique name in its table.
+        prompt: The text the video was generated from.
+        side: The video; its `mos` holds one score per reward dimension, nan where there is none.
+    """
+
+    id: str
+    prompt: str
+    side: Side
+
+
+@dataclass(frozen=True, slots=True)
 class Frames:
     """The sampled frames of one video, at the size the backbone reads.
 

@@ -12,7 +12,8 @@ from descore.cli import main
 from descore.report import Cell, Figure, Highlight, Page, Section, Table, browse, figures, report_on, write_page
 from descore.report.figures import Estimate
 from descore.report.page import render
-from descore.report.runs import load_evaluation
+from descore.results import load_evaluation, plain, write_lines
+from descore.summary import summarise
 from tests.evaluations import Judged, Shown, write_evaluation
 
 
@@ -102,7 +103,9 @@ def test_nothing_to_browse_is_an_error():
 def test_the_page_of_two_runs(runs, clips, tmp_path):
     def rows(margins):
         shown = [
-            Judged(f"p{i}", Shown(clips[0], m, generator="x$y", each=(m, m)), Shown(clips[1], 0.0, generator="z"), "A")
+            Judged(
+                f"p{i}", Shown(clips[0], m, generator="x$y", each=(m,) * 4), Shown(clips[1], 0.0, generator="z"), "A"
+            )
             for i, m in enumerate(margins)
         ]
         return [*shown, Judged("tie", Shown(clips[0], 0.1), Shown(clips[1], 0.0), "tie")]
@@ -112,22 +115,64 @@ def test_the_page_of_two_runs(runs, clips, tmp_path):
     page = report_on([tmp_path / "one", tmp_path / "two"])
     table = page.sections[0].tables[0]
     first, second = ([cell.value if isinstance(cell, Cell) else cell for cell in row] for row in table.rows)
-    assert first[:2] == ["one", "overall"]
-    assert first[2] == pytest.approx(2 / 3)
-    assert second[2:7] == [1.0, 1.0, 4, 3, 0]
-    assert table.rows[0][2].note == "0.21 to 0.94"  # Wilson, 2 of 3
-    assert [figure.title for figure in page.sections[1].figures] == [
-        "Accuracy by reward dimension",
+    assert first[:3] == ["one", "bars", "overall"]
+    assert first[3] == pytest.approx(2 / 3)
+    assert second[3:8] == [1.0, 1.0, 4, 3, 0]
+    assert first[-1] == "4 thoughts, temperature 1, reward from head, 2 frames a second"
+    section = page.sections[1]
+    assert section.text == "Bars that move."
+    assert [figure.title for figure in section.figures] == [
+        "Accuracy by dimension",
         "Accuracy by generator",
         "Margins",
         "Calibration",
         "Accuracy by number of thoughts",
     ]
+    against = [cell.value if isinstance(cell, Cell) else cell for cell in section.tables[0].rows[0]]
+    assert against == ["two", "overall", 1.0, "+0.333", "1", 3]  # one pair tells them apart: McNemar's p is 1
     assert set(page.configuration) == {"one", "two"}
     html = render(page)
     assert ">x$y</text>" in html
     ids = re.findall(r'\bid="([^"]+)"', html)
     assert len(ids) == len(set(ids))
+
+
+def test_single_videos_with_opinion_scores_have_a_table_and_a_figure_and_nothing_to_browse(clips, tmp_path):
+    """Rewards 1, 0, 3 and opinions 1, 2, 3: Spearman 0.5."""
+    rows = [
+        Judged(f"p{i}", Shown(clips[0], float(a)), Shown(clips[1], float(b)))
+        for i, (a, b) in enumerate([(1, 0), (3, 9)])
+    ]
+    folder = write_evaluation(tmp_path / "rated", rows)
+    (folder / "pairs.jsonl").write_text("")
+    videos = load_evaluation(folder).videos
+    opinions = (1.0, 2.0, 3.0, None)
+    write_lines(folder / "videos.jsonl", [v | {"mos": {"overall": o}} for v, o in zip(videos, opinions, strict=True)])
+    (folder / "summary.json").write_text(json.dumps(plain(summarise(load_evaluation(folder)))))
+    page = report_on([folder])
+    assert page.viewer is None
+    assert page.sections[0].tables[0].rows[0][3:7] == [pytest.approx(0.5), pytest.approx(1 / 3), 3, 0]
+    assert [figure.title for figure in page.sections[1].figures] == ["Rewards and opinion scores"]
+    assert "Pairs</h2>" not in render(page)
+
+
+def test_an_evaluation_that_is_not_finished_is_refused(clips, tmp_path):
+    folder = write_evaluation(tmp_path / "one", [judged(clips, 1.0)])
+    (folder / "summary.json").unlink()
+    (folder / "scores.jsonl").write_text((folder / "scores.jsonl").read_text().splitlines(keepends=True)[0])
+    with pytest.raises(ValueError, match="one is not finished: 1 of 2 videos are scored"):
+        report_on([folder])
+
+
+def test_the_reward_of_a_dimension_is_shown_where_a_model_gives_several(clips, tmp_path):
+    folder = write_evaluation(tmp_path / "one", [judged(clips, 1.0)])
+    scores = [
+        score | {"rewards": {"Overall": 5.0 + score["index"], "style": 1.0}} for score in load_evaluation(folder).scores
+    ]
+    write_lines(folder / "scores.jsonl", scores)
+    call = browse({"one": load_evaluation(folder)}).data["pairs"][0]["calls"][0]
+    assert [side["reward"] for side in call["sides"]] == [5.0, 6.0]
+    assert call["margin"] == -1.0
 
 
 def test_all_text_is_escaped(runs, clips, tmp_path):

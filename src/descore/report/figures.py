@@ -157,6 +157,8 @@ def lines(
         if log_x:
             axes.set_xscale("log", base=2)
             places = sorted({place for values in series.values() for place in values})
+            if len(places) > 5:
+                places = [place for place in places if math.log2(place).is_integer()]
             axes.set_xticks(places, [f"{place:g}" for place in places])
             axes.set_xticks([], minor=True)
         axes.set(xlabel=x_label, ylabel=y_label)
@@ -204,7 +206,7 @@ def calibration_curves(
     """Draw how often calls are right against how sure the margin is of them, with the number of pairs below.
 
     Args:
-        series: Confidence, accuracy and number of pairs of each bin, by name of the series.
+        series: Confidence, accuracy and number of pairs of each bin that has any, by name of the series.
         colors: Colour of each series, if not by its place.
     """
     colors = colors or colors_of(series)
@@ -212,8 +214,7 @@ def calibration_curves(
         figure = Figure(figsize=(WIDTH, 3.6 + _legend_height(series)), layout="constrained")
         axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
         for row, (name, bins) in enumerate(series.items()):
-            used = [point for point in bins if point[2]]
-            confidence, accuracy, num = ([point[i] for point in used] for i in range(3))
+            confidence, accuracy, num = ([point[i] for point in bins] for i in range(3))
             axes.plot(confidence, accuracy, color=colors[name], marker=MARKERS[row % len(MARKERS)], label=name)
             counts.plot(confidence, num, color=colors[name], marker=MARKERS[row % len(MARKERS)], markersize=3)
         low = min((bin_[0] for bins in series.values() for bin_ in bins), default=0.5)
@@ -223,6 +224,32 @@ def calibration_curves(
         counts.set(xlabel="how sure the margin is, sigmoid of its size", ylabel="pairs", ylim=(0, None))
         counts.yaxis.set_major_locator(MaxNLocator(2, integer=True))
         _draw_legend(figure, axes, series)
+    return figure
+
+
+def clouds(
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    x_label: str = "",
+    y_label: str = "",
+    colors: Mapping[str, str] | None = None,
+) -> Figure:
+    """Draw points, per series below each other, each with its own y axis.
+
+    Args:
+        series: The points, by name of the series.
+        x_label: What the x axis shows, and in what unit.
+        y_label: What the y axes show, and in what unit.
+        colors: Colour of each series, if not by its place.
+    """
+    colors = colors or colors_of(series)
+    with style():
+        figure, grid = new_figure(height=0.7 + 1.7 * len(series), rows=len(series))
+        for axes, (name, points) in zip(np.atleast_1d(grid), series.items(), strict=True):
+            x, y = ([point[i] for point in points] for i in range(2))
+            axes.scatter(x, y, s=14, color=colors[name], alpha=0.55, linewidths=0)
+            axes.set(title=name, ylabel=y_label)
+        np.atleast_1d(grid)[-1].set_xlabel(x_label)
     return figure
 
 

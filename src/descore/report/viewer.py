@@ -13,8 +13,8 @@ from typing import Any
 from PIL import Image
 
 from descore.decoding import Decoder
-from descore.report._reader import Evaluation
 from descore.report.page import Viewer
+from descore.results import Evaluation, plain, reward_of
 from descore.types import Frames
 from descore.video import VideoError, VideoReader, VideoSettings
 
@@ -68,6 +68,12 @@ def judged_dimension(run: Evaluation) -> str:
     return next((name for name in dimensions if name.lower() == "overall"), dimensions[0])
 
 
+def key_of(run: Evaluation, pair: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what makes a pair the same one in two evaluations: benchmark, id, prompt and both videos."""
+    videos = (run.videos[pair[side]]["video"] for side in ("a", "b"))
+    return (run.info["benchmark"], pair["id"], pair["prompt"], *videos)
+
+
 @dataclass(frozen=True, slots=True)
 class _Call:
     """What one evaluation makes of a pair; `wrongness` is nan where there is no margin, or no preference."""
@@ -103,12 +109,10 @@ def _collect(runs: Mapping[str, Evaluation]) -> dict[tuple[str, ...], _Entry]:
         margins, preferences = run.margins(dimension), run.preferences(dimension)
         scale = _root_mean_square(margins.tolist())
         for pair, margin, preference in zip(run.pairs, margins.tolist(), preferences.tolist(), strict=True):
-            sides = (run.videos[pair[side]]["video"] for side in ("a", "b"))
-            key = (run.info["benchmark"], pair["id"], pair["prompt"], *sides)
             verdict = _verdict(margin, preference)
             wrongness = -preference * margin / scale if verdict in {"right", "wrong"} else math.nan
             call = _Call(number, run, pair, margin, verdict, wrongness)
-            entries.setdefault(key, _Entry()).calls.append(call)
+            entries.setdefault(key_of(run, pair), _Entry()).calls.append(call)
     return entries
 
 
@@ -189,8 +193,8 @@ def _pair_of(entry: _Entry, videos: _Videos) -> dict[str, Any]:
             {
                 "run": call.run,
                 "verdict": call.verdict,
-                "margin": _number(call.margin),
-                "wrongness": _number(call.wrongness),
+                "margin": plain(call.margin),
+                "wrongness": plain(call.wrongness),
                 "sides": [_score_of(call.evaluation, call.pair[side]) for side in ("a", "b")],
             }
             for call in entry.calls
@@ -205,19 +209,14 @@ def _side_of(run: Evaluation, pair: Mapping[str, Any], side: str, videos: _Video
         "video": videos.place(path, video["video"]),
         "generator": video["generator"],
         "annotated": pair[f"scores_{side}"],
-        "mos": {name: value for name, value in (video["mos"] or {}).items() if value is not None},
+        "mos": {name: value for name, value in video["mos"].items() if value is not None},
     }
 
 
 def _score_of(run: Evaluation, index: int) -> dict[str, Any]:
-    score = run.scores[index]
+    score, dimension = run.scores[index], judged_dimension(run)
     if score is None:
         return {"reward": None, "error": "not scored yet"}
-    reward = (score["rewards"] or {}).get(judged_dimension(run), score["reward"])
     kept = ("thought", "dimension_scores", "overall_score", "num_thought_tokens", "truncated", "reward_std", "error")
-    each = [one["reward"] for one in score["each"]]
-    return {"reward": reward, "each": each} | {name: score[name] for name in kept}
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    reward = plain(reward_of(score, dimension))
+    return {"reward": reward, "num_thoughts": len(score["each"]) or 1} | {name: score[name] for name in kept}

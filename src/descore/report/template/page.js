@@ -77,7 +77,7 @@
 
   function scoreOf(side, name, annotated) {
     if (side.error) return h("div", {}, h("p", { class: "reason" }, `${name}: ${side.error}`));
-    const spread = side.reward_std == null ? "" : ` ± ${fixed(side.reward_std)} over ${side.each.length} thoughts`;
+    const spread = side.reward_std == null ? "" : ` ± ${fixed(side.reward_std)} over ${side.num_thoughts} thoughts`;
     const details = [
       side.overall_score == null ? "" : `overall ${side.overall_score}`,
       side.num_thought_tokens ? `${side.num_thought_tokens} tokens` : "no thought",

@@ -1,0 +1,74 @@
+"""`descore compare`: evaluations side by side."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from descore.commands.numbers import percent, percents
+from descore.results import Record, load_evaluation, plain
+from descore.summary import compare
+
+EXAMPLES = """example:
+  descore compare runs/evaluations/stage1 runs/evaluations/stage2
+
+On the pairs that all of them have: accuracy without ties, the difference to the first, and McNemar's exact p-value.
+Intervals are 95 %, over prompts.
+"""
+
+
+def add(commands: Any) -> None:
+    """Add the command to the subparsers."""
+    command = commands.add_parser(
+        "compare",
+        help="put evaluations of one benchmark side by side",
+        description="Put evaluations of one benchmark side by side.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of `descore evaluate`")
+    command.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    command.set_defaults(run=_compare)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    try:
+        found = plain(compare([load_evaluation(folder) for folder in options.runs]))
+    except (FileNotFoundError, ValueError) as error:
+        raise SystemExit(f"descore compare: {error}") from error
+    if options.json:
+        print(json.dumps(found, indent=2, allow_nan=False))
+        return 0
+    console = Console()
+    console.print(f"{found['benchmark']}: {found['num_pairs']} pairs, {found['num_videos']} videos", highlight=False)
+    for name, records in found["dimensions"].items():
+        console.print(_table(name, records, pairs=found["num_pairs"] > 0))
+    return 0
+
+
+def _table(name: str, records: list[Record], *, pairs: bool) -> Table:
+    rated = any(record["spearman"] is not None for record in records)
+    columns = ["without ties", "decided", "difference", "p"] if pairs else []
+    table = Table("run", *columns, *(["Spearman"] if rated else []), title=name)
+    for record in records:
+        cells = [record["run"]]
+        if pairs:
+            cells += [f"{percent(record['accuracy'])} {percents(record['interval'])}", str(record["num_pairs"])]
+            cells += _difference(record)
+        if rated:
+            cells.append("-" if record["spearman"] is None else f"{record['spearman']:.3f}")
+        table.add_row(*cells)
+    return table
+
+
+def _difference(record: Record) -> list[str]:
+    if "difference" not in record:
+        return ["", ""]
+    interval = percents(record["difference_interval"], sign=True)
+    p_value = "-" if record["p_value"] is None else f"{record['p_value']:.3g}"
+    return [f"{percent(record['difference'], sign=True)} {interval}", p_value]
