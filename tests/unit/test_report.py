@@ -3,6 +3,8 @@
 import json
 import math
 import re
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,9 @@ from descore.report.page import render
 from descore.results import load_evaluation, plain, write_lines
 from descore.summary import summarise
 from tests.evaluations import Judged, Shown, write_evaluation
+
+ROOT = Path(__file__).parents[2]
+LIBRARY = ROOT / "src" / "descore"
 
 
 def judged(clips: list[str], margin: float, label: str = "A", prompt: str = "a bar") -> Judged:
@@ -115,6 +120,10 @@ def test_the_page_of_two_runs(runs, clips, tmp_path):
     page = report_on([tmp_path / "one", tmp_path / "two"])
     table = page.sections[0].tables[0]
     first, second = ([cell.value if isinstance(cell, Cell) else cell for cell in row] for row in table.rows)
+    assert [(one.label, one.value, one.series) for one in page.highlights] == [
+        ("one", "66.7 %", 0),
+        ("two", "100.0 %", 1),
+    ]
     assert first[:3] == ["one", "bars", "overall"]
     assert first[3] == pytest.approx(2 / 3)
     assert second[3:8] == [1.0, 1.0, 4, 3, 0]
@@ -205,9 +214,9 @@ def test_a_table_shows_numbers_notes_and_the_best(tmp_path):
     )
     html = render(Page("t", sections=[Section("s", tables=[table])]))
     assert '<span class="mark" style="--color:var(--series-2)"></span>a' in html
-    assert '<td class="number best">0.123 <span class="note">0.1 to 0.2</span></td>' in html
-    assert '<td class="number">1,234</td>' in html
-    assert '<td class="number">-</td>' in html
+    assert '<td class="number short best">0.123 <span class="note">0.1 to 0.2</span></td>' in html
+    assert '<td class="number short">1,234</td>' in html
+    assert '<td class="number short">-</td>' in html
 
 
 def test_a_picture_that_is_no_svg_is_refused():
@@ -257,3 +266,18 @@ def test_the_command_writes_the_page(clips, tmp_path, capsys):
 def test_the_command_says_what_is_no_evaluation(tmp_path):
     with pytest.raises(SystemExit, match=re.escape(str(tmp_path))):
         main(["report", str(tmp_path)])
+
+
+def test_what_is_missing_to_draw_is_said_with_the_remedy(tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("descore.report")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(SystemExit, match=re.escape("pip install 'descore[report]'")):
+        main(["report", str(tmp_path)])
+
+
+def test_the_wheel_holds_what_a_page_is_made_of():
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["descore"]
+    held = {path for pattern in patterns for path in LIBRARY.glob(pattern)}
+    assert {path.name for path in held if path.parent.name == "template"} == {"page.html", "page.css", "page.js"}
+    assert set((LIBRARY / "report" / "template").iterdir()) <= held

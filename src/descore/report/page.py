@@ -19,6 +19,8 @@ from markupsafe import Markup
 from descore import folders
 from descore.report.figures import SERIES, to_svg
 
+_SHORT = 28  # letters of a cell that is not broken into lines
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -170,7 +172,7 @@ def render(page: Page) -> str:
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    environment.filters |= {"paragraphs": _paragraphs, "cell": _cell, "is_number": _is_number, "is_best": _is_best}
+    environment.filters |= {"paragraphs": _paragraphs, "cell": _cell, "classes": _classes}
     script = Markup(_source(environment, "page.js"))
     configuration = page.configuration
     if not isinstance(configuration, str):
@@ -232,12 +234,10 @@ def _text(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _is_number(value: object) -> bool:
-    value = value.value if isinstance(value, Cell) else value
-    return (
-        isinstance(value, int | float) or value is None or re.fullmatch(r"[-+]?\d[\d.,]*( ?%)?", str(value)) is not None
-    )
-
-
-def _is_best(value: object) -> bool:
-    return isinstance(value, Cell) and value.strong
+def _classes(value: object) -> str:
+    """Return the CSS classes of a cell: numbers stand to the right, short text stays on one line."""
+    cell = value if isinstance(value, Cell) else Cell(value)
+    text = _text(cell.value)
+    is_number = isinstance(cell.value, int | float | None) or re.fullmatch(r"[-+]?\d[\d.,]*( ?%)?", text) is not None
+    classes = {"number": is_number, "short": len(text) + len(cell.note) < _SHORT, "best": cell.strong}
+    return " ".join(name for name, holds in classes.items() if holds)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from descore.report import figures
-from descore.report.page import Cell, Page, Section, Table
-from descore.report.panels import figures_of
+from descore.report.page import Cell, Highlight, Page, Section, Table
+from descore.report.panels import figures_of, result_of
 from descore.report.viewer import browse, key_of
 from descore.results import Evaluation, load_evaluation, number
 from descore.summary import compare
@@ -48,6 +48,7 @@ def report_on(folders: Sequence[str | Path], *, title: str = "", num_pairs: int 
         sections=sections,
         configuration={name: run.info for name, run in runs.items()},
         viewer=browse(runs, num_pairs=num_pairs) if any(run.pairs for run in evaluations) else None,
+        highlights=[_highlight(name, run, place) for place, (name, run) in enumerate(runs.items()) if run.pairs],
     )
 
 
@@ -107,6 +108,14 @@ def _check_finished(run: Evaluation) -> None:
             f"{run.folder} is not finished: {done} of {len(run.videos)} videos are scored; "
             "run its `descore evaluate` again, then make the page"
         )
+
+
+def _highlight(name: str, run: Evaluation, place: int) -> Highlight:
+    result = result_of(run)
+    value = number(result["without_ties"])
+    text = "-" if math.isnan(value) else f"{100 * value:.1f} %"
+    note = f"{_range(result['without_ties_interval'])}, {result['num_decided']} pairs without ties"
+    return Highlight(text, name, note, series=place)
 
 
 def _pair_cells(result: Mapping[str, Any]) -> list[object]:
