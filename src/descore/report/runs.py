@@ -73,14 +73,14 @@ def tables_of(runs: Mapping[str, Evaluation]) -> list[Table]:
     pairs, videos = [], []
     for place, (name, run) in enumerate(runs.items()):
         for dimension, result in run.summary["dimensions"].items():
-            head = [Cell(name, series=place), run.info["benchmark"], dimension]
+            head, end = [Cell(name, series=place), dimension], [run.info["benchmark"], protocol_of(run)]
             if run.pairs:
-                pairs.append([*head, *_pair_cells(result), protocol_of(run)])
+                pairs.append([*head, *_pair_cells(result), *end])
             if result["correlation"]:
-                videos.append([*head, *_video_cells(result["correlation"]), protocol_of(run)])
+                videos.append([*head, *_video_cells(result["correlation"]), *end])
     tables = [
-        Table([*_HEAD, "without ties", "with ties", "pairs", "decided", "failed", "ECE", "protocol"], pairs),
-        Table([*_HEAD, "Spearman", "Kendall", "videos", "failed", "protocol"], videos, "Against opinion scores"),
+        Table([*_HEAD, "without ties", "with ties", "pairs", "decided", "failed", "ECE", *_END], pairs),
+        Table([*_HEAD, "Spearman", "Kendall", "videos", "failed", *_END], videos, "Against opinion scores"),
     ]
     return [table for table in tables if table.rows]
 
@@ -98,7 +98,7 @@ def protocol_of(run: Evaluation) -> str:
     return ", ".join(parts)
 
 
-_HEAD = ("run", "benchmark", "dimension")
+_HEAD, _END = ("run", "dimension"), ("benchmark", "protocol")
 
 
 def _check_finished(run: Evaluation) -> None:
@@ -112,10 +112,11 @@ def _check_finished(run: Evaluation) -> None:
 
 def _highlight(name: str, run: Evaluation, place: int) -> Highlight:
     result = result_of(run)
-    value = number(result["without_ties"])
-    text = "-" if math.isnan(value) else f"{100 * value:.1f} %"
-    note = f"{_range(result['without_ties_interval'])}, {result['num_decided']} pairs without ties"
-    return Highlight(text, name, note, series=place)
+    value, low, high = (100 * number(value) for value in (result["without_ties"], *result["without_ties_interval"]))
+    if math.isnan(value):
+        return Highlight("-", name, "no pair that people decided", series=place)
+    note = f"without ties, {low:.0f} to {high:.0f} %, {result['num_decided']} pairs"
+    return Highlight(f"{value:.1f} %", name, note, series=place)
 
 
 def _pair_cells(result: Mapping[str, Any]) -> list[object]:
