@@ -10,12 +10,16 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure as Drawing
 
+from descore.benchmark import table_benchmark
 from descore.cli import main
+from descore.evaluate import evaluate
+from descore.pairs import write_pairs
 from descore.report import Cell, Figure, Highlight, Page, Section, Table, browse, figures, report_on, write_page
 from descore.report.figures import Estimate
 from descore.report.page import render
 from descore.results import load_evaluation, plain, write_lines
 from descore.summary import summarise
+from descore.types import Pair, Side
 from tests.evaluations import Judged, Shown, write_evaluation
 
 ROOT = Path(__file__).parents[2]
@@ -267,6 +271,24 @@ def test_the_command_writes_the_page(clips, tmp_path, capsys):
 def test_the_command_says_what_is_no_evaluation(tmp_path):
     with pytest.raises(SystemExit, match=re.escape(str(tmp_path))):
         main(["report", str(tmp_path)])
+
+
+def test_the_page_of_a_real_evaluation(build, clips, tmp_path):
+    model, table = tmp_path / "model", tmp_path / "pairs.jsonl"
+    build().save_pretrained(str(model))
+    sides = [Side(clip, generator=f"made by {i}") for i, clip in enumerate(clips)]
+    pairs = [Pair("one", "a bar", sides[0], sides[1], (1.0,)), Pair("two", "a bar", sides[2], sides[3], (-1.0,))]
+    write_pairs(table, pairs)
+    run = evaluate(str(model), table_benchmark(table), tmp_path / "run", num_thoughts=2, device="cpu")
+    page = report_on([run.folder])
+    shown = {pair["id"]: pair for pair in page.viewer.data["pairs"]}
+    assert shown["one"]["calls"][0]["margin"] == pytest.approx(run.margins("overall")[0].item())
+    side = shown["two"]["calls"][0]["sides"][1]
+    assert side["thought"] == run.scores[run.pairs[1]["b"]]["thought"]
+    assert side["num_thoughts"] == 2
+    assert shown["two"]["sides"][1]["generator"] == "made by 3"
+    assert all(len(video["frames"]) == 6 for video in page.viewer.data["videos"])
+    assert [figure.title for figure in page.sections[1].figures][-1] == "Accuracy by number of thoughts"
 
 
 def test_what_is_missing_to_draw_is_said_with_the_remedy(tmp_path, monkeypatch):

@@ -1,66 +1,48 @@
-"""One look for every figure: a colour per series, one size, and the kinds of picture that results need.
-
-Colours are those of the page's light scheme. In a page they become its CSS variables, so that a figure is readable in
-the light and in the dark.
-"""
+"""The kinds of figure that results need, all with the same look."""
 
 from __future__ import annotations
 
-import io
 import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-SERIES = ("#3b5bdb", "#e8590c", "#2b8a3e", "#9c36b5", "#0c8599", "#c2255c", "#846358", "#5c6773")
-"""Colour of each series, in order; the page's CSS has the same ones as --series-1 to --series-8."""
+from descore.report.look import (
+    INK,
+    MARKERS,
+    MUTED,
+    SERIES,
+    WIDTH,
+    colors_of,
+    draw_legend,
+    legend_height,
+    new_figure,
+    style,
+    to_svg,
+)
 
-INK, MUTED, LINE = "#1c2026", "#636b76", "#e1e4e8"
-"""Colours of text, of axes and references, and of grids."""
+__all__ = [
+    "SERIES",
+    "WIDTH",
+    "Estimate",
+    "bars",
+    "calibration_curves",
+    "clouds",
+    "colors_of",
+    "curves",
+    "lines",
+    "margin_histograms",
+    "new_figure",
+    "style",
+    "to_svg",
+]
 
-WIDTH = 5.4
-"""Width of a figure in inches: as wide as half a page or a phone, with text as large as the page's there."""
 
-MARKERS = "os^DvPX*"
-
-_STYLE: Any = {
-    "font.family": "sans-serif",
-    "font.size": 9.5,
-    "text.color": INK,
-    "text.parse_math": False,  # a name may hold a dollar sign
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": MUTED,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
-    "grid.color": LINE,
-    "grid.linewidth": 0.8,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "legend.frameon": False,
-    "lines.linewidth": 1.8,
-    "lines.markersize": 5,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "descore",
-}
-_VARIABLES = {INK: "currentColor", MUTED: f"var(--muted, {MUTED})", LINE: f"var(--line, {LINE})"} | {
-    color: f"var(--series-{number}, {color})" for number, color in enumerate(SERIES, start=1)
-}
+_DASHED: Any = {"color": MUTED, "linewidth": 1, "linestyle": (0, (4, 3))}
 
 
 class Estimate(NamedTuple):
@@ -69,23 +51,6 @@ class Estimate(NamedTuple):
     value: float
     low: float = math.nan
     high: float = math.nan
-
-
-def style() -> AbstractContextManager[None]:
-    """Draw with the page's look inside a `with` block, for figures that no function here draws."""
-    return mpl.rc_context(_STYLE)
-
-
-def colors_of(names: Iterable[str]) -> dict[str, str]:
-    """Give each series its colour, by its place; from the ninth on they begin again."""
-    return {name: SERIES[index % len(SERIES)] for index, name in enumerate(names)}
-
-
-def new_figure(*, height: float = 3.0, rows: int = 1, columns: int = 1, width: float = WIDTH) -> tuple[Figure, Any]:
-    """Return a figure and its axes (one, or an array of them), sizes in inches; draw on it inside `style()`."""
-    with style():
-        figure = Figure(figsize=(width, height), layout="constrained")
-        return figure, figure.subplots(rows, columns)
 
 
 def bars(
@@ -107,7 +72,7 @@ def bars(
     """
     categories = list(dict.fromkeys(name for values in series.values() for name in values))
     colors, thick = colors or colors_of(series), 0.8 / max(len(series), 1)
-    height = 0.8 + len(categories) * max(0.3 * len(series), 0.42) + _legend_height(series)
+    height = 0.8 + len(categories) * max(0.3 * len(series), 0.42) + legend_height(series)
     with style():
         figure, axes = new_figure(height=height)
         for row, (name, values) in enumerate(series.items()):
@@ -117,12 +82,12 @@ def bars(
             for place, estimate in zip(places, values.values(), strict=True):
                 _draw_bar_end(axes, place, estimate, limits)
         if reference is not None:
-            axes.axvline(reference, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+            axes.axvline(reference, **_DASHED)
         axes.set(xlim=limits, ylim=(len(categories) - 0.45, -0.55), xlabel=x_label)
         axes.set_yticks(range(len(categories)), categories)
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
-        _draw_legend(figure, axes, series)
+        draw_legend(figure, axes, series)
     return figure
 
 
@@ -147,13 +112,13 @@ def lines(
     """
     colors = colors or colors_of(series)
     with style():
-        figure, axes = new_figure(height=2.9 + _legend_height(series))
+        figure, axes = new_figure(height=2.9 + legend_height(series))
         for row, (name, values) in enumerate(series.items()):
             x, y = list(values), [estimate.value for estimate in values.values()]
             axes.plot(x, y, color=colors[name], marker=MARKERS[row % len(MARKERS)], label=name)
             axes.vlines(x, [e.low for e in values.values()], [e.high for e in values.values()], color=colors[name])
         if reference is not None:
-            axes.axhline(reference, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+            axes.axhline(reference, **_DASHED)
         if log_x:
             axes.set_xscale("log", base=2)
             places = sorted({place for values in series.values() for place in values})
@@ -162,7 +127,7 @@ def lines(
             axes.set_xticks(places, [f"{place:g}" for place in places])
             axes.set_xticks([], minor=True)
         axes.set(xlabel=x_label, ylabel=y_label)
-        _draw_legend(figure, axes, series)
+        draw_legend(figure, axes, series)
     return figure
 
 
@@ -185,7 +150,7 @@ def curves(
     """
     colors = colors or colors_of(series)
     with style():
-        figure, axes = new_figure(height=2.9 + _legend_height(series))
+        figure, axes = new_figure(height=2.9 + legend_height(series))
         for name, seeds in series.items():
             steps = sorted(set.intersection(*(set(seed) for seed in seeds))) if seeds else []
             values = np.array([[seed[step] for step in steps] for seed in seeds]).reshape(len(seeds), len(steps))
@@ -193,10 +158,10 @@ def curves(
                 axes.plot(steps, values.mean(0), color=colors[name], label=name)
                 axes.fill_between(steps, values.min(0), values.max(0), color=colors[name], alpha=0.18, linewidth=0)
         if reference is not None:
-            axes.axhline(reference, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+            axes.axhline(reference, **_DASHED)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.set(xlabel=x_label, ylabel=y_label)
-        _draw_legend(figure, axes, series)
+        draw_legend(figure, axes, series)
     return figure
 
 
@@ -206,24 +171,22 @@ def calibration_curves(
     """Draw how often calls are right against how sure the margin is of them, with the number of pairs below.
 
     Args:
-        series: Confidence, accuracy and number of pairs of each bin that has any, by name of the series.
+        series: Confidence from 0.5 to 1, accuracy and number of pairs of each bin that has any, by name of the series.
         colors: Colour of each series, if not by its place.
     """
     colors = colors or colors_of(series)
     with style():
-        figure = Figure(figsize=(WIDTH, 3.6 + _legend_height(series)), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 3.6 + legend_height(series)), layout="constrained")
         axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
         for row, (name, bins) in enumerate(series.items()):
             confidence, accuracy, num = ([point[i] for point in bins] for i in range(3))
             axes.plot(confidence, accuracy, color=colors[name], marker=MARKERS[row % len(MARKERS)], label=name)
             counts.plot(confidence, num, color=colors[name], marker=MARKERS[row % len(MARKERS)], markersize=3)
-        low = min((bin_[0] for bins in series.values() for bin_ in bins), default=0.5)
-        left = min(low, 0.5)
-        axes.plot([left, 1], [left, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        axes.plot([0.5, 1], [0.5, 1], **_DASHED)
         axes.set(ylabel="share that is right", ylim=(-0.03, 1.03))
         counts.set(xlabel="how sure the margin is, sigmoid of its size", ylabel="pairs", ylim=(0, None))
         counts.yaxis.set_major_locator(MaxNLocator(2, integer=True))
-        _draw_legend(figure, axes, series)
+        draw_legend(figure, axes, series)
     return figure
 
 
@@ -281,24 +244,6 @@ def margin_histograms(
     return figure
 
 
-def to_svg(figure: Figure, prefix: str) -> str:
-    """Return a figure as an `<svg>` element, with text as text and colours that follow the page's scheme.
-
-    Args:
-        figure: The figure.
-        prefix: Put before every id in it; no two figures of a page may have the same.
-    """
-    file = io.StringIO()
-    with style():
-        figure.savefig(
-            file, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        )
-    text = file.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text[text.index("<svg") :], flags=re.DOTALL)
-    text = re.sub(r'(?<=\bid=")|(?<=href="#)|(?<=url\(#)', f"{prefix}-", text)
-    return re.sub(r"#[0-9a-f]{6}\b", lambda color: _VARIABLES.get(color[0], color[0]), text)
-
-
 def _draw_bar_end(axes: Axes, place: float, estimate: Estimate, limits: tuple[float, float]) -> None:
     ends = [bound for bound in estimate if not math.isnan(bound)]
     if not ends:
@@ -308,18 +253,3 @@ def _draw_bar_end(axes: Axes, place: float, estimate: Estimate, limits: tuple[fl
         axes.hlines(place, estimate.low, estimate.high, color=INK, linewidth=1.2)
     gap, text = 0.012 * (limits[1] - limits[0]), f"{estimate.value:.2f}"
     axes.text(max(ends) + gap, place, text, va="center", color=MUTED, fontsize=8, clip_on=False)
-
-
-def _legend_columns(series: Mapping[str, object]) -> int:
-    longest = max((len(name) for name in series), default=0)
-    return max(1, min(len(series), 64 // (longest + 6)))
-
-
-def _legend_height(series: Mapping[str, object]) -> float:
-    return 0.24 * math.ceil(len(series) / _legend_columns(series)) if len(series) > 1 else 0.0
-
-
-def _draw_legend(figure: Figure, axes: Axes, series: Mapping[str, object]) -> None:
-    if len(series) > 1:
-        handles, labels = axes.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=_legend_columns(series), handlelength=1.4)

@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from descore import folders
-from descore.report.figures import SERIES, to_svg
+from descore.report.look import SERIES, to_svg
 
 _SHORT = 28  # letters of a cell that is not broken into lines
 
