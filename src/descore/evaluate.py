@@ -91,7 +91,7 @@ def evaluate(
         FileNotFoundError: If the table is not there.
         ValueError: If the table cannot be read, or an option is out of its range.
     """
-    _check_counts(shard, limit, batch_size)
+    _check_counts(shard, num_thoughts, limit, batch_size)
     folder = Path(output)
     settings = ModelSettings.from_json(describe(model)["settings"])
     items = _read(benchmark, limit)
@@ -119,7 +119,7 @@ def evaluate(
 
 @dataclass(frozen=True, slots=True)
 class _Items:
-    """What a table asks for: its records, the path of each video, the videos that are not there, and rows left out."""
+    """What a table asks for: its records, the path of each video, the files that are not there, and rows left out."""
 
     pairs: list[Record]
     videos: list[Record]
@@ -128,11 +128,13 @@ class _Items:
     rejected: dict[str, int]
 
 
-def _check_counts(shard: tuple[int, int], limit: int | None, batch_size: int) -> None:
+def _check_counts(shard: tuple[int, int], num_thoughts: int, limit: int | None, batch_size: int) -> None:
     if not 1 <= shard[0] <= shard[1]:
         raise EvaluationError(f"expected shard i/n with 1 <= i <= n, got {shard[0]}/{shard[1]}")
-    if batch_size < 1 or (limit is not None and limit < 1):
-        raise EvaluationError(f"expected a batch size and a limit of at least 1, got {batch_size} and {limit}")
+    counts = {"number of thoughts": num_thoughts, "limit": limit, "batch size": batch_size}
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise EvaluationError(f"expected a {name} of at least 1, got {count}")
 
 
 # What is asked for
@@ -170,8 +172,9 @@ def _read(benchmark: Benchmark, limit: int | None) -> _Items:
     else:
         for rated in table.videos[:limit]:
             place(rated.side, rated.prompt)
-    missing = [video["video"] for video, path in zip(videos.values(), paths, strict=True) if not os.path.isfile(path)]
-    return _Items(pairs, list(videos.values()), paths, missing, table.num_rejected())
+    records = list(videos.values())
+    missing = dict.fromkeys(v["video"] for v, path in zip(records, paths, strict=True) if not os.path.isfile(path))
+    return _Items(pairs, records, paths, list(missing), table.num_rejected())
 
 
 def _annotated(side: Side) -> Record | None:
@@ -218,10 +221,11 @@ def _protocol(settings: ModelSettings, num_thoughts: int, temperature: float | N
 
 
 def _say_missing(items: _Items, root: Path) -> str:
-    shown = "\n".join(f"  {video}" for video in items.missing[:10])
+    shown, files = items.missing[:10], len(set(items.paths))
+    listed = "\n".join(f"  {video}" for video in shown)
     return (
-        f"{len(items.missing)} of {len(items.videos)} videos are not there; looked in {os.path.abspath(root)}. Put "
-        f"them there, or go on without them by --skip-missing. The first {min(10, len(items.missing))}:\n{shown}"
+        f"{len(items.missing)} of {files} video files are not there; looked in {os.path.abspath(root)}. Put them "
+        f"there, or go on without them by --skip-missing. The first {len(shown)}:\n{listed}"
     )
 
 

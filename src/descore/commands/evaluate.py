@@ -133,13 +133,18 @@ def show(evaluation: Evaluation) -> None:
 
 def describe_protocol(protocol: Record) -> str:
     """Say in a line how videos were scored."""
-    thoughts = f"{protocol['thoughts']} thoughts a video at temperature {protocol['temperature']:g}"
     return (
-        f"{protocol['kind']}, reward from {protocol['reward_from'].replace('_', ' ')}, "
-        f"{thoughts.replace('1 thoughts', '1 thought') if protocol['thoughts'] else 'no thoughts'}, "
+        f"{protocol['kind']}, reward from {protocol['reward_from'].replace('_', ' ')}, {_thoughts(protocol)}, "
         f"{protocol['min_frames']} to {protocol['max_frames']} frames at {protocol['fps']:g} a second, "
         f"{protocol['min_pixels']} to {protocol['max_pixels']} pixels a frame"
     )
+
+
+def _thoughts(protocol: Record) -> str:
+    if not protocol["thoughts"]:
+        return "no thoughts"
+    number = "1 thought" if protocol["thoughts"] == 1 else f"{protocol['thoughts']} thoughts"
+    return f"{number} a video at temperature {protocol['temperature']:g}"
 
 
 def _pair_columns(summary: Record) -> list[str]:
