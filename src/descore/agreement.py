@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from descore.columns import Column, check_length, check_values, float64_columns
+from descore.columns import Column, check_values, float64_columns, numbered
 
 NO_TIES = -1.0
 """The threshold that calls nothing a tie, not even a margin of 0."""
@@ -121,10 +121,9 @@ def by_group(margin: Column, preference: Column, groups: Sequence[str]) -> dict[
         ValueError: As `preference_accuracy`, or if there are not N names.
     """
     margin, preference = margin_and_preference(margin, preference)
-    check_length("groups", groups, len(margin))
-    rows: dict[str, list[int]] = {}
-    for row, group in enumerate(groups):
-        rows.setdefault(group, []).append(row)
+    names, places = numbered("groups", groups, len(margin))
+    order = places.argsort(stable=True)
+    rows = dict(zip(names, torch.split(order, places.bincount().tolist()), strict=True)) if names else {}
     return {group: preference_accuracy(margin[rows[group]], preference[rows[group]]) for group in sorted(rows)}
 
 

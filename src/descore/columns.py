@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+Key = TypeVar("Key", bound=Hashable)
 
 Column = Tensor | Sequence[float]
 """[N] numbers, on any device and of any type; nan is missing."""
@@ -26,10 +29,17 @@ def float64_columns(**columns: Column) -> list[Tensor]:
     return tensors
 
 
-def check_length(name: str, values: Sequence[object], expected: int) -> None:
-    """Raise a ValueError unless there are as many values as rows."""
-    if len(values) != expected:
-        raise ValueError(f"expected {expected} {name}, one for each row, got {len(values)}; pass one for every row")
+def numbered(name: str, keys: Sequence[Key], expected: int) -> tuple[list[Key], Tensor]:
+    """Return the distinct keys as they first come, and [N] int64: the place of each row's key among them.
+
+    Raises:
+        ValueError: If there are not as many keys as rows.
+    """
+    if len(keys) != expected:
+        raise ValueError(f"expected {expected} {name}, one for each row, got {len(keys)}; pass one for every row")
+    places: dict[Key, int] = {}
+    rows = [places.setdefault(key, len(places)) for key in keys]
+    return list(places), torch.tensor(rows, dtype=torch.int64)
 
 
 def check_values(name: str, column: Tensor, allowed: list[float], expected: str) -> None:

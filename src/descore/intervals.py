@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 from torch import Tensor
 
-from descore.columns import Column, check_length, check_values, float64_columns
+from descore.columns import Column, check_values, float64_columns, numbered
 from descore.seeding import fold
 
 _Z_95 = 1.959964
@@ -130,10 +130,8 @@ def _clusters(values: Tensor, clusters: Sequence[Hashable] | None) -> tuple[NDAr
     numbers = values.numpy()[present]
     if clusters is None:
         return numbers, np.ones(len(numbers))
-    check_length("clusters", clusters, len(values))
-    index: dict[Hashable, int] = {}
-    members = np.array([index.setdefault(cluster, len(index)) for cluster in clusters], dtype=np.int64)[present]
-    sums, sizes = np.bincount(members, weights=numbers), np.bincount(members, weights=np.ones(len(members)))
+    members = numbered("clusters", clusters, len(values))[1].numpy()[present]
+    sums, sizes = (np.bincount(members, weights).astype(np.float64) for weights in (numbers, None))
     return sums[sizes > 0], sizes[sizes > 0]
 
 

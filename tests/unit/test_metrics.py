@@ -1,6 +1,7 @@
 import itertools
 import math
 import random
+import time
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 import torch.multiprocessing
 from torch import distributed
 
-from descore.metrics import PreferenceAccuracy, interval, preference_accuracy
+from descore.metrics import PreferenceAccuracy, accuracy_at, by_group, calls, preference_accuracy
 
 NAN = float("nan")
 
@@ -115,19 +116,104 @@ def test_other_shapes_are_errors(margin, preference):
         preference_accuracy(torch.ones(margin), torch.ones(preference))
 
 
-def test_interval_by_hand():
-    """8 of 10, z^2 = 3.8415: centre (0.8 + 0.19207) / 1.38415 = 0.71674.
-
-    Half width 1.95996 * sqrt(0.016 + 0.0096036) / 1.38415 = 0.22658, so 0.49016 to 0.94332.
-    """
-    assert interval(0.8, 10) == pytest.approx((0.49016, 0.94332), abs=1e-5)
+def test_a_label_of_another_kind_is_an_error():
+    """The published tables write 22 for an invalid label; as a number it would count as a wrong call."""
+    with pytest.raises(ValueError, match=r"1 \(A\), -1 \(B\), 0 \(tie\) or nan .*, got 22 in row 1"):
+        preference_accuracy([1, 1], [1, 22])
 
 
-def test_interval_stays_between_zero_and_one():
-    """With 0 of n right the bounds are 0 and z^2 / (n + z^2): 3.8415 / 13.8415 = 0.27754 for n = 10."""
-    assert interval(0.0, 10) == pytest.approx((0, 0.27754), abs=1e-5)
-    assert interval(1.0, 10) == pytest.approx((0.72246, 1), abs=1e-5)
-    assert all(math.isnan(bound) for bound in interval(NAN, 0))
+@pytest.mark.parametrize(
+    ("threshold", "expected"), [(-1, 2 / 5), (0.4, 3 / 5), (0.5, 3 / 5), (1, 4 / 5), (2, 3 / 5), (3, 2 / 5)]
+)
+def test_accuracy_at_a_threshold_by_hand(threshold, expected):
+    """The pairs of `test_by_hand`, and two that do not count."""
+    margin, preference = [3, -2, -0.5, 0.4, 1, NAN, 1], [1, -1, 1, 0, 0, 1, NAN]
+    assert accuracy_at(margin, preference, threshold) == expected
+
+
+def test_accuracy_at_the_best_threshold_is_accuracy_with_ties():
+    rng = random.Random(1)
+    for _ in range(200):
+        margin, preference = random_set(rng)
+        found = preference_accuracy(margin, preference)
+        assert accuracy_at(margin, preference, found.tie_threshold) == found.with_ties
+        assert all(accuracy_at(margin, preference, abs(m)) <= found.with_ties for m in margin)
+
+
+@pytest.mark.parametrize(("size", "tuned", "fixed"), [(30, 0.44, 1 / 3), (1000, 0.354, 1 / 3)])
+def test_a_threshold_tuned_on_the_test_set_flatters(size, tuned, fixed):
+    """Rewards and labels are drawn apart: one in three is right, but for the threshold that fits these very pairs."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw() -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.randn(size, generator=generator), torch.randint(-1, 2, (size,), generator=generator)
+
+    found = []
+    for _ in range(300):
+        same = preference_accuracy(*draw())
+        found.append((same.with_ties, accuracy_at(*draw(), same.tie_threshold)))
+    assert torch.tensor(found).mean(0).tolist() == pytest.approx([tuned, fixed], abs=0.015)
+
+
+def test_accuracy_at_a_threshold_over_nothing_is_nan():
+    assert math.isnan(accuracy_at([NAN], [1], 0.5))
+
+
+def test_calls_by_hand():
+    """Without ties the tie of people does not count and a margin of 0 is wrong; with 0.5 both margins up to it tie."""
+    margin, preference = [3, -2, 0, 0.5, NAN, 1], [1, 1, -1, 0, 1, NAN]
+    torch.testing.assert_close(calls(margin, preference), double(1, 0, 0, NAN, NAN, NAN), equal_nan=True)
+    torch.testing.assert_close(calls(margin, preference, 0.5), double(1, 0, 0, 1, NAN, NAN), equal_nan=True)
+    torch.testing.assert_close(calls(margin, preference, 0), double(1, 0, 0, 0, NAN, NAN), equal_nan=True)
+
+
+def test_the_mean_of_calls_is_the_accuracy():
+    rng = random.Random(2)
+    for _ in range(200):
+        margin, preference = random_set(rng)
+        found = preference_accuracy(margin, preference)
+        assert calls(margin, preference).nanmean().item() == pytest.approx(found.without_ties, nan_ok=True, abs=1e-15)
+        threshold = max(found.tie_threshold, 0)
+        with_ties = accuracy_at(margin, preference, threshold)
+        assert calls(margin, preference, threshold).mean().item() == pytest.approx(with_ties, abs=1e-15)
+
+
+def test_groups_by_hand():
+    """Sora calls its margin of 1 a tie, kling its margin of 2; one threshold for both gets 3/4 of the pairs right."""
+    margin, preference = [1, 2, 3, 2, NAN], [0, 1, 1, 0, 1]
+    found = by_group(margin, preference, ["sora", "sora", "kling", "kling", "sora"])
+    assert list(found) == ["kling", "sora"]
+    assert (found["kling"].with_ties, found["kling"].tie_threshold, found["kling"].num_failed) == (1, 2, 0)
+    assert (found["sora"].with_ties, found["sora"].tie_threshold, found["sora"].num_failed) == (1, 1, 1)
+    assert preference_accuracy(margin, preference).with_ties == 3 / 4
+
+
+def test_groups_of_nothing_are_none():
+    assert by_group([], [], []) == {}
+
+
+def test_groups_are_named_for_every_row():
+    with pytest.raises(ValueError, match="expected 2 groups, one for each row, got 1"):
+        by_group([1, 2], [1, 1], ["sora"])
+
+
+@pytest.mark.parametrize("values", ["continuous", "whole numbers", "no ties"])
+def test_a_million_pairs(values):
+    """Half a second on one core; trying every threshold on every pair would be 10^12 comparisons."""
+    generator = torch.Generator().manual_seed(0)
+    margin = torch.randn(1_000_000, generator=generator)
+    margin = margin.round() if values == "whole numbers" else margin
+    preference = torch.randint(-1, 2, margin.shape, generator=generator)
+    preference = preference.where(preference != 0, 1) if values == "no ties" else preference
+    start = time.perf_counter()
+    found = preference_accuracy(margin, preference)
+    assert time.perf_counter() - start < 6
+    assert found.num_pairs == 1_000_000
+    assert found.with_ties == accuracy_at(margin, preference, found.tie_threshold)
+
+
+def double(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
 
 
 def random_pairs(size: int) -> tuple[torch.Tensor, torch.Tensor]:
