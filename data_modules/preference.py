@@ -111,6 +111,10 @@ class PreferencePairDataModule(LightningDataModule):
         """One loader per table, in its order."""
         return [self._loader(pairs, self.val_batch_size, training=False) for pairs in self.val_pairs.values()]
 
+    def fitting_dataloader(self, num_pairs: int) -> PairLoader:
+        """The first training pairs, in the table's order and on every rank alike, to fit something small on."""
+        return self._loader(self.train_pairs[:num_pairs], self.val_batch_size, training=False, alike=True)
+
     def transfer_batch_to_device(self, batch: PairBatch, device: torch.device, dataloader_idx: int) -> PairBatch:
         """Move a batch; Lightning cannot move a frozen dataclass by itself."""
         return batch.to(device, non_blocking=True)
@@ -142,7 +146,7 @@ class PreferencePairDataModule(LightningDataModule):
         file = folder / f"bad_videos{f'-{rank}' if rank else ''}.jsonl"
         return BadVideos(self.bad_video_budget, 2 * num_pairs // self.trainer.world_size, file)
 
-    def _loader(self, pairs: Sequence[Pair], batch_size: int, *, training: bool) -> PairLoader:
+    def _loader(self, pairs: Sequence[Pair], batch_size: int, *, training: bool, alike: bool = False) -> PairLoader:
         assert self.trainer is not None
         system: Any = self.trainer.lightning_module
         features: Features = system.model.features
@@ -157,8 +161,8 @@ class PreferencePairDataModule(LightningDataModule):
             num_workers=ahead.num_workers,
             prefetch_factor=ahead.prefetch_factor,
             timeout=self.timeout,
-            rank=self.trainer.global_rank,
-            world_size=self.trainer.world_size,
+            rank=0 if alike else self.trainer.global_rank,
+            world_size=1 if alike else self.trainer.world_size,
             pin_memory=self.trainer.strategy.root_device.type == "cuda",
             on_bad_video=self.on_bad_video,
             watch=self.bad_videos.count,

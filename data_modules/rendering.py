@@ -29,6 +29,9 @@ from descore.video_writer import write_video
 WORLD_VERSION = 1
 """Raise it when what is drawn or said changes: data written by another version is then rendered anew."""
 
+TABLE_VERSION = 2
+"""Raise it when only the table changes: one written by another version is then written anew, its videos kept."""
+
 SIDES = ("a", "b")
 TABLE, MARKER = "pairs.jsonl", "rendered.json"
 TABLE_ONLY = ("label_noise", "teacher")  # settings that no video depends on
@@ -116,7 +119,8 @@ class _Job:
         """Hash what the videos, and what videos and table, depend on."""
         everything = asdict(self) | {"version": WORLD_VERSION}
         drawn = {name: value for name, value in everything["settings"].items() if name not in TABLE_ONLY}
-        return {"videos": _hash(everything | {"settings": drawn}), "table": _hash(everything)}
+        table = everything | {"table_version": TABLE_VERSION}
+        return {"videos": _hash(everything | {"settings": drawn}), "table": _hash(table)}
 
     def pair(self, folder: Path, index: int) -> Pair:
         name, request = self._request(index)
@@ -149,7 +153,8 @@ class _Job:
     def _side(self, folder: Path, name: str, side: str, request: Request) -> Side:
         shown = self._shown(name, side, request)
         thought = self.settings.teacher.thought(request, shown, seed=self.seed, video=f"{name}-{side}")
-        return Side(str(folder / _video(name, side)), thought, count_scores(wrong_attributes(request, shown)))
+        scores = count_scores(wrong_attributes(request, shown))
+        return Side(str(folder / _video(name, side)), thought, scores, mos=(overall_score(scores),))
 
     def _rng(self, purpose: str, *names: str) -> np.random.Generator:
         return np.random.default_rng(fold(self.seed, purpose, *names))

@@ -15,6 +15,7 @@ SECONDARY = DIMENSIONS[2:]
 NOT_ASKED = "N/A"
 
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_OVERALL = re.compile(r'"overall_score"\s*:\s*(?=[1-5])')
 _FENCE = re.compile(r"^\s*```(?:json)?\s*(.*?)\s*```\s*$", re.DOTALL)
 
 
@@ -74,6 +75,24 @@ def parse_answer(thought: str) -> Answer:
         raise AnswerError(f"expected a JSON object in <answer>, got {type(payload).__name__}")
     scores = payload.get("dimension_scores", payload.get("dimensional_scores"))
     return Answer(parse_scores(scores), _parse_overall(payload.get("overall_score")))
+
+
+def locate_overall(thought: str) -> int:
+    """Return where in a thought the leading digit of its overall score stands.
+
+    Raises:
+        AnswerError: If the answer is not legal, or its overall score does not begin with a digit from 1 to 5.
+
+    >>> thought = write_thought("", Answer(dict.fromkeys(DIMENSIONS, 1), 3.5))
+    >>> thought[locate_overall(thought) :]
+    '3.5}</answer>'
+    """
+    overall = parse_answer(thought).overall
+    start, end = list(_ANSWER.finditer(thought))[-1].span(1)
+    found = [match.end() for match in _OVERALL.finditer(thought, start, end)]
+    if overall is None or not found or thought[found[-1]] != str(int(overall)):
+        raise AnswerError(f"expected an overall_score that begins with a digit from 1 to 5, got {overall!r}")
+    return found[-1]
 
 
 def parse_scores(scores: Any) -> DimensionScores:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from descore.commands import compare, evaluate, replay, score
 from descore.export import ExportError
+from descore.readings import ReadingError
 
 COMMANDS = (score, evaluate, compare, replay)
 
@@ -18,7 +19,7 @@ def main(args: Sequence[str] | None = None) -> int:
     options = parser.parse_args(args)
     try:
         return int(options.run(options))
-    except ExportError as error:
+    except (ExportError, ReadingError) as error:
         parser.exit(2, f"descore: {error}\n")
 
 

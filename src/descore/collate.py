@@ -76,7 +76,7 @@ class PairCollator:
         videos += [(pair, pair.b, mask) for pair, mask in zip(pairs, masked, strict=True)]
         frames = [seen for seen, _ in both] + [seen for _, seen in both]
         prefixes = [self.features.prefix(pair.prompt, seen) for (pair, _, _), seen in zip(videos, frames, strict=True)]
-        branches = [self._branches(side, mask) for _, side, mask in videos]
+        branches = [self.branches(side, mask) for _, side, mask in videos]
         unknown = (float("nan"),) * len(self.features.settings.reward_names)
         return PairBatch(
             pairs=tuple(pairs),
@@ -87,6 +87,13 @@ class PairCollator:
             masked=torch.tensor(masked),
             frames=tuple(frames) if self.keep_frames else (),
         )
+
+    def branches(self, side: Side, masked: bool) -> list[Thought]:
+        """The branches of one video, whose pair is masked or not."""
+        thought = self.features.thought(side.thought) if self.thoughts else Thought()
+        if self.masking == "both":
+            return [thought, Thought()]
+        return [Thought() if masked else thought]
 
     def _check_labels(self, pairs: Sequence[Pair]) -> None:
         names = self.features.settings.reward_names
@@ -100,9 +107,3 @@ class PairCollator:
 
     def _masks(self, epoch: int, pair: Pair) -> bool:
         return self.masking == "sampled" and uniform(self.seed, "cot_mask", epoch, pair.id) < self.mask_prob
-
-    def _branches(self, side: Side, masked: bool) -> list[Thought]:
-        thought = self.features.thought(side.thought) if self.thoughts else Thought()
-        if self.masking == "both":
-            return [thought, Thought()]
-        return [Thought() if masked else thought]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from descore.algorithms import Algorithm
+from descore.checklist import answer_logprobs
 from descore.model import Forward, RewardModel
 from descore.objectives import DualObjective
 from descore.pair_losses import Labels, pair_loss
@@ -47,7 +48,7 @@ class KeptStep:
         videos: What it thought about each, A and B of every pair.
     """
 
-    stage: Literal["cold_start", "rl"]
+    stage: Literal["cold_start", "checklist", "rl"]
     step: int
     precision: str
     loss: Mapping[str, Any]
@@ -141,7 +142,7 @@ def _replay(model: RewardModel, step: KeptStep, pair: Pair, videos: tuple[KeptVi
     narrow = torch.autocast(device.type, torch.bfloat16, enabled=step.precision.startswith("bf16"))
     with _first_not_finite(model) as found, narrow:
         forward = model(branches, with_logprobs=bool(len(branches.target_ids)), sampling=sampling)
-        loss = (_cold_start_loss if step.stage == "cold_start" else _rl_loss)(step.loss, pair, videos, forward)
+        loss = _LOSSES[step.stage](step.loss, pair, videos, forward)
     loss.backward()  # type: ignore[no-untyped-call]
     if not found and not loss.isfinite():
         found.append("the loss")
@@ -149,7 +150,8 @@ def _replay(model: RewardModel, step: KeptStep, pair: Pair, videos: tuple[KeptVi
     norm = torch.nn.utils.get_total_norm([gradient for _, gradient in _gradients(model)])
     if not found and not norm.isfinite():
         found.append("the norm of the gradient")
-    reward_a, reward_b = (float(rewards.detach().mean()) for rewards in forward.rewards.chunk(2))
+    num_a = len(videos[0].thoughts)
+    reward_a, reward_b = (float(rewards.detach().mean()) for rewards in forward.rewards.tensor_split([num_a]))
     reason = found[0] if found else ""
     return Replayed(rank, pair.id, float(loss.detach()), reward_a, reward_b, float(norm), reason)
 
@@ -167,6 +169,11 @@ def _cold_start_loss(options: Mapping[str, Any], pair: Pair, videos: Sequence[Ke
     return options["preference_weight"] * preference + options["language_model_weight"] * language  # type: ignore[no-any-return]
 
 
+def _checklist_loss(options: Mapping[str, Any], pair: Pair, videos: Sequence[KeptVideo], forward: Forward) -> Tensor:
+    questions = [thought for video in videos for thought in video.thoughts]
+    return -answer_logprobs(forward.logprobs, questions).mean()
+
+
 def _rl_loss(options: Mapping[str, Any], pair: Pair, videos: Sequence[KeptVideo], forward: Forward) -> Tensor:
     objective = DualObjective(Algorithm(**options["algorithm"]), options["max_tokens"], options["kl_estimator"])
     rollouts = _rollouts(pair, videos, forward.rewards.device)
@@ -181,6 +188,9 @@ def _rl_loss(options: Mapping[str, Any], pair: Pair, videos: Sequence[KeptVideo]
     )
     weights: Mapping[str, float] = options["weights"]
     return weights["policy"] * losses.policy + weights["kl"] * losses.kl + weights["calibration"] * losses.calibration
+
+
+_LOSSES = {"cold_start": _cold_start_loss, "checklist": _checklist_loss, "rl": _rl_loss}
 
 
 def _rollouts(pair: Pair, videos: Sequence[KeptVideo], device: torch.device) -> Rollouts:

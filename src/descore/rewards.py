@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from descore.answer import NOT_ASKED, AnswerError, parse_answer, parse_scores
+from descore.answer import NOT_ASKED, AnswerError, overall_score, parse_answer, parse_scores
 from descore.types import DIMENSIONS, DimensionScores
 
 Rule = Callable[[str, Mapping[str, Any] | None, int], float]
 """Takes the thought's text, the annotated dimension scores and the number of tokens; nan says that it cannot tell."""
+
+NEED_SCORES = frozenset({"quality", "agreement"})
+"""The rules that compare a thought with the annotated dimension scores of its video."""
 
 PUBLISHED_WEIGHTS: Mapping[str, float] = MappingProxyType({"quality": 0.7, "format": 0.1, "length": 0.2})
 
@@ -35,7 +38,7 @@ class Rubric:
     """Grades thoughts by weighted rules.
 
     Args:
-        weights: Weight of each rule: quality, format, length, or the dotted path of a function
+        weights: Weight of each rule: quality, agreement, format, length, or the dotted path of a function
             `f(text, truth, num_tokens) -> float`. A rule that is not named does not run; one with weight 0 only shows
             among the parts.
         length_low: Number of tokens up to which the length reward is 0.
@@ -58,6 +61,7 @@ class Rubric:
         length_reward(0, length_low, length_high)  # refuses wrong bounds before a run begins
         published: dict[str, Rule] = {
             "quality": lambda text, truth, num_tokens: quality_reward(text, truth),
+            "agreement": lambda text, truth, num_tokens: agreement_reward(text, truth),
             "format": lambda text, truth, num_tokens: format_reward(text),
             "length": lambda text, truth, num_tokens: length_reward(num_tokens, length_low, length_high),
         }
@@ -69,7 +73,8 @@ class Rubric:
 
         Args:
             text: The thought as it was sampled.
-            truth: The annotated dimension scores of its video; None where there are none, which quality refuses.
+            truth: The annotated dimension scores of its video; None where there are none, which quality and
+                agreement refuse.
             num_tokens: Number of tokens of the thought.
 
         Raises:
@@ -96,6 +101,22 @@ def quality_reward(text: str, truth: Mapping[str, Any] | None) -> float:
     except AnswerError:
         return 0.0
     return sum(scores[name] == annotated[name] for name in DIMENSIONS) / len(DIMENSIONS)
+
+
+def agreement_reward(text: str, truth: Mapping[str, Any] | None) -> float:
+    """Return 1 - |overall score - true overall score| / 4; the true one is what the annotated scores amount to.
+
+    A thought without a legal overall score gets 0. The reward of a model that writes its score into the thought.
+
+    Raises:
+        ValueError: If the annotated scores are not legal; None and "N/A" both stand for N/A.
+    """
+    true_overall = overall_score(_annotated(truth))
+    try:
+        overall = parse_answer(text).overall
+    except AnswerError:
+        return 0.0
+    return 0.0 if overall is None else 1 - abs(overall - true_overall) / 4
 
 
 def format_reward(text: str) -> float:
@@ -129,13 +150,14 @@ def _annotated(truth: Mapping[str, Any] | None) -> DimensionScores:
         return parse_scores(truth)
     except AnswerError as error:
         raise ValueError(
-            f"the annotated scores are not legal: {error}; correct them in the table, or leave quality out"
+            f"the annotated scores are not legal: {error}; correct them in the table, or leave quality and agreement "
+            "out"
         ) from error
 
 
 def _imported(path: str) -> Rule:
     module, _, name = path.rpartition(".")
-    expected = f"expected quality, format, length, or the dotted path of a function, got {path!r}"
+    expected = f"expected quality, agreement, format, length, or the dotted path of a function, got {path!r}"
     if not module:
         raise ValueError(expected)
     try:

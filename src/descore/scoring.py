@@ -12,7 +12,9 @@ from torch import Tensor
 
 from descore.answer import Answer, AnswerError, parse_answer
 from descore.model import RewardModel
+from descore.readings import Readout, choose_source, read_rewards
 from descore.sampling import Sampling
+from descore.settings import RewardSource
 from descore.think import think
 from descore.types import Group, Prefix, Score, Thought
 from descore.video import VideoError
@@ -33,14 +35,30 @@ class Scorer:
     Args:
         path: Exported folder or hub id.
         device: Where to run; a GPU if there is one.
-        thoughts: Whether the model thinks before it scores; without thoughts it is faster and says nothing.
+        thoughts: Whether the model thinks before it scores; without thoughts it is faster and says nothing. A model
+            that was trained without thoughts never thinks.
         batch_size: Videos that are scored together.
+        reward_from: What the reward is read from, if not from what the model was trained for: "overall_score" or
+            "expected_score" of its thoughts.
+
+    Raises:
+        ExportError: If the folder cannot be trusted.
+        ReadingError: If the model cannot give that reward.
     """
 
-    def __init__(self, path: str, *, device: str | None = None, thoughts: bool = True, batch_size: int = 8) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        device: str | None = None,
+        thoughts: bool = True,
+        batch_size: int = 8,
+        reward_from: RewardSource | None = None,
+    ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model = RewardModel.from_pretrained(path).to(self.device)
-        self.thoughts = thoughts
+        self.thoughts = thoughts and self.model.settings.thoughts
+        self.reward_from = choose_source(self.model.settings, reward_from, thoughts=self.thoughts)
         self.batch_size = batch_size
 
     def score(
@@ -111,18 +129,27 @@ class Scorer:
     @torch.no_grad()
     def _score_prefixes(self, prefixes: Sequence[Prefix], names: Sequence[str], sampling: Sampling) -> list[Score]:
         branches = self.model.features.pack(prefixes, [[Thought()]] * len(prefixes)).to(self.device)
-        if not self.thoughts:
-            return [self._record(rewards, Thought(), "") for rewards in self.model(branches).rewards]
-        return [self._summarise(group) for group in think(self.model, branches, sampling, names=names)]
+        seen = self.model.see(branches)
+        if self.thoughts:
+            groups = think(self.model, branches, sampling, names=names, seen=seen)
+        else:
+            scored = self.model(branches, seen=seen).rewards[:, None]
+            groups = [Group((Thought(),), ("",), (rewards.new_empty(0),), rewards) for rewards in scored]
+        readouts = read_rewards(self.model, branches, groups, self.reward_from, seen=seen)
+        return [self._summarise(*one) for one in zip(groups, readouts, strict=True)]
 
-    def _summarise(self, group: Group) -> Score:
-        each = tuple(self._record(*one) for one in zip(group.rewards, group.thoughts, group.texts, strict=True))
+    def _summarise(self, group: Group, readout: Readout) -> Score:
+        found = zip(readout.rewards, group.thoughts, group.texts, readout.errors, strict=True)
+        each = tuple(self._record(*one) for one in found)
         if len(each) == 1:
             return each[0]
-        mean = self._record(group.rewards.mean(0), group.thoughts[0], group.texts[0])
-        return replace(mean, reward_std=float(group.rewards.sum(1).std()), each=each)
+        totals = [score.reward for score in each if score.error is None]
+        error = None if totals else f"none of {len(each)} thoughts has a reward; the first: {readout.errors[0]}"
+        mean = self._record(readout.mean(), group.thoughts[0], group.texts[0], error)
+        std = float(torch.tensor(totals).std()) if len(totals) > 1 else None
+        return replace(mean, reward_std=std, each=each)
 
-    def _record(self, rewards: Tensor, thought: Thought, text: str) -> Score:
+    def _record(self, rewards: Tensor, thought: Thought, text: str, error: str | None) -> Score:
         answer = _answer(text)
         names = self.model.settings.reward_names
         return Score(
@@ -133,6 +160,7 @@ class Scorer:
             overall_score=answer.overall if answer else None,
             num_thought_tokens=len(thought.token_ids),
             truncated=bool(text) and not thought.closed,
+            error=error,
         )
 
 

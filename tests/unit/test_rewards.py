@@ -172,7 +172,7 @@ def test_weights_that_count_nothing_are_refused(weights):
     "name", ["qualty", "no_such_package.rule", f"{__name__}.no_such_rule", f"{__name__}.NOT_A_FUNCTION", ""]
 )
 def test_unknown_rules_are_refused(name):
-    with pytest.raises(ValueError, match=r"expected quality, format, length, or the dotted path") as error:
+    with pytest.raises(ValueError, match=r"expected quality, agreement, format, length, or the dotted path") as error:
         Rubric({"quality": 0.7, name: 0.1})
     assert repr(name) in str(error.value)
 

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
-from torch.optim import AdamW, Optimizer
+from torch.optim import AdamW
 
 from descore.collate import Masking, PairCollator, Read
 from descore.model import RewardModel
-from descore.modules.sharding import clip_by_norm
-from descore.modules.system import RewardSystem, Schedule
-from descore.pair_losses import Labels, PairLossName, mean_over_usable, pair_loss
+from descore.modules.automatic import AutomaticSystem
+from descore.modules.system import Schedule
+from descore.pair_losses import Labels, PairLossName, pair_loss
 from descore.parts import Part
 from descore.prompts import PromptTemplate
-from descore.replay import KeptStep, KeptVideo
-from descore.settings import ModelSettings, QueryMode
+from descore.settings import SAID, ModelSettings, QueryMode, RewardSource
 from descore.types import Pair, PairBatch
 from descore.video import VideoSettings
 
 
-class ColdStartModule(RewardSystem):
+class ColdStartModule(AutomaticSystem):
     """Trains the head, the query token and the backbone on preferences; teacher thoughts come with the data.
 
     Args:
@@ -40,13 +38,15 @@ class ColdStartModule(RewardSystem):
         reward_names: Names of the rewards, one per label of the table (data.dimensions).
         query: "shared": one <Reward> for all rewards; "each": a query token for every reward.
         max_thought_tokens: A longer thought is cut there.
-        thoughts: Whether the teacher's thoughts are read; false trains a discriminative baseline.
+        reward_from: What the trained model's reward is read from: "head"; or of its thoughts, for a coupled baseline,
+            "overall_score", what they say, or "expected_score", the mean of what they might have said.
+        thoughts: Whether the teacher's thoughts are read; false trains a discriminative baseline, which never thinks.
         cot_mask_prob: Probability that a pair is scored without its thoughts in training.
         cot_masking: "sampled" draws that for each pair; "both" trains on its expectation, for one more token a video.
         loss: Preference loss.
         theta: Tie parameter of the rao_kupper loss.
         margin: Margin of the constant_margin loss.
-        preference_weight: Weight of the preference loss.
+        preference_weight: Weight of the preference loss; 0 trains no head.
         language_model_weight: Weight of the language-model loss on the teacher's thoughts.
         learning_rates: Learning rate by part: language, vision, merger, query, head, embedding. A part without one is
             frozen.
@@ -63,6 +63,8 @@ class ColdStartModule(RewardSystem):
         seed: Of the masks and of the new head.
     """
 
+    stage = "cold_start"
+
     def __init__(
         self,
         backbone: str = "tiny",
@@ -75,6 +77,7 @@ class ColdStartModule(RewardSystem):
         reward_names: tuple[str, ...] = ("overall",),
         query: QueryMode = "shared",
         max_thought_tokens: int = 4096,
+        reward_from: RewardSource = "head",
         thoughts: bool = True,
         cot_mask_prob: float = 0.5,
         cot_masking: Masking = "sampled",
@@ -103,7 +106,14 @@ class ColdStartModule(RewardSystem):
             reward_names=tuple(reward_names),
             query=query,
             max_thought_tokens=max_thought_tokens,
+            reward_from=reward_from,
+            thoughts=thoughts,
         )
+        if reward_from in SAID and own_thought_pairs < 1:
+            raise ValueError(
+                f"own_thought_pairs is {own_thought_pairs}; expected at least 1: with reward_from {reward_from!r} "
+                "they give the headline"
+            )
         super().__init__(
             partial(RewardModel.create, settings, seed=seed),
             learning_rates=learning_rates or {"language": 1e-4, "query": 1e-3, "head": 1e-3},
@@ -127,11 +137,8 @@ class ColdStartModule(RewardSystem):
         self.pair_loss = pair_loss(loss, theta=theta, margin=margin)
         self.preference_weight = preference_weight
         self.language_model_weight = language_model_weight
+        self.headline = "own_thought" if reward_from in SAID else "teacher_thought"
         self._warned = False
-        self._loss = torch.zeros(())
-        """Of the step so far."""
-        self._seen: list[tuple[Pair, tuple[KeptVideo, KeptVideo]]] = []
-        """The pairs of the step so far."""
 
     def collator(self, *, training: bool, read: Read | None = None) -> Callable[[int, list[Pair]], PairBatch]:
         """Mask in training only; validation scores each video with its thought and without."""
@@ -146,48 +153,26 @@ class ColdStartModule(RewardSystem):
         )
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
-        """Preference loss on the rewards, plus the language-model loss on the thoughts if it has a weight."""
+        """Preference loss on the rewards, and language-model loss on the thoughts: those of them that have a weight."""
         self._check(batch)
         forward = self.model(batch.branches, with_logprobs=self.language_model_weight > 0)
-        rewards = forward.rewards.view(2, len(batch.pairs), -1, forward.rewards.shape[1])
-        loss = self.preference_weight * self._preference_loss(rewards, batch)
+        loss = torch.zeros((), device=self.device)
+        if self.preference_weight > 0:
+            rewards = forward.rewards.view(2, len(batch.pairs), -1, forward.rewards.shape[1])
+            loss = loss + self.preference_weight * self._preference_loss(rewards, batch)
         if self.language_model_weight > 0:
             language_model_loss = self._mean(-forward.logprobs, torch.ones_like(forward.logprobs).bool())
             self._log("language_model_loss", language_model_loss)
             loss = loss + self.language_model_weight * language_model_loss
-        self._log("loss", loss, prog_bar=True)
-        self._loss = self._loss + loss.detach()
-        videos = [KeptVideo(thoughts) for thoughts in batch.thoughts]
-        num_pairs = len(batch.pairs)
-        self._seen += zip(batch.pairs, zip(videos[:num_pairs], videos[num_pairs:], strict=True), strict=True)
-        return loss
+        return self._finish(loss, batch)
 
-    def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip by norm; a step that is not finite loses its gradients, so that the optimizer moves nothing."""
-        if gradient_clip_algorithm not in {None, "norm"}:
-            raise ValueError(f"trainer.gradient_clip_algorithm is {gradient_clip_algorithm!r}; expected norm")
-        norm = clip_by_norm(self._trained(), gradient_clip_val or math.inf)
-        skipped = self.skips(self._loss, norm, self._describe_step)
-        if skipped:
-            optimizer.zero_grad()
-        self.log("train/skipped_share", float(skipped))
-        self._loss, self._seen = torch.zeros((), device=self.device), []
-
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Log the gradient norm of each part."""
-        if self.logs_this_step:
-            self.log_dict(self.gradient_norms())
-
-    def _describe_step(self) -> KeptStep:
-        pairs, videos = zip(*self._seen, strict=True)
+    def loss_options(self) -> Mapping[str, Any]:
+        """Which losses, and their weights."""
         loss = {"name": self.loss, "theta": self.theta, "margin": self.margin}
-        loss |= {"preference_weight": self.preference_weight, "language_model_weight": self.language_model_weight}
-        return KeptStep("cold_start", self.global_step, str(self.trainer.precision), loss, pairs, videos)
+        return loss | {
+            "preference_weight": self.preference_weight,
+            "language_model_weight": self.language_model_weight,
+        }
 
     def _preference_loss(self, rewards: Tensor, batch: PairBatch) -> Tensor:
         """Loss of `[2, N, n, K]` rewards: n = 1 branch as drawn, or 2 weighed by the mask's probability."""
@@ -211,14 +196,6 @@ class ColdStartModule(RewardSystem):
         mean, square = (self._mean_over_ranks(self._mean(values, counted)) for values in (rewards, rewards**2))
         self.log("train/reward_mean", mean)
         self.log("train/reward_std", (square - mean**2).clamp(min=0).sqrt())
-
-    def _mean(self, values: Tensor, usable: Tensor) -> Tensor:
-        """Share of this rank in a mean over the usable values of all ranks, which average their gradients."""
-        return mean_over_usable(values, usable, self._mean_over_ranks)
-
-    def _log(self, name: str, share: Tensor, *, prog_bar: bool = False) -> None:
-        """Log the mean that ranks have shares in."""
-        self.log(f"train/{name}", share.detach(), prog_bar=prog_bar, sync_dist=True)
 
     def _check(self, batch: PairBatch) -> None:
         if "mos_a" in self.pair_loss.reads and bool(batch.mos.isnan().all()):

@@ -47,8 +47,14 @@ class Means:
         return dict(zip(self._sums, (sums / weights).tolist(), strict=True))
 
 
-def count_rollouts(means: Means, rollouts: Rollouts) -> None:
-    """Count what the thoughts of a batch are like: their rewards and parts, their lengths, whom the head prefers."""
+def count_rollouts(means: Means, rollouts: Rollouts, *, head: bool = True) -> None:
+    """Count what the thoughts of a batch are like: their rewards and parts, their lengths, and whom the head prefers.
+
+    Args:
+        means: Where they are added.
+        rollouts: The batch.
+        head: Whether the model's reward is that of its head.
+    """
     for name, values in {"reward": rollouts.rewards, **rollouts.parts}.items():
         spread = values.std(dim=1)
         means.add({f"rollout/{name}": values.nanmean()}, (~values.isnan()).sum())
@@ -61,6 +67,8 @@ def count_rollouts(means: Means, rollouts: Rollouts) -> None:
         "truncated_share": sum(not thought.closed for thought in thoughts) / len(thoughts),
     }
     means.add({f"rollout/{name}": share for name, share in shares.items()}, len(thoughts))
+    if not head:
+        return
     reward_a, reward_b = torch.stack([group.rewards.mean(0) for group in rollouts.groups]).chunk(2)
     right, decided = (reward_a - reward_b) * rollouts.preference > 0, rollouts.preference.nan_to_num() != 0
     means.add({"train/preference_accuracy": right[decided].float().mean()}, decided.sum())

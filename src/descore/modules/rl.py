@@ -26,7 +26,7 @@ from descore.modules.system import RewardSystem, Schedule
 from descore.objectives import DualObjective, Losses, Shares
 from descore.parts import Part
 from descore.replay import KeptStep, keep_video
-from descore.rewards import PUBLISHED_WEIGHTS, Rubric
+from descore.rewards import NEED_SCORES, PUBLISHED_WEIGHTS, Rubric
 from descore.rollouts import Rollouts, RolloutSettings, roll_out
 from descore.sampling import Sampling
 from descore.token_weights import Average
@@ -43,8 +43,8 @@ class RLModule(RewardSystem):
         temperature: Divides the logits that thoughts are sampled from.
         top_p: Sample from the most probable tokens that together reach this probability; 1 from all.
         top_k: Sample from this many of the most probable tokens; 0 from all.
-        rollout_rewards: Weights of the parts of a rollout reward: quality, format, length, or the dotted path of a
-            function `f(text, truth, num_tokens) -> float`. A part with weight 0 is only shown.
+        rollout_rewards: Weights of the parts of a rollout reward: quality, agreement, format, length, or the dotted
+            path of a function `f(text, truth, num_tokens) -> float`. A part with weight 0 is only shown.
         length_low: Number of tokens up to which the length reward is 0.
         length_high: Number of tokens from which it is 1.
         algorithm: Policy-gradient algorithm: sets advantage, policy, average, the clip bounds and resample.
@@ -181,6 +181,10 @@ class RLModule(RewardSystem):
                 self.reference = deepcopy(self.model).requires_grad_(False).to(self.frozen_dtype)
                 shard(self.reference)
             shard(self.model)
+        if not self.model.settings.thoughts:
+            raise ValueError(
+                "this model was trained without thoughts, and stage 2 trains them; expected one that thinks"
+            )
         if self.max_thought_tokens > (limit := self.model.settings.max_thought_tokens):
             raise ValueError(
                 f"max_thought_tokens is {self.max_thought_tokens}, but this model cuts thoughts at {limit} tokens when "
@@ -205,15 +209,16 @@ class RLModule(RewardSystem):
 
     def on_fit_start(self) -> None:
         """Check before the first step that every pair can be graded."""
-        if "quality" not in self.rollout_settings.rubric.weights:
+        needing = ", ".join(sorted(NEED_SCORES & self.rollout_settings.rubric.weights.keys()))
+        if not needing:
             return
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         num_ungraded, names = data.ungraded()
         if num_ungraded:
             raise ValueError(
-                f"the quality reward needs the annotated scores of both videos, and {num_ungraded} of "
+                f"the {needing} reward needs the annotated scores of both videos, and {num_ungraded} of "
                 f"{len(data.train_pairs)} training pairs lack them, such as {', '.join(names)}: give the table "
-                "scores_a and scores_b, or leave quality out of model.rollout_rewards"
+                f"scores_a and scores_b, or leave {needing} out of model.rollout_rewards"
             )
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> dict[str, Any]:
@@ -225,7 +230,7 @@ class RLModule(RewardSystem):
         for _ in range(self.update_epochs):
             for pairs in self._split(range(len(batch.pairs)), self.mini_batch_pairs):
                 self._update(rollouts, pairs, reference, separately=separately)
-        count_rollouts(self.means, rollouts)
+        count_rollouts(self.means, rollouts, head=self.model.settings.reward_from == "head")
         values = self.means.compute(self.device, self._mean_over_ranks) | self.clock.compute()
         for name, value in values.items():
             self.log(name, value, prog_bar=name == "rollout/reward", batch_size=len(batch.pairs))

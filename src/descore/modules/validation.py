@@ -10,8 +10,10 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from descore.answer import AnswerError, parse_answer
+from descore.checklist import Question
 from descore.metrics import PreferenceAccuracy
 from descore.model import RewardModel
+from descore.readings import read_answers, read_rewards, weigh
 from descore.think import think
 from descore.types import DIMENSIONS, DimensionScores, Group, PairBatch, Side
 
@@ -51,22 +53,34 @@ class Validation:
         headline: Reading = "teacher_thought",
     ) -> None:
         self.model = model
+        self.source = model.settings.reward_from
         self.own_thought_pairs = own_thought_pairs
         self.headline = headline
         self.tables = [_Table(model, own=own_thought_pairs > 0, headline=headline) for _ in tables]
         self.tags = ["val" if index == 0 else f"val/{name}" for index, name in enumerate(tables)]
 
     def step(self, batch: PairBatch, table: int) -> Validated:
-        """Count a batch of a table; its videos have two branches, with thought and without."""
+        """Count a batch of a table.
+
+        For a head, its videos have two branches, with thought and without; of what else gives a reward, only the
+        reading that it has is counted: the model's own thoughts, or for a checklist none.
+        """
         counts, num_pairs = self.tables[table], len(batch.pairs)
-        with_thought, without = self.model(batch.branches).rewards.view(2, num_pairs, 2, -1).unbind(2)
-        rewards: dict[Reading, Tensor] = {"no_thought": without}
-        if self.headline == "teacher_thought" or all(pair.a.thought and pair.b.thought for pair in batch.pairs):
-            rewards["teacher_thought"] = with_thought
+        rewards: dict[Reading, Tensor] = {}
+        if self.source == "head":
+            with_thought, without = self.model(batch.branches).rewards.view(2, num_pairs, 2, -1).unbind(2)
+            rewards["no_thought"] = without
+            if self.headline == "teacher_thought" or all(pair.a.thought and pair.b.thought for pair in batch.pairs):
+                rewards["teacher_thought"] = with_thought
+        elif self.source == "checklist":
+            answers = read_answers(self.model, batch.branches)
+            rewards["no_thought"] = weigh(self.model, answers).view(2, num_pairs, 1)
+            counts.count_answers(answers, batch, self.model.settings.checklist)
         groups: list[Group] = []
         if counts.num_own < self.own_thought_pairs:
             groups = think(self.model, batch.branches)
-            rewards["own_thought"] = torch.stack([group.rewards[0] for group in groups]).view(2, num_pairs, -1)
+            own = read_rewards(self.model, batch.branches, groups)
+            rewards["own_thought"] = torch.stack([readout.rewards[0] for readout in own]).view(2, num_pairs, -1)
             counts.count_thoughts(batch, groups)
         counts.count_rewards(rewards, batch.preference)
         return Validated(batch=batch, rewards=rewards, groups=groups)
@@ -91,6 +105,8 @@ class _Table:
         means = [
             f"{kind}{name}" for name in self._suffixes for kind in ("reward_margin", "reward_mean", "reward_square")
         ]
+        means += ["failed_share"]
+        means += ["answer_accuracy"] if model.settings.reward_from == "checklist" else []
         means += ["dimension_accuracy", "well_formed", "thought_tokens"] if own else []
         self.accuracy = {
             reading: [PreferenceAccuracy().to(device) for _ in self.names] for reading in readings[: 3 if own else 2]
@@ -116,12 +132,22 @@ class _Table:
                 accuracy.update(margin[:, index], preference[:, index])
         if (shown := rewards.get(self.headline)) is None:
             return
-        decided = preference.nan_to_num() != 0
+        self.means["failed_share"].update(shown.isnan().float())
         margin = (shown[0] - shown[1]) * preference
+        decided = (preference.nan_to_num() != 0) & ~margin.isnan()
         for index, suffix in enumerate(self._suffixes):
+            scored = shown[..., index][~shown[..., index].isnan()]
             self.means[f"reward_margin{suffix}"].update(margin[decided[:, index], index])
-            self.means[f"reward_mean{suffix}"].update(shown[..., index])
-            self.means[f"reward_square{suffix}"].update(shown[..., index] ** 2)
+            self.means[f"reward_mean{suffix}"].update(scored)
+            self.means[f"reward_square{suffix}"].update(scored**2)
+
+    def count_answers(self, answers: Tensor, batch: PairBatch, checklist: Sequence[Question]) -> None:
+        """Count how many of the answers `[V, Q]` are right, where the annotated scores tell the right one."""
+        sides = [pair.a for pair in batch.pairs] + [pair.b for pair in batch.pairs]
+        for side, row in zip(sides, (answers > 0.5).tolist(), strict=True):
+            for question, answer in zip(checklist, row, strict=True):
+                if side.scores is not None and (truth := question.truth(side.scores)) is not None:
+                    self.means["answer_accuracy"].update(float(answer == truth))
 
     def count_thoughts(self, batch: PairBatch, groups: list[Group]) -> None:
         """Count what the model's own thoughts are like, one of each video."""

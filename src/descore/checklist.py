@@ -1,0 +1,151 @@
+"""A checklist of yes/no questions about a video: read it, know the right answers, fit what they weigh."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from descore.types import DIMENSIONS, DimensionScores, Thought
+
+COLUMNS = ("dimension", "at_least", "question")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question about a video that is answered by yes or no.
+
+    Attributes:
+        dimension: The dimension it is about.
+        at_least: The score of that dimension from which the right answer is yes: 1 or 2.
+        text: How it is asked.
+        weight: What a yes adds to the reward; None until it is fitted.
+    """
+
+    dimension: str
+    at_least: int
+    text: str
+    weight: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.dimension not in DIMENSIONS or self.at_least not in (1, 2) or not self.text.strip():
+            raise ValueError(
+                f"expected a question about one of {', '.join(DIMENSIONS)} that is right from a score of 1 or 2, got "
+                f"{self.dimension!r}, {self.at_least!r}, {self.text!r}"
+            )
+
+    def truth(self, scores: DimensionScores) -> bool | None:
+        """Return the right answer for a video with these scores; None where the prompt does not ask for the dimension.
+
+        >>> question = Question("style", 2, "Does the style fit in full?")
+        >>> [question.truth({"style": score}) for score in (2, 1, None)]
+        [True, False, None]
+        """
+        score = scores[self.dimension]
+        return None if score is None else score >= self.at_least
+
+
+class Asked(NamedTuple):
+    """A question as a model reads it, and the tokens that answer it.
+
+    Attributes:
+        token_ids: The question, up to where its answers part.
+        yes: The token that follows if the answer is yes.
+        no: The token that follows if it is no.
+    """
+
+    token_ids: tuple[int, ...]
+    yes: int
+    no: int
+
+
+def read_checklist(path: str | Path) -> tuple[Question, ...]:
+    """Read a checklist from a CSV file with the columns dimension, at_least (1 or 2) and question.
+
+    Raises:
+        ValueError: If a column is missing, a row is not legal, or there is none; it names file and line.
+    """
+    with Path(path).open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.DictReader(file)
+        if missing := set(COLUMNS) - set(rows.fieldnames or ()):
+            raise ValueError(f"{path}: expected the columns {', '.join(COLUMNS)}; {', '.join(sorted(missing))} missing")
+        questions = []
+        for row in rows:
+            try:
+                questions.append(Question(row["dimension"], int(row["at_least"]), row["question"]))
+            except ValueError as error:
+                raise ValueError(f"{path}, line {rows.line_num}: {error}") from error
+    if not questions:
+        raise ValueError(f"{path}: expected at least one question")
+    return tuple(questions)
+
+
+def ask(text: str, tokenizer: Any) -> Asked:
+    """Tokenise a question followed by " yes" and by " no"; what they share is asked, where they part is the answer."""
+    yes, no = (tuple(tokenizer.encode(f"{text} {word}", add_special_tokens=False)) for word in ("yes", "no"))
+    place = next(place for place, (one, other) in enumerate(zip(yes, no, strict=False)) if one != other)
+    return Asked(yes[:place], yes[place], no[place])
+
+
+def answer_logprobs(logprobs: Tensor, answered: Sequence[Thought]) -> Tensor:
+    """Pick the log-probability of the answer, the last token, of every branch out of those of all its tokens.
+
+    Args:
+        logprobs: [M] of the predicted tokens of all branches, one after the other.
+        answered: The B branches, each a question and its answer, not closed.
+
+    Returns:
+        [B].
+
+    >>> answer_logprobs(torch.tensor([-1.0, -2.0, -3.0]), [Thought((7, 8)), Thought((9,))])
+    tensor([-2., -3.])
+    """
+    return logprobs[torch.tensor([len(branch.token_ids) for branch in answered], dtype=torch.int64).cumsum(0) - 1]
+
+
+def fit_weights(differences: Tensor, preference: Tensor, *, ridge: float = 1.0) -> Tensor:
+    """Fit the weights of the answers: logistic regression, without a constant, of the preference on their differences.
+
+    The minimum of `sum -log sigmoid(preference * (differences . w)) + ridge / 2 * |w|^2`, in float64 by L-BFGS. As in
+    VisionReward (arXiv 2412.21059), here with soft answers, and with weights of either sign.
+
+    Args:
+        differences: [N, Q] answers about video A minus those about video B.
+        preference: [N] +1 A, -1 B; ties (0) and nan are left out, and so are differences with nan.
+        ridge: Keeps weights finite where the answers tell all pairs right.
+
+    Returns:
+        [Q] float64.
+
+    Raises:
+        ValueError: If no pair is left.
+    """
+    differences, preference = differences.detach().double().cpu(), preference.double().cpu()
+    used = (preference.nan_to_num() != 0) & ~differences.isnan().any(1)
+    if not bool(used.any()):
+        raise ValueError(f"expected pairs with a preference to fit the checklist on, got {len(preference)} without one")
+    signed = differences[used] * preference[used, None]
+    weights = torch.zeros(differences.shape[1], dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights], max_iter=200, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = ridge / 2 * weights.square().sum() - logsigmoid(signed @ weights).sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    with torch.enable_grad(), torch.inference_mode(False):
+        optimizer.step(loss)  # type: ignore[no-untyped-call]
+    return weights.detach()
+
+
+def weights_of(questions: Sequence[Question]) -> Tensor:
+    """Return the weights of the questions, [Q] float64; nan where they are not fitted."""
+    weights = [float("nan") if question.weight is None else question.weight for question in questions]
+    return torch.tensor(weights, dtype=torch.float64)
