@@ -81,6 +81,14 @@ def test_what_more_thoughts_buy_by_hand():
     assert numbers_of(evaluation([0.0, 1.0], [(0, 1, 1)]))["by_num_thoughts"] is None
 
 
+def test_a_thought_without_a_reward_is_left_out_of_the_mean():
+    """A: 4, none, 2. B: 3, 3, 3. Windows of one: right, none, wrong; of two: 4, 2 and 3 for A; of all: 3, a tie."""
+    scores = [score(3.0, each=(4.0, None, 2.0)), score(3.0, each=(3.0, 3.0, 3.0))]
+    one = evaluation([0.0, 0.0], [(0, 1, 1)], scores=scores, thoughts=3)
+    found = summarise(one)["dimensions"]["overall"]["by_num_thoughts"]
+    assert found == pytest.approx({"1": math.nan, "2": 1 / 3, "3": 0.0}, nan_ok=True)
+
+
 def test_a_video_that_failed_has_no_thoughts_to_count():
     scores = [score(1.0, each=(1.0, 1.0)), score(None), score(0.0, each=(0.0, 0.0))]
     one = evaluation([0.0] * 3, [(0, 1, 1), (0, 2, 1)], scores=scores, thoughts=2)
@@ -93,7 +101,7 @@ def test_thoughts_are_graded_by_the_annotations():
     scores = [
         score(1.0, good, num_thought_tokens=10),
         score(2.0, fair, num_thought_tokens=20, truncated=True),
-        score(0.0, "<think>", num_thought_tokens=30),
+        score(None, "<think>", num_thought_tokens=30, error="the thought says no score"),
         score(None),
     ]
     pairs = [
