@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import sys
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,17 @@ def test_a_benchmark_without_its_data_says_where_it_is_from(tmp_path):
         load_benchmark("genai_bench")
     with pytest.raises(FileNotFoundError, match=r"data\.json: expected the table.*TIGER-Lab"):
         load_benchmark("genai_bench", root=tmp_path).read()
+
+
+def test_a_maker_lies_beside_the_configuration(tmp_path, monkeypatch):
+    (tmp_path / "maker_of_tables.py").write_text("def make(root, text): (root / 't.csv').write_text(text)")
+    (tmp_path / "conf/benchmarks").mkdir(parents=True)
+    text = "prompt,video_a,video_b,preference\\np,a.mp4,b.mp4,tie\\n"
+    make = f'make: {{function: maker_of_tables.make, arguments: {{text: "{text}"}}}}'
+    (tmp_path / "conf/benchmarks/made.yaml").write_text(f"description: d\ntable: t.csv\nroot: .\n{make}\n")
+    monkeypatch.chdir(tmp_path)
+    assert load_benchmark("made").read().pairs[0].preference == (0.0,)
+    assert str(tmp_path) not in sys.path
 
 
 def test_a_maker_that_is_not_there_is_told(tmp_path):

@@ -127,6 +127,10 @@ def show(evaluation: Evaluation) -> None:
     for name, numbers in summary["dimensions"].items():
         table.add_row(name, *(_pair_cells(numbers) if info["num_pairs"] else _video_cells(numbers)))
     console.print(table)
+    for name, numbers in summary["dimensions"].items():
+        if bought := numbers["by_num_thoughts"]:
+            cells = ", ".join(f"{count}: {percent(accuracy)}" for count, accuracy in bought.items())
+            console.print(f"{name} without ties by thoughts per video: {cells}", highlight=False)
     failed = f"{summary['num_failed_videos']} of {summary['num_videos']} videos failed"
     rejected = "".join(f", {count} rows left out ({reason})" for reason, count in summary["rejected"].items())
     console.print(f"{failed}{rejected}", highlight=False)
