@@ -191,7 +191,7 @@ def _find(name: str) -> Path:
 def _load(path: Path) -> _File:
     try:
         values: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(_File), OmegaConf.load(path)))
-    except (OmegaConfBaseException, YAMLError, ValueError) as error:
+    except (OmegaConfBaseException, YAMLError, TypeError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise ValueError(f"{path}: {first}; expected the keys {', '.join(_File.__annotations__)}") from error
     assert isinstance(values, _File)

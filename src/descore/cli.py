@@ -6,11 +6,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from descore.commands import compare, evaluate, replay, score
+from descore.commands import compare, evaluate, replay, report, score
 from descore.export import ExportError
 from descore.readings import ReadingError
 
-COMMANDS = (score, evaluate, compare, replay)
+COMMANDS = (score, evaluate, compare, report, replay)
 
 
 def main(args: Sequence[str] | None = None) -> int:

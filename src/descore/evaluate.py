@@ -26,6 +26,7 @@ from descore.benchmark import Benchmark
 from descore.export import describe, digest
 from descore.pairs import PairTable
 from descore.plan import Batches, costs_of, plan, share, total
+from descore.readings import choose_source
 from descore.results import (
     Evaluation,
     Record,
@@ -39,7 +40,7 @@ from descore.results import (
 )
 from descore.sampling import Sampling
 from descore.scoring import Scorer
-from descore.settings import ModelSettings
+from descore.settings import ModelSettings, RewardSource
 from descore.summary import summarise
 from descore.types import Side
 
@@ -65,6 +66,7 @@ def evaluate(
     batch_size: int = 8,
     device: str | None = None,
     temperature: float | None = None,
+    reward_from: RewardSource | None = None,
     skip_missing: bool = False,
     tie_threshold_from: str | Path | None = None,
 ) -> Evaluation:
@@ -81,17 +83,18 @@ def evaluate(
         batch_size: Videos scored together. It is part of the protocol, since it changes rewards by rounding errors.
         device: Where to run; a GPU if there is one.
         temperature: Of the sampling; 0 for one thought and 1 for several, if not given.
+        reward_from: What the reward is read from, if not from what the model was trained for; see `Scorer`.
         skip_missing: Whether to go on where videos are missing; they count as failed.
         tie_threshold_from: A finished evaluation of another split, whose tie thresholds are tried on this one.
 
     Raises:
-        EvaluationError: If videos are missing; the folder is of something else; another process writes it; or the
-            thresholds are those of another model or of this very table.
+        EvaluationError: If the table cannot be read; an option is out of its range; videos are missing; the folder is
+            of something else; another process writes it; or the thresholds are of another model or of this very table.
         ExportError: If the model cannot be loaded.
         FileNotFoundError: If the table is not there.
-        ValueError: If the table cannot be read, or an option is out of its range.
+        ReadingError: If the model cannot give that reward.
     """
-    _check_counts(shard, limit, batch_size)
+    _check_counts(shard, num_thoughts, limit, batch_size)
     folder = Path(output)
     settings = ModelSettings.from_json(describe(model)["settings"])
     items = _read(benchmark, limit)
@@ -100,7 +103,7 @@ def evaluate(
     info = _describe(benchmark, items, limit) | {
         "model": model,
         "model_digest": digest(model),
-        "protocol": _protocol(settings, num_thoughts if thoughts else 0, temperature, batch_size),
+        "protocol": _protocol(settings, num_thoughts if thoughts else 0, temperature, reward_from, batch_size),
     }
     tuned_on = _load_tuned(tie_threshold_from, info) if tie_threshold_from else None
     _begin(folder, info, items, settings)
@@ -119,7 +122,7 @@ def evaluate(
 
 @dataclass(frozen=True, slots=True)
 class _Items:
-    """What a table asks for: its records, the path of each video, the videos that are not there, and rows left out."""
+    """What a table asks for: its records, the path of each video, the files that are not there, and rows left out."""
 
     pairs: list[Record]
     videos: list[Record]
@@ -128,11 +131,13 @@ class _Items:
     rejected: dict[str, int]
 
 
-def _check_counts(shard: tuple[int, int], limit: int | None, batch_size: int) -> None:
+def _check_counts(shard: tuple[int, int], num_thoughts: int, limit: int | None, batch_size: int) -> None:
     if not 1 <= shard[0] <= shard[1]:
         raise EvaluationError(f"expected shard i/n with 1 <= i <= n, got {shard[0]}/{shard[1]}")
-    if batch_size < 1 or (limit is not None and limit < 1):
-        raise EvaluationError(f"expected a batch size and a limit of at least 1, got {batch_size} and {limit}")
+    counts = {"number of thoughts": num_thoughts, "limit": limit, "batch size": batch_size}
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise EvaluationError(f"expected a {name} of at least 1, got {count}")
 
 
 # What is asked for
@@ -140,7 +145,10 @@ def _check_counts(shard: tuple[int, int], limit: int | None, batch_size: int) ->
 
 def _read(benchmark: Benchmark, limit: int | None) -> _Items:
     """List each (video, prompt) once, in the order of the table."""
-    table = benchmark.read()
+    try:
+        table = benchmark.read()
+    except ValueError as error:
+        raise EvaluationError(str(error)) from error
     pairs: list[Record] = []
     videos: dict[tuple[str, str], Record] = {}
     paths: list[str] = []
@@ -170,8 +178,9 @@ def _read(benchmark: Benchmark, limit: int | None) -> _Items:
     else:
         for rated in table.videos[:limit]:
             place(rated.side, rated.prompt)
-    missing = [video["video"] for video, path in zip(videos.values(), paths, strict=True) if not os.path.isfile(path)]
-    return _Items(pairs, list(videos.values()), paths, missing, table.num_rejected())
+    records = list(videos.values())
+    missing = dict.fromkeys(v["video"] for v, path in zip(records, paths, strict=True) if not os.path.isfile(path))
+    return _Items(pairs, records, paths, list(missing), table.num_rejected())
 
 
 def _annotated(side: Side) -> Record | None:
@@ -197,7 +206,14 @@ def _describe(benchmark: Benchmark, items: _Items, limit: int | None) -> Record:
     }
 
 
-def _protocol(settings: ModelSettings, num_thoughts: int, temperature: float | None, batch_size: int) -> Record:
+def _protocol(
+    settings: ModelSettings,
+    num_thoughts: int,
+    temperature: float | None,
+    reward_from: RewardSource | None,
+    batch_size: int,
+) -> Record:
+    num_thoughts = num_thoughts if settings.thoughts else 0
     if num_thoughts and temperature is None:
         temperature = 0.0 if num_thoughts == 1 else 1.0
     if num_thoughts:
@@ -205,7 +221,7 @@ def _protocol(settings: ModelSettings, num_thoughts: int, temperature: float | N
     video = settings.video
     return {
         "kind": "pointwise",
-        "reward_from": settings.reward_from,
+        "reward_from": choose_source(settings, reward_from, thoughts=num_thoughts > 0),
         "thoughts": num_thoughts,
         "temperature": temperature if num_thoughts else None,
         "fps": video.fps,
@@ -218,10 +234,11 @@ def _protocol(settings: ModelSettings, num_thoughts: int, temperature: float | N
 
 
 def _say_missing(items: _Items, root: Path) -> str:
-    shown = "\n".join(f"  {video}" for video in items.missing[:10])
+    shown, files = items.missing[:10], len(set(items.paths))
+    listed = "\n".join(f"  {video}" for video in shown)
     return (
-        f"{len(items.missing)} of {len(items.videos)} videos are not there; looked in {os.path.abspath(root)}. Put "
-        f"them there, or go on without them by --skip-missing. The first {min(10, len(items.missing))}:\n{shown}"
+        f"{len(items.missing)} of {files} video files are not there; looked in {os.path.abspath(root)}. Put them "
+        f"there, or go on without them by --skip-missing. The first {len(shown)}:\n{listed}"
     )
 
 
@@ -322,7 +339,13 @@ def _left_of(part: Batches, file: Path) -> Batches:
 def _score(file: Path, left: Batches, items: _Items, costs: Sequence[int], info: Record, device: str | None) -> None:
     """Score batch after batch, a line for each video."""
     num_thoughts, batch_size = info["protocol"]["thoughts"], info["protocol"]["batch_size"]
-    scorer = Scorer(info["model"], device=device, thoughts=num_thoughts > 0, batch_size=batch_size)
+    scorer = Scorer(
+        info["model"],
+        device=device,
+        thoughts=num_thoughts > 0,
+        batch_size=batch_size,
+        reward_from=info["protocol"]["reward_from"],
+    )
     order = list(chain.from_iterable(left))
     videos = [items.videos[place] for place in order]
     scores = scorer.stream(

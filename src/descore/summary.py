@@ -61,7 +61,7 @@ def _errors(evaluation: Evaluation) -> dict[str, int]:
 
 def _thoughts(evaluation: Evaluation) -> Record:
     truths = _annotations(evaluation)
-    scored = [(index, score) for index, score in enumerate(evaluation.scores) if score and score["error"] is None]
+    scored = [(index, score) for index, score in enumerate(evaluation.scores) if score and _has_thought(score)]
     thoughts = [(index, thought) for index, score in scored for thought in score["each"] or [score]]
     qualities = [quality_reward(one["thought"], truths[index]) for index, one in thoughts if index in truths]
     deviations = [score["reward_std"] for _, score in scored if score["reward_std"] is not None]
@@ -72,6 +72,11 @@ def _thoughts(evaluation: Evaluation) -> Record:
         "quality": _mean(qualities),
         "mean_std": _mean(deviations),
     }
+
+
+def _has_thought(score: Record) -> bool:
+    """Whether the model thought, if only something that no reward could be read from; not so of a broken video."""
+    return bool(score["each"] or score["thought"] or score["error"] is None)
 
 
 def _annotations(evaluation: Evaluation) -> dict[int, Record]:
@@ -137,14 +142,12 @@ def _by_num_thoughts(evaluation: Evaluation, name: str, preferences: Tensor) -> 
         dtype=torch.float64,
     )  # [num_videos, k]
     a, b = (torch.tensor([pair[side] for pair in evaluation.pairs], dtype=torch.int64) for side in "ab")
-    margins = each[a] - each[b]
-    return {
-        str(j): _mean([
-            preference_accuracy(margins.roll(-start, 1)[:, :j].mean(1), preferences).without_ties
-            for start in range(k if j < k else 1)
-        ])
-        for j in range(1, k + 1)
-    }
+
+    def accuracy(start: int, j: int) -> float:
+        rewards = each.roll(-start, 1)[:, :j].nanmean(1)  # over those that have one, as the reward of a video is
+        return preference_accuracy(rewards[a] - rewards[b], preferences).without_ties
+
+    return {str(j): _mean([accuracy(start, j) for start in range(k if j < k else 1)]) for j in range(1, k + 1)}
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 from rich.table import Table
@@ -12,7 +12,9 @@ from rich.table import Table
 from descore.benchmark import Benchmark, known_benchmarks, load_benchmark, table_benchmark
 from descore.commands.numbers import percent, percents
 from descore.evaluate import EvaluationError, evaluate
+from descore.readings import ReadingError
 from descore.results import Evaluation, Record
+from descore.settings import RewardSource
 
 EXAMPLES = """examples:
   descore evaluate --model runs/stage1/version_0/export/last --benchmark rendered_ood --output runs/evaluations/ood
@@ -46,6 +48,7 @@ def add(commands: Any) -> None:
     option("--num-thoughts", type=int, default=1, metavar="K", help="thoughts per video, averaged (default 1)")
     option("--no-thoughts", action="store_true", help="score at once, without thinking")
     option("--temperature", type=float, help="of sampling; 0 for one thought and 1 for several, if not given")
+    option("--reward-from", choices=get_args(RewardSource), help="what the reward is read from, if not as trained")
     option("--limit", type=int, metavar="N", help="only the first N pairs, or single videos")
     option("--shard", type=_shard, default=(1, 1), metavar="I/N", help="score part I of N")
     option("--batch-size", type=int, default=8, help="videos scored together (default 8)")
@@ -77,10 +80,11 @@ def _evaluate(options: argparse.Namespace) -> int:
             batch_size=options.batch_size,
             device=options.device,
             temperature=options.temperature,
+            reward_from=options.reward_from,
             skip_missing=options.skip_missing,
             tie_threshold_from=options.tie_threshold_from,
         )
-    except (EvaluationError, FileNotFoundError, ImportError) as error:
+    except (EvaluationError, ReadingError, FileNotFoundError, ImportError) as error:
         raise SystemExit(f"descore evaluate: {error}") from error
     if not evaluation.is_complete:
         _say_left(evaluation)
@@ -123,6 +127,10 @@ def show(evaluation: Evaluation) -> None:
     for name, numbers in summary["dimensions"].items():
         table.add_row(name, *(_pair_cells(numbers) if info["num_pairs"] else _video_cells(numbers)))
     console.print(table)
+    for name, numbers in summary["dimensions"].items():
+        if bought := numbers["by_num_thoughts"]:
+            cells = ", ".join(f"{count}: {percent(accuracy)}" for count, accuracy in bought.items())
+            console.print(f"{name} without ties by thoughts per video: {cells}", highlight=False)
     failed = f"{summary['num_failed_videos']} of {summary['num_videos']} videos failed"
     rejected = "".join(f", {count} rows left out ({reason})" for reason, count in summary["rejected"].items())
     console.print(f"{failed}{rejected}", highlight=False)
@@ -133,13 +141,18 @@ def show(evaluation: Evaluation) -> None:
 
 def describe_protocol(protocol: Record) -> str:
     """Say in a line how videos were scored."""
-    thoughts = f"{protocol['thoughts']} thoughts a video at temperature {protocol['temperature']:g}"
     return (
-        f"{protocol['kind']}, reward from {protocol['reward_from'].replace('_', ' ')}, "
-        f"{thoughts.replace('1 thoughts', '1 thought') if protocol['thoughts'] else 'no thoughts'}, "
+        f"{protocol['kind']}, reward from {protocol['reward_from'].replace('_', ' ')}, {_thoughts(protocol)}, "
         f"{protocol['min_frames']} to {protocol['max_frames']} frames at {protocol['fps']:g} a second, "
         f"{protocol['min_pixels']} to {protocol['max_pixels']} pixels a frame"
     )
+
+
+def _thoughts(protocol: Record) -> str:
+    if not protocol["thoughts"]:
+        return "no thoughts"
+    number = "1 thought" if protocol["thoughts"] == 1 else f"{protocol['thoughts']} thoughts"
+    return f"{number} a video at temperature {protocol['temperature']:g}"
 
 
 def _pair_columns(summary: Record) -> list[str]:

@@ -1,0 +1,23 @@
+"""Pages to look at: one HTML file with figures, tables and pairs of videos, which loads nothing from anywhere."""
+
+try:
+    import matplotlib  # noqa: F401 - the one package of the extra that nothing else needs
+except ImportError as error:
+    raise ImportError("descore.report draws with matplotlib: pip install 'descore[report]'") from error
+
+from descore.report.page import Cell, Figure, Highlight, Page, Section, Table, Viewer, write_page
+from descore.report.runs import report_on
+from descore.report.viewer import browse
+
+__all__ = [
+    "Cell",
+    "Figure",
+    "Highlight",
+    "Page",
+    "Section",
+    "Table",
+    "Viewer",
+    "browse",
+    "report_on",
+    "write_page",
+]

@@ -1,0 +1,255 @@
+"""The kinds of figure that results need, all with the same look."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from descore.report.look import (
+    INK,
+    MARKERS,
+    MUTED,
+    SERIES,
+    WIDTH,
+    colors_of,
+    draw_legend,
+    legend_height,
+    new_figure,
+    style,
+    to_svg,
+)
+
+__all__ = [
+    "SERIES",
+    "WIDTH",
+    "Estimate",
+    "bars",
+    "calibration_curves",
+    "clouds",
+    "colors_of",
+    "curves",
+    "lines",
+    "margin_histograms",
+    "new_figure",
+    "style",
+    "to_svg",
+]
+
+
+_DASHED: Any = {"color": MUTED, "linewidth": 1, "linestyle": (0, (4, 3))}
+
+
+class Estimate(NamedTuple):
+    """A value and its interval, in the same unit; nan where there is none."""
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+
+
+def bars(
+    series: Mapping[str, Mapping[str, Estimate]],
+    *,
+    x_label: str = "",
+    reference: float | None = None,
+    limits: tuple[float, float] = (0.0, 1.0),
+    colors: Mapping[str, str] | None = None,
+) -> Figure:
+    """Draw horizontal bars with intervals, grouped by category.
+
+    Args:
+        series: The estimates by category, by name of the series; a category that a series lacks is left out.
+        x_label: What is measured, and in what unit.
+        reference: Where a dashed line goes, such as the accuracy of a coin.
+        limits: Both ends of the axis.
+        colors: Colour of each series, if not by its place.
+    """
+    categories = list(dict.fromkeys(name for values in series.values() for name in values))
+    colors, thick = colors or colors_of(series), 0.8 / max(len(series), 1)
+    height = 0.8 + len(categories) * max(0.3 * len(series), 0.42) + legend_height(series)
+    with style():
+        figure, axes = new_figure(height=height)
+        for row, (name, values) in enumerate(series.items()):
+            places = [categories.index(category) - 0.4 + (row + 0.5) * thick for category in values]
+            widths = [estimate.value for estimate in values.values()]
+            axes.barh(places, widths, thick * 0.86, color=colors[name], alpha=0.85, label=name)
+            for place, estimate in zip(places, values.values(), strict=True):
+                _draw_bar_end(axes, place, estimate, limits)
+        if reference is not None:
+            axes.axvline(reference, **_DASHED)
+        axes.set(xlim=limits, ylim=(len(categories) - 0.45, -0.55), xlabel=x_label)
+        axes.set_yticks(range(len(categories)), categories)
+        axes.grid(visible=False, axis="y")
+        axes.spines["left"].set_visible(False)
+        draw_legend(figure, axes, series)
+    return figure
+
+
+def lines(
+    series: Mapping[str, Mapping[float, Estimate]],
+    *,
+    x_label: str = "",
+    y_label: str = "",
+    reference: float | None = None,
+    log_x: bool = False,
+    colors: Mapping[str, str] | None = None,
+) -> Figure:
+    """Draw a line with an interval at each point, per series.
+
+    Args:
+        series: The estimates by their place on the x axis, by name of the series.
+        x_label: What the x axis shows, and in what unit.
+        y_label: What is measured, and in what unit.
+        reference: Where a dashed line goes, such as the accuracy of a coin.
+        log_x: Whether each doubling along the x axis is as wide; its ticks are then the places themselves.
+        colors: Colour of each series, if not by its place.
+    """
+    colors = colors or colors_of(series)
+    with style():
+        figure, axes = new_figure(height=2.9 + legend_height(series))
+        for row, (name, values) in enumerate(series.items()):
+            x, y = list(values), [estimate.value for estimate in values.values()]
+            axes.plot(x, y, color=colors[name], marker=MARKERS[row % len(MARKERS)], label=name)
+            axes.vlines(x, [e.low for e in values.values()], [e.high for e in values.values()], color=colors[name])
+        if reference is not None:
+            axes.axhline(reference, **_DASHED)
+        if log_x:
+            axes.set_xscale("log", base=2)
+            places = sorted({place for values in series.values() for place in values})
+            if len(places) > 5:
+                places = [place for place in places if math.log2(place).is_integer()]
+            axes.set_xticks(places, [f"{place:g}" for place in places])
+            axes.set_xticks([], minor=True)
+        axes.set(xlabel=x_label, ylabel=y_label)
+        draw_legend(figure, axes, series)
+    return figure
+
+
+def curves(
+    series: Mapping[str, Sequence[Mapping[int, float]]],
+    *,
+    x_label: str = "step",
+    y_label: str = "",
+    reference: float | None = None,
+    colors: Mapping[str, str] | None = None,
+) -> Figure:
+    """Draw the mean over seeds at each step, in a band from the lowest seed to the highest, per series.
+
+    Args:
+        series: One mapping from step to value per seed, by name of the series. A step counts where all seeds have it.
+        x_label: What the x axis shows.
+        y_label: What is measured, and in what unit.
+        reference: Where a dashed line goes.
+        colors: Colour of each series, if not by its place.
+    """
+    colors = colors or colors_of(series)
+    with style():
+        figure, axes = new_figure(height=2.9 + legend_height(series))
+        for name, seeds in series.items():
+            steps = sorted(set.intersection(*(set(seed) for seed in seeds))) if seeds else []
+            values = np.array([[seed[step] for step in steps] for seed in seeds]).reshape(len(seeds), len(steps))
+            if steps:
+                axes.plot(steps, values.mean(0), color=colors[name], label=name)
+                axes.fill_between(steps, values.min(0), values.max(0), color=colors[name], alpha=0.18, linewidth=0)
+        if reference is not None:
+            axes.axhline(reference, **_DASHED)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.set(xlabel=x_label, ylabel=y_label)
+        draw_legend(figure, axes, series)
+    return figure
+
+
+def calibration_curves(
+    series: Mapping[str, Sequence[tuple[float, float, int]]], *, colors: Mapping[str, str] | None = None
+) -> Figure:
+    """Draw how often calls are right against how sure the margin is of them, with the number of pairs below.
+
+    Args:
+        series: Confidence from 0.5 to 1, accuracy and number of pairs of each bin that has any, by name of the series.
+        colors: Colour of each series, if not by its place.
+    """
+    colors = colors or colors_of(series)
+    with style():
+        figure = Figure(figsize=(WIDTH, 3.6 + legend_height(series)), layout="constrained")
+        axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+        for row, (name, bins) in enumerate(series.items()):
+            confidence, accuracy, num = ([point[i] for point in bins] for i in range(3))
+            axes.plot(confidence, accuracy, color=colors[name], marker=MARKERS[row % len(MARKERS)], label=name)
+            counts.plot(confidence, num, color=colors[name], marker=MARKERS[row % len(MARKERS)], markersize=3)
+        axes.plot([0.5, 1], [0.5, 1], **_DASHED)
+        axes.set(ylabel="share that is right", ylim=(-0.03, 1.03))
+        counts.set(xlabel="how sure the margin is, sigmoid of its size", ylabel="pairs", ylim=(0, None))
+        counts.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+        draw_legend(figure, axes, series)
+    return figure
+
+
+def clouds(
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    x_label: str = "",
+    y_label: str = "",
+    colors: Mapping[str, str] | None = None,
+) -> Figure:
+    """Draw points, per series below each other, each with its own y axis.
+
+    Args:
+        series: The points, by name of the series.
+        x_label: What the x axis shows, and in what unit.
+        y_label: What the y axes show, and in what unit.
+        colors: Colour of each series, if not by its place.
+    """
+    colors = colors or colors_of(series)
+    with style():
+        figure, grid = new_figure(height=0.7 + 1.7 * len(series), rows=len(series))
+        for axes, (name, points) in zip(np.atleast_1d(grid), series.items(), strict=True):
+            x, y = ([point[i] for point in points] for i in range(2))
+            axes.scatter(x, y, s=14, color=colors[name], alpha=0.55, linewidths=0)
+            axes.set(title=name, ylabel=y_label)
+        np.atleast_1d(grid)[-1].set_xlabel(x_label)
+    return figure
+
+
+def margin_histograms(
+    series: Mapping[str, Sequence[float]], *, x_label: str, num_bins: int = 30, colors: Mapping[str, str] | None = None
+) -> Figure:
+    """Draw a histogram per series, one below the other, each in its own unit; what lies below 0 is paler.
+
+    Args:
+        series: The finite values, by name of the series.
+        x_label: What is measured.
+        num_bins: Bins from one end to the other; 0 is an edge between two.
+        colors: Colour of each series, if not by its place.
+    """
+    colors = colors or colors_of(series)
+    with style():
+        figure, grid = new_figure(height=0.7 + 1.15 * len(series), rows=len(series))
+        for axes, (name, values) in zip(np.atleast_1d(grid), series.items(), strict=True):
+            end = max((abs(value) for value in values), default=0.0) or 1.0
+            edges = np.linspace(-end, end, 2 * (num_bins // 2) + 1)
+            counts, _ = np.histogram(list(values), edges)
+            centres = (edges[1:] + edges[:-1]) / 2
+            for side, alpha in ((centres < 0, 0.4), (centres > 0, 0.9)):
+                axes.bar(centres[side], counts[side], np.diff(edges)[side] * 0.9, color=colors[name], alpha=alpha)
+            axes.axvline(0, color=MUTED, linewidth=1)
+            axes.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+            axes.set(title=name, ylabel="pairs")
+        np.atleast_1d(grid)[-1].set_xlabel(x_label)
+    return figure
+
+
+def _draw_bar_end(axes: Axes, place: float, estimate: Estimate, limits: tuple[float, float]) -> None:
+    ends = [bound for bound in estimate if not math.isnan(bound)]
+    if not ends:
+        axes.text(limits[0] + 0.01 * (limits[1] - limits[0]), place, "no value", va="center", color=MUTED, fontsize=8)
+        return
+    if not math.isnan(estimate.low):
+        axes.hlines(place, estimate.low, estimate.high, color=INK, linewidth=1.2)
+    gap, text = 0.012 * (limits[1] - limits[0]), f"{estimate.value:.2f}"
+    axes.text(max(ends) + gap, place, text, va="center", color=MUTED, fontsize=8, clip_on=False)

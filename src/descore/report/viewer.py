@@ -1,0 +1,222 @@
+"""Which pairs of one or more evaluations a page shows, and all that it shows of them: frames, thoughts, rewards."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from descore.decoding import Decoder
+from descore.report.page import Viewer
+from descore.results import Evaluation, plain, reward_of
+from descore.types import Frames
+from descore.video import VideoError, VideoReader, VideoSettings
+
+_SHARES = {"errors": 2, "failed": 1, "others": 1}
+"""How the pairs that a page has room for are shared out; what one kind does not use is left to the next."""
+
+
+def browse(
+    runs: Mapping[str, Evaluation],
+    *,
+    num_pairs: int = 40,
+    num_frames: int = 6,
+    max_pixels: int = 36_000,
+    quality: int = 62,
+) -> Viewer:
+    """Choose pairs and read their videos.
+
+    A pair that several evaluations of one benchmark share is shown once, with what each of them says. Half of the room
+    is for errors, those with the largest wrong margin first, measured in standard deviations of an evaluation's
+    margins; a quarter is for pairs that failed, and the rest for those called right with the largest margin.
+
+    Args:
+        runs: Evaluations by the name that the page gives them.
+        num_pairs: Pairs to show at most.
+        num_frames: Frames of each video, an even number.
+        max_pixels: Pixels of a frame at most.
+        quality: Of the frames' WebP, from 0 to 100.
+
+    Raises:
+        ValueError: If there is no evaluation.
+    """
+    if not runs:
+        raise ValueError("expected at least one evaluation to browse, got none")
+    entries = _collect(runs)
+    chosen = _choose(list(entries.values()), num_pairs)
+    settings = VideoSettings(fps=1000, min_frames=1, max_frames=num_frames, min_pixels=1, max_pixels=max_pixels)
+    videos = _Videos(Decoder(VideoReader(settings, factor=2, even=2), seconds=60.0, memory_gb=4.0), quality)
+    pairs = [_pair_of(entry, videos) for entry in chosen]
+    data = {
+        "runs": [{"name": name, "benchmark": run.info["benchmark"]} for name, run in runs.items()],
+        "videos": videos.found,
+        "pairs": pairs,
+        "total": len(entries),
+    }
+    return Viewer(data, len(pairs), len(entries))
+
+
+def judged_dimension(run: Evaluation) -> str:
+    """Return the reward dimension that a page judges pairs by: overall, or the first one where there is none."""
+    dimensions: list[str] = run.info["dimensions"]
+    return next((name for name in dimensions if name.lower() == "overall"), dimensions[0])
+
+
+def key_of(run: Evaluation, pair: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what makes a pair the same one in two evaluations: benchmark, id, prompt and both videos."""
+    videos = (run.videos[pair[side]]["video"] for side in ("a", "b"))
+    return (run.info["benchmark"], pair["id"], pair["prompt"], *videos)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What one evaluation makes of a pair; `wrongness` is nan where there is no margin, or no preference."""
+
+    run: int
+    evaluation: Evaluation
+    pair: Mapping[str, Any]
+    margin: float
+    verdict: str
+    wrongness: float
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A pair, and the calls of all evaluations that have it."""
+
+    calls: list[_Call] = field(default_factory=list)
+
+    @property
+    def wrongness(self) -> float:
+        return max((call.wrongness for call in self.calls if not math.isnan(call.wrongness)), default=-math.inf)
+
+    @property
+    def kind(self) -> str:
+        verdicts = {call.verdict for call in self.calls}
+        return "errors" if "wrong" in verdicts else "failed" if "failed" in verdicts else "others"
+
+
+def _collect(runs: Mapping[str, Evaluation]) -> dict[tuple[str, ...], _Entry]:
+    entries: dict[tuple[str, ...], _Entry] = {}
+    for number, run in enumerate(runs.values()):
+        dimension = judged_dimension(run)
+        margins, preferences = run.margins(dimension), run.preferences(dimension)
+        scale = _root_mean_square(margins.tolist())
+        for pair, margin, preference in zip(run.pairs, margins.tolist(), preferences.tolist(), strict=True):
+            verdict = _verdict(margin, preference)
+            wrongness = -preference * margin / scale if verdict in {"right", "wrong"} else math.nan
+            call = _Call(number, run, pair, margin, verdict, wrongness)
+            entries.setdefault(key_of(run, pair), _Entry()).calls.append(call)
+    return entries
+
+
+def _root_mean_square(margins: Iterable[float]) -> float:
+    squares = [margin**2 for margin in margins if not math.isnan(margin)]
+    return math.sqrt(sum(squares) / len(squares)) if any(squares) else 1.0
+
+
+def _verdict(margin: float, preference: float) -> str:
+    if math.isnan(margin):
+        return "failed"
+    if math.isnan(preference):
+        return "unlabelled"
+    if preference == 0:
+        return "tie"
+    return "right" if margin * preference > 0 else "wrong"
+
+
+def _choose(entries: list[_Entry], num_pairs: int) -> list[_Entry]:
+    """Share the room out between the kinds, and return the pairs with the largest wrong margin first."""
+    by_kind = {kind: [entry for entry in entries if entry.kind == kind] for kind in _SHARES}
+    by_kind["errors"].sort(key=lambda entry: -entry.wrongness)
+    by_kind["others"].sort(key=lambda entry: (math.isinf(entry.wrongness), entry.wrongness))
+    room = {kind: num_pairs * share // sum(_SHARES.values()) for kind, share in _SHARES.items()}
+    taken = {kind: min(room[kind], len(found)) for kind, found in by_kind.items()}
+    for kind, found in by_kind.items():
+        taken[kind] += min(num_pairs - sum(taken.values()), len(found) - taken[kind])
+    chosen = [entry for kind, found in by_kind.items() for entry in found[: taken[kind]]]
+    return sorted(chosen, key=lambda entry: -entry.wrongness)
+
+
+class _Videos:
+    """Frames of each file as pictures, read once however many pairs show it."""
+
+    def __init__(self, decoder: Decoder, quality: int) -> None:
+        self.found: list[dict[str, Any]] = []
+        self._decoder, self._quality = decoder, quality
+        self._places: dict[str, int] = {}
+
+    def place(self, path: str, name: str) -> int:
+        """Return where a file stands in `found`."""
+        if path not in self._places:
+            self._places[path] = len(self.found)
+            self.found.append({"name": name} | self._read(path))
+        return self._places[path]
+
+    def _read(self, path: str) -> dict[str, Any]:
+        try:
+            frames = self._decoder(path)
+        except VideoError as error:
+            return {"error": error.reason}
+        times = [round(index / frames.source_fps, 2) for index in frames.indices]
+        return {"frames": self._draw(frames), "times": times, "seconds": frames.num_source_frames / frames.source_fps}
+
+    def _draw(self, frames: Frames) -> list[str]:
+        pictures = []
+        for pixels in frames.pixels:
+            file = io.BytesIO()
+            Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(file, "WEBP", quality=self._quality, method=6)
+            pictures.append("data:image/webp;base64," + base64.b64encode(file.getvalue()).decode())
+        return pictures
+
+
+def _pair_of(entry: _Entry, videos: _Videos) -> dict[str, Any]:
+    """Return what the page shows of a pair, as plain values."""
+    first = entry.calls[0]
+    run, pair = first.evaluation, first.pair
+    dimension = judged_dimension(run)
+    return {
+        "id": pair["id"],
+        "benchmark": run.info["benchmark"],
+        "prompt": pair["prompt"],
+        "dimension": dimension,
+        "label": pair["preference"][dimension],
+        "preference": pair["preference"],
+        "sides": [_side_of(run, pair, side, videos) for side in ("a", "b")],
+        "calls": [
+            {
+                "run": call.run,
+                "verdict": call.verdict,
+                "margin": plain(call.margin),
+                "wrongness": plain(call.wrongness),
+                "sides": [_score_of(call.evaluation, call.pair[side]) for side in ("a", "b")],
+            }
+            for call in entry.calls
+        ],
+    }
+
+
+def _side_of(run: Evaluation, pair: Mapping[str, Any], side: str, videos: _Videos) -> dict[str, Any]:
+    video = run.videos[pair[side]]
+    path = str(Path(run.info["root"]) / video["video"])
+    return {
+        "video": videos.place(path, video["video"]),
+        "generator": video["generator"],
+        "annotated": pair[f"scores_{side}"],
+        "mos": {name: value for name, value in video["mos"].items() if value is not None},
+    }
+
+
+def _score_of(run: Evaluation, index: int) -> dict[str, Any]:
+    score, dimension = run.scores[index], judged_dimension(run)
+    if score is None:
+        return {"reward": None, "error": "not scored yet"}
+    kept = ("thought", "dimension_scores", "overall_score", "num_thought_tokens", "truncated", "reward_std", "error")
+    reward = plain(reward_of(score, dimension))
+    return {"reward": reward, "num_thoughts": len(score["each"]) or 1} | {name: score[name] for name in kept}
