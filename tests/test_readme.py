@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from descore.cli import make_parser
+from descore.modules.checklist import ChecklistModule
 from descore.modules.cold_start import ColdStartModule
 from descore.modules.rl import RLModule
 from descore.train import main
@@ -59,7 +60,7 @@ def test_training_understands_its_options(command: str) -> None:
         place = arguments.index("--ckpt_path")
         del arguments[place : place + 2]
     cli = main([*files, *arguments, "--trainer.accelerator", "cpu", "--trainer.devices", "1"], run=False)
-    assert isinstance(cli.model, {"stage1": ColdStartModule, "stage2": RLModule}[stage])
+    assert isinstance(cli.model, {"stage1": ColdStartModule | ChecklistModule, "stage2": RLModule}[stage])
 
 
 @pytest.mark.parametrize("command", of("descore "))

@@ -132,7 +132,9 @@ def fit_weights(differences: Tensor, preference: Tensor, *, ridge: float = 1.0) 
         raise ValueError(f"expected pairs with a preference to fit the checklist on, got {len(preference)} without one")
     signed = differences[used] * preference[used, None]
     weights = torch.zeros(differences.shape[1], dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weights], max_iter=200, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(
+        [weights], max_iter=200, tolerance_grad=1e-9, tolerance_change=1e-14, line_search_fn="strong_wolfe"
+    )
 
     def loss() -> Tensor:
         optimizer.zero_grad()

@@ -49,6 +49,7 @@ def test_a_row_tells_the_truth_about_its_videos(tmp_path):
         scores = [parse_scores(row[f"scores_{side}"]) for side in "ab"]
         assert [parse_answer(row[f"cot_{side}"]).scores for side in "ab"] == scores
         a, b = map(overall_score, scores)
+        assert (row["mos_a"], row["mos_b"]) == (a, b)
         assert row["preference"] == ("A" if a > b else "B" if b > a else "tie")
         assert row["video_a"] == f"videos/{row['id']}-a.mp4"
 
@@ -86,6 +87,16 @@ def test_another_teacher_rewrites_the_table_and_keeps_the_videos(tmp_path):
     assert files(again.parent / "videos") == before
     assert [row["cot_a"] for row in rows(again)] != [row["cot_a"] for row in kind]
     assert [row["scores_a"] for row in rows(again)] == [row["scores_a"] for row in kind]
+
+
+def test_a_table_of_another_version_is_written_anew_and_keeps_its_videos(tmp_path, monkeypatch):
+    monkeypatch.setattr(rendering, "TABLE_VERSION", 1)
+    table = render_split(tmp_path, "train", 4, SMALL, 0)
+    before, expected = files(table.parent / "videos"), table.read_text()
+    table.write_text("")
+    monkeypatch.undo()
+    assert render_split(tmp_path, "train", 4, SMALL, 0).read_text() == expected
+    assert files(table.parent / "videos") == before
 
 
 def test_other_videos_replace_the_folder(tmp_path):

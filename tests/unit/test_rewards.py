@@ -3,7 +3,7 @@ from math import isnan, nan
 import pytest
 
 from descore.answer import Answer, write_answer, write_thought
-from descore.rewards import RolloutReward, Rubric, format_reward, length_reward, quality_reward
+from descore.rewards import RolloutReward, Rubric, agreement_reward, format_reward, length_reward, quality_reward
 
 TRUTH = {"subject": 2, "dynamics": 1, "camera": None, "environment": 0, "style": 2}
 PERFECT = write_thought("Two dogs run.", Answer(TRUTH, 3.5))
@@ -55,6 +55,25 @@ MALFORMED = {
 )
 def test_quality_is_the_share_of_equal_scores(text, expected):
     assert quality_reward(text, TRUTH) == expected
+
+
+@pytest.mark.parametrize(
+    ("overall", "expected"),
+    # TRUTH amounts to 3 + 0.99 * 5 / 8 = 3.62.
+    [(3.62, 1.0), (3.5, 1 - 0.12 / 4), (5, 1 - 1.38 / 4), (1, 1 - 2.62 / 4), (None, 0.0)],
+)
+def test_agreement_is_how_near_the_overall_score_is_to_the_true_one(overall, expected):
+    assert agreement_reward(write_thought("Two dogs run.", Answer(TRUTH, overall)), TRUTH) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("text", MALFORMED.values(), ids=MALFORMED)
+def test_a_malformed_thought_agrees_with_nothing(text):
+    assert agreement_reward(text, TRUTH) == 0.0
+
+
+def test_agreement_needs_the_annotated_scores():
+    with pytest.raises(ValueError, match="leave quality and agreement out"):
+        Rubric({"agreement": 1.0})(PERFECT, None, 10)
 
 
 def test_quality_compares_values_not_their_type():

@@ -1,0 +1,162 @@
+"""Every baseline from its YAML to the exported folder, which scores real files by what the baseline is about."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from descore.checklist import weights_of
+from descore.export import describe
+from descore.model import RewardModel
+from descore.pairs import read_pairs, write_pairs
+from descore.scoring import Scorer
+from descore.train import main
+from descore.types import Pair, Side
+
+ROOT = Path(__file__).parents[2]
+BASELINES = ROOT / "conf/baselines"
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("rendered")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, rendered: Path) -> dict[str, Path]:
+    """A few steps of every baseline, coupled_grpo on what coupled exported: the folder of each run."""
+    folder = tmp_path_factory.mktemp("runs")
+    names = sorted(path.stem for path in BASELINES.glob("*.yaml"))
+    for name in names:
+        arguments = ["--model.pretrained", str(folder / "coupled/version_0/export/last"), "--model.num_thoughts", "2"]
+        own = ["--model.own_thought_pairs", "2"]
+        own_options = {"coupled": own, "coupled_grpo": own + arguments, "checklist": ["--model.fit_pairs", "4"]}
+        main([
+            *("fit", "-c", str(BASELINES / f"{name}.yaml"), "--trainer.accelerator", "cpu"),
+            *("--trainer.logger.save_dir", str(folder), "--trainer.log_every_n_steps", "1"),
+            *("--trainer.max_steps", "3", "--trainer.val_check_interval", "3"),
+            *("--trainer.enable_model_summary", "false", "--trainer.enable_progress_bar", "false"),
+            *("--trainer.callbacks", json.dumps([{"class_path": "callbacks.export.ExportModel"}])),
+            *("--data.root", str(rendered), "--data.num_train", "6", "--data.num_val", "4"),
+            *("--data.batch_size", "2", "--data.num_workers", "0", "--data.max_val_pairs", "2"),
+            *own_options.get(name, []),
+        ])
+    return {name: folder / name / "version_0" for name in names}
+
+
+def scalars(run: Path) -> dict[str, list[float]]:
+    events = EventAccumulator(str(run))
+    events.Reload()
+    return {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_every_baseline_exports_what_its_reward_is_read_from(runs: dict[str, Path]) -> None:
+    sources = {name: describe(run / "export/last")["settings"]["reward_from"] for name, run in runs.items()}
+    assert sources == {
+        "checklist": "checklist",
+        "coupled": "overall_score",
+        "coupled_grpo": "overall_score",
+        "discriminative": "head",
+        "discriminative_mse": "head",
+    }
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in BASELINES.glob("*.yaml")))
+def test_the_headline_is_the_accuracy_of_the_scalar_that_the_export_gives(
+    name: str, runs: dict[str, Path], rendered: Path
+) -> None:
+    """Scoring the validation pairs with the last export gives the rewards and the accuracy that were logged."""
+    scorer = Scorer(str(runs[name] / "export/last"), device="cpu")
+    pairs = read_pairs(rendered / "val/pairs.jsonl").pairs[:2]
+    a, b = (scorer.score([getattr(p, side).video for p in pairs], [p.prompt for p in pairs]) for side in "ab")
+    rewards = torch.tensor([[score.reward for score in side] for side in (a, b)])
+    assert rewards.isfinite().all(), [score.error for score in (*a, *b)]
+    logged = scalars(runs[name])
+    assert logged["val/reward_mean"][-1] == pytest.approx(rewards.mean().item(), abs=1e-4)
+    assert logged["val/failed_share"][-1] == 0
+    preference = torch.tensor([pair.preference[0] for pair in pairs])
+    margin = (rewards[0] - rewards[1])[preference != 0]
+    right = margin.sign() == preference[preference != 0]
+    assert logged["val/preference_accuracy"][-1] == pytest.approx(right.float().mean().item())
+    if name.startswith("coupled"):
+        said = [score.overall_score for score in (*a, *b)]
+        assert [score.reward for score in (*a, *b)] == pytest.approx(said, abs=1e-6)
+    else:
+        assert not any(score.thought for score in (*a, *b))
+
+
+def test_a_coupled_model_is_read_by_its_expected_score_too(runs: dict[str, Path], rendered: Path) -> None:
+    scorer = Scorer(str(runs["coupled_grpo"] / "export/last"), device="cpu", reward_from="expected_score")
+    pairs = read_pairs(rendered / "val/pairs.jsonl").pairs[:2]
+    for score in scorer.score([pair.a.video for pair in pairs], [pair.prompt for pair in pairs]):
+        assert score.error is None
+        assert score.overall_score is not None
+        fraction = score.overall_score % 1
+        assert 1 <= score.reward - fraction <= 5
+        assert score.reward != score.overall_score
+
+
+def test_the_fitted_weights_are_in_the_exported_folder(runs: dict[str, Path]) -> None:
+    questions = describe(runs["checklist"] / "export/last")["settings"]["checklist"]
+    weights = weights_of(RewardModel.from_pretrained(str(runs["checklist"] / "export/last")).settings.checklist)
+    assert weights.tolist() == [question["weight"] for question in questions]
+    assert weights.isfinite().all()
+    assert weights.abs().sum() > 0
+    assert 0 < scalars(runs["checklist"])["val/answer_accuracy"][-1] <= 1
+
+
+def test_only_a_discriminative_model_has_a_trained_head(runs: dict[str, Path]) -> None:
+    heads = {name: load_file(run / "export/last/reward.safetensors")["head.weight"] for name, run in runs.items()}
+    untrained = heads["checklist"]
+    assert {name for name, head in heads.items() if not torch.equal(head, untrained)} == {
+        "discriminative",
+        "discriminative_mse",
+    }
+
+
+def test_coupled_training_teaches_the_language(runs: dict[str, Path]) -> None:
+    coupled, grpo = scalars(runs["coupled"]), scalars(runs["coupled_grpo"])
+    assert coupled["train/loss"] == coupled["train/language_model_loss"]
+    assert "train/preference_loss" not in coupled
+    assert {"rollout/agreement", "rollout/format"} <= grpo.keys()
+    assert all(0 <= value <= 1 for value in grpo["rollout/agreement"])
+    assert "train/preference_accuracy" not in grpo
+    assert grpo["rollout/reward"] == pytest.approx([
+        0.9 * one + 0.1 * other for one, other in zip(grpo["rollout/agreement"], grpo["rollout/format"], strict=True)
+    ])
+
+
+def test_a_checklist_needs_annotated_scores(clips: list[str], tmp_path: Path) -> None:
+    write_pairs(tmp_path / "pairs.jsonl", [Pair("p0", "a bar", Side(clips[0]), Side(clips[1]), (1.0,))])
+    with pytest.raises(ValueError, match=r"1 of 1 training pairs lack them, such as p0.*scores_a"):
+        main([
+            *("fit", "-c", str(BASELINES / "checklist.yaml"), "--trainer.accelerator", "cpu"),
+            *("--data", "data_modules.preference.PreferencePairDataModule", "--data.num_workers", "0"),
+            *("--data.train", str(tmp_path / "pairs.jsonl"), "--trainer.logger.save_dir", str(tmp_path)),
+        ])
+
+
+def test_stage_2_refuses_a_model_that_does_not_think(runs: dict[str, Path], rendered: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="trained without thoughts"):
+        main([
+            *("fit", "-c", str(ROOT / "conf/stage2.yaml"), "--trainer.accelerator", "cpu"),
+            *("--model.pretrained", str(runs["checklist"] / "export/last"), "--data.root", str(rendered)),
+            *("--data.num_train", "6", "--data.num_val", "4", "--trainer.logger.save_dir", str(tmp_path)),
+        ])
+
+
+def test_a_run_without_a_step_has_no_weights_to_score_with(rendered: Path, tmp_path: Path) -> None:
+    """What nothing was fitted for is exported as it is, and gives no reward, never a default."""
+    cli = main(["-c", str(BASELINES / "checklist.yaml"), "--trainer.accelerator", "cpu"], run=False)
+    cli.model.configure_model()
+    cli.model.model.save_pretrained(str(tmp_path / "export"))
+    pair = read_pairs(rendered / "val/pairs.jsonl").pairs[0]
+    (score,) = Scorer(str(tmp_path / "export"), device="cpu").score([pair.a.video], [pair.prompt])
+    assert math.isnan(score.reward)
+    assert "not been fitted" in score.error
