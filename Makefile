@@ -1,5 +1,6 @@
 PYTHON ?= python3
 STAGE1_EXPORT := runs/stage1/version_0/export/last
+STAGE2_EXPORT := runs/stage2/version_0/export/last
 
 ARGS ?=
 train-stage1: CONF ?= conf/stage1.yaml
@@ -11,7 +12,7 @@ BIN := .venv/bin
 READY := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train-stage1 train-stage2 tiny-backbone test test-all lint format tensorboard bench
+.PHONY: help setup train-stage1 train-stage2 tiny-backbone demo evidence evidence-quick test test-all lint format tensorboard bench
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' Makefile
@@ -32,6 +33,20 @@ train-stage2: $(READY) $(if $(filter $(STAGE1_EXPORT),$(FROM)),$(FROM)/descore.j
 
 $(STAGE1_EXPORT)/descore.json:
 	$(MAKE) train-stage1 CONF=conf/stage1.yaml ARGS= RESUME=
+
+$(STAGE2_EXPORT)/descore.json:
+	$(MAKE) train-stage2 CONF=conf/stage2.yaml FROM=$(STAGE1_EXPORT) ARGS= RESUME=
+
+demo: $(READY) $(STAGE1_EXPORT)/descore.json $(STAGE2_EXPORT)/descore.json ## train both stages where that is not done, evaluate them, and show one page of results
+	$(BIN)/descore evaluate --model $(STAGE1_EXPORT) --benchmark rendered_ood --limit 150 --output runs/demo/stage1
+	$(BIN)/descore evaluate --model $(STAGE2_EXPORT) --benchmark rendered_ood --limit 150 --output runs/demo/stage2
+	$(BIN)/descore report runs/demo/stage1 runs/demo/stage2 --output runs/demo/report.html
+
+evidence: $(READY) ## train the paper's paradigms side by side and show what came out (under 90 minutes on two cores); goes on where it was
+	$(BIN)/python -m benchmarks.evidence $(ARGS)
+
+evidence-quick: $(READY) ## the same with one seed and few pairs, to see that all of it runs
+	$(BIN)/python -m benchmarks.evidence --quick $(ARGS)
 
 tiny-backbone: $(READY) ## train anew the tiny backbone that ships with the package (40 minutes)
 	$(BIN)/python -m data_modules.random_backbone runs/tiny_backbone/start

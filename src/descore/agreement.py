@@ -86,13 +86,14 @@ def accuracy_at(margin: Column, preference: Column, tie_threshold: float) -> flo
     return _ratio(int(_right(margin, preference, tie_threshold)[counts].sum()), int(counts.sum()))
 
 
-def calls(margin: Column, preference: Column, tie_threshold: float = NO_TIES) -> Tensor:
+def calls(margin: Column, preference: Column, tie_threshold: float | None = None) -> Tensor:
     """Say of each pair whether it is called right; the mean over those that count is an accuracy.
 
     Args:
         margin: [N] as in `preference_accuracy`.
         preference: [N] as in `preference_accuracy`.
-        tie_threshold: |margin| up to this is called a tie. With -1 nothing is, and ties of people do not count.
+        tie_threshold: |margin| up to this is called a tie, -1 for none. Without a threshold, ties of people do not
+            count.
 
     Returns:
         [N] 1 right, 0 wrong, nan where the pair does not count: without a label, with a nan margin, or such a tie.
@@ -102,8 +103,9 @@ def calls(margin: Column, preference: Column, tie_threshold: float = NO_TIES) ->
     """
     margin, preference = margin_and_preference(margin, preference)
     counts = ~margin.isnan() & ~preference.isnan()
-    if tie_threshold == NO_TIES:
+    if tie_threshold is None:
         counts &= preference != 0
+        tie_threshold = NO_TIES
     return torch.where(counts, _right(margin, preference, tie_threshold).double(), math.nan)
 
 

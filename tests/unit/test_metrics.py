@@ -160,11 +160,13 @@ def test_accuracy_at_a_threshold_over_nothing_is_nan():
 
 
 def test_calls_by_hand():
-    """Without ties the tie of people does not count and a margin of 0 is wrong; with 0.5 both margins up to it tie."""
+    """Without a threshold the tie of people does not count and a margin of 0 is wrong; with 0.5 both up to it tie."""
     margin, preference = [3, -2, 0, 0.5, NAN, 1], [1, 1, -1, 0, 1, NAN]
     torch.testing.assert_close(calls(margin, preference), double(1, 0, 0, NAN, NAN, NAN), equal_nan=True)
     torch.testing.assert_close(calls(margin, preference, 0.5), double(1, 0, 0, 1, NAN, NAN), equal_nan=True)
     torch.testing.assert_close(calls(margin, preference, 0), double(1, 0, 0, 0, NAN, NAN), equal_nan=True)
+    margin, preference = [0, 1, 3, NAN], [0, 0, 1, 1]
+    torch.testing.assert_close(calls(margin, preference, -1), double(0, 0, 1, NAN), equal_nan=True)
 
 
 def test_the_mean_of_calls_is_the_accuracy():
@@ -173,9 +175,9 @@ def test_the_mean_of_calls_is_the_accuracy():
         margin, preference = random_set(rng)
         found = preference_accuracy(margin, preference)
         assert calls(margin, preference).nanmean().item() == pytest.approx(found.without_ties, nan_ok=True, abs=1e-15)
-        threshold = max(found.tie_threshold, 0)
-        with_ties = accuracy_at(margin, preference, threshold)
-        assert calls(margin, preference, threshold).mean().item() == pytest.approx(with_ties, abs=1e-15)
+        for threshold in (found.tie_threshold, 0.0):
+            with_ties = accuracy_at(margin, preference, threshold)
+            assert calls(margin, preference, threshold).mean().item() == pytest.approx(with_ties, abs=1e-15)
 
 
 def test_groups_by_hand():
