@@ -25,6 +25,7 @@ class Scale:
         num_val: Held-out pairs that are validated on in training.
         rollout_batches: Batches of stage 2 and of everything in its place, two steps each.
         rollout_val_every: Batches of stage 2 between validations.
+        fit_pairs: Training pairs that the weights of the checklist are fitted on.
         num_thoughts: Most thoughts at test time.
         num_thought_pairs: Out-of-domain pairs that are scored with so many.
     """
@@ -38,6 +39,7 @@ class Scale:
     num_val: int = 48
     rollout_batches: int = 40
     rollout_val_every: int = 10
+    fit_pairs: int = 256
     num_thoughts: int = 8
     num_thought_pairs: int = 150
 
@@ -53,6 +55,7 @@ QUICK = Scale(
     num_val=24,
     rollout_batches=4,
     rollout_val_every=2,
+    fit_pairs=32,
     num_thoughts=4,
     num_thought_pairs=16,
 )
@@ -155,6 +158,8 @@ def _arguments(scale: Scale, root: Path, seed: int, name: str, size: int) -> lis
         arguments += ["--model.pretrained", str(start), "--data.batch_size", "6", "--model.mini_batch_pairs", "3"]
         arguments += ["--trainer.max_steps", str(2 * scale.rollout_batches)]
         arguments += ["--trainer.val_check_interval", str(scale.rollout_val_every)]
+    if name == "checklist":
+        arguments += ["--model.fit_pairs", str(scale.fit_pairs)]
     if paradigm.thinks:
         arguments += ["--model.own_thought_pairs", str(scale.num_val)]
     return arguments if whole else [*arguments, "--trainer.limit_val_batches", "0"]
