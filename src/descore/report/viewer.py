@@ -33,8 +33,8 @@ def browse(
     """Choose pairs and read their videos.
 
     A pair that several evaluations of one benchmark share is shown once, with what each of them says. Half of the room
-    is for errors, those with the largest wrong margin first, measured in standard deviations of an evaluation's
-    margins; a quarter is for pairs that failed, and the rest for those called right with the largest margin.
+    is for errors, those with the largest wrong margin first, measured in root mean squares of an evaluation's margins;
+    a quarter is for pairs that failed, and the rest for those called right with the largest margin.
 
     Args:
         runs: Evaluations by the name that the page gives them.
