@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,9 +58,10 @@ def browse(
         "runs": [{"name": name, "benchmark": run.info["benchmark"]} for name, run in runs.items()],
         "videos": videos.found,
         "pairs": pairs,
-        "total": len(entries),
     }
-    return Viewer(data, len(pairs), len(entries))
+    counts = [Counter(entry.kind for entry in found) for found in (chosen, entries.values())]
+    kinds = {kind: (counts[0][kind], counts[1][kind]) for kind in _SHARES}
+    return Viewer(data, len(pairs), len(entries), kinds)
 
 
 def judged_dimension(run: Evaluation) -> str:
