@@ -10,6 +10,7 @@ batch that begins to be scored is noted: one that was written whole must not beg
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import random
 import signal
@@ -180,11 +181,12 @@ def main() -> None:
         print(
             f"{whole.num_whole()} videos in {len(whole.begun())} batches, {seconds:.1f} s when left alone", flush=True
         )
-        for number in range(options.kills):
+        for number in itertools.count():
             if (left := options.kills - moments.number) <= 0:
                 break
             run, before = replace(whole, folder=root / f"killed-{number}"), moments.number
             wrong = check(run, whole, killed(run, seconds, min(left, KILLS_OF_A_RUN), dice, moments))
+            seconds *= 1.0 if moments.number > before else 0.7  # it ended before its kill: the machine is faster now
             failed += bool(wrong)
             again += len(run.begun()) - len(whole.begun())
             told = "; ".join(wrong) or "the same to the byte"

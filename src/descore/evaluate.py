@@ -47,7 +47,7 @@ from descore.types import Side
 __all__ = ["Evaluation", "EvaluationError", "evaluate", "load_evaluation"]
 
 FORMAT = 1
-_WHERE = {"root", "table", "model"}  # where things lie may change; what they are is in the digests
+_MAY_CHANGE = {"root", "table", "model", "description"}  # what lies there is in the digests
 
 
 class EvaluationError(ValueError):
@@ -276,7 +276,7 @@ def _check_same(folder: Path, found: Record, wanted: Record) -> None:
     differences = [
         f"{key} is {now.get(key)!r} and was {before.get(key)!r}"
         for key in dict.fromkeys([*before, *now])
-        if key not in _WHERE and before.get(key) != now.get(key)
+        if key not in _MAY_CHANGE and before.get(key) != now.get(key)
     ]
     if differences:
         raise EvaluationError(

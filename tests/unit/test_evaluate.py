@@ -12,6 +12,7 @@ from descore import evaluate as module
 from descore.benchmark import Benchmark, table_benchmark
 from descore.cli import main
 from descore.evaluate import Evaluation, EvaluationError, evaluate, load_evaluation
+from descore.readings import ReadingError
 from descore.scoring import Scorer
 
 SCORES = {"subject": 2, "dynamics": 1, "camera": "N/A", "environment": 0, "style": 2}
@@ -281,6 +282,23 @@ def test_a_threshold_comes_from_another_split_of_the_same_model(whole, export, b
         again(export, benchmark, tmp_path / "run", tie_threshold_from=whole.folder)
     with pytest.raises(EvaluationError, match="another model or protocol"):
         again(export, benchmark, tmp_path / "one", num_thoughts=1, tie_threshold_from=other.folder)
+
+
+def test_a_model_that_never_thinks_is_said_to(build, benchmark, tmp_path):
+    model = save(build(thoughts=False), tmp_path / "model")
+    evaluation = again(model, benchmark, tmp_path / "run", num_thoughts=4)
+    assert (evaluation.info["protocol"]["thoughts"], evaluation.info["protocol"]["temperature"]) == (0, None)
+    assert evaluation.summary["thoughts"] is None
+    assert evaluation.summary["num_failed_videos"] == 0
+
+
+def test_rewards_can_be_read_from_thoughts(export, benchmark, tmp_path):
+    evaluation = again(export, benchmark, tmp_path / "run", reward_from="overall_score")
+    assert evaluation.info["protocol"]["reward_from"] == "overall_score"
+    assert evaluation.summary["num_failed_videos"] == 6, "no random thought says a score"
+    assert evaluation.summary["thoughts"]["well_formed"] == 0
+    with pytest.raises(ReadingError, match="let the model think"):
+        again(export, benchmark, tmp_path / "other", reward_from="overall_score", thoughts=False)
 
 
 def test_a_model_with_several_rewards_is_asked_for_the_one_of_that_name(build, data, tmp_path):

@@ -68,7 +68,9 @@ def test_half_of_the_room_is_for_errors_and_a_quarter_for_failures(runs, clips):
     errors = [judged(clips, -1.0 - i, "A", f"wrong {i}") for i in range(9)]
     failed = [Judged(f"failed {i}", Shown("gone.mp4", None, "gone"), Shown(clips[1], 0.0)) for i in range(9)]
     right = [judged(clips, 1.0 + i, "A", f"right {i}") for i in range(9)]
-    prompts = prompts_of(browse(runs(one=[*errors, *failed, *right]), num_pairs=8))
+    viewer = browse(runs(one=[*errors, *failed, *right]), num_pairs=8)
+    prompts = prompts_of(viewer)
+    assert viewer.kinds == {"errors": (4, 9), "failed": (2, 9), "others": (2, 9)}
     assert prompts[:4] == ["wrong 8", "wrong 7", "wrong 6", "wrong 5"]
     assert prompts[4:] == ["right 7", "right 8", "failed 0", "failed 1"]
 
@@ -265,6 +267,7 @@ def test_the_command_writes_the_page(clips, tmp_path, capsys):
     output = tmp_path / "pages" / "page.html"
     assert main(["report", str(evaluation), "--output", str(output), "--title", "My title", "--pairs", "1"]) == 0
     assert "<h1>My title</h1>" in output.read_text()
+    assert "1 of 1 pairs (0 of 0 errors, 0 of 0 failed, 1 of 1 others)" in output.read_text()
     assert "1 of 1 pairs" in capsys.readouterr().out
 
 

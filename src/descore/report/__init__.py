@@ -5,6 +5,7 @@ try:
 except ImportError as error:
     raise ImportError("descore.report draws with matplotlib: pip install 'descore[report]'") from error
 
+from descore.report import figures
 from descore.report.page import Cell, Figure, Highlight, Page, Section, Table, Viewer, write_page
 from descore.report.runs import report_on
 from descore.report.viewer import browse
@@ -18,6 +19,7 @@ __all__ = [
     "Table",
     "Viewer",
     "browse",
+    "figures",
     "report_on",
     "write_page",
 ]

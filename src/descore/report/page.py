@@ -113,11 +113,13 @@ class Viewer:
         data: What the page's script reads, as plain values without nan.
         num_shown: Pairs in it.
         num_pairs: Pairs that it was chosen from.
+        kinds: The same two numbers by kind of pair; an error or a failure of any run counts.
     """
 
     data: Mapping[str, Any]
     num_shown: int
     num_pairs: int
+    kinds: Mapping[str, tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)

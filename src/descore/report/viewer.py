@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,8 +34,8 @@ def browse(
     """Choose pairs and read their videos.
 
     A pair that several evaluations of one benchmark share is shown once, with what each of them says. Half of the room
-    is for errors, those with the largest wrong margin first, measured in standard deviations of an evaluation's
-    margins; a quarter is for pairs that failed, and the rest for those called right with the largest margin.
+    is for errors, those with the largest wrong margin first, measured in root mean squares of an evaluation's margins;
+    a quarter is for pairs that failed, and the rest for those called right with the largest margin.
 
     Args:
         runs: Evaluations by the name that the page gives them.
@@ -57,9 +58,10 @@ def browse(
         "runs": [{"name": name, "benchmark": run.info["benchmark"]} for name, run in runs.items()],
         "videos": videos.found,
         "pairs": pairs,
-        "total": len(entries),
     }
-    return Viewer(data, len(pairs), len(entries))
+    counts = [Counter(entry.kind for entry in found) for found in (chosen, entries.values())]
+    kinds = {kind: (counts[0][kind], counts[1][kind]) for kind in _SHARES}
+    return Viewer(data, len(pairs), len(entries), kinds)
 
 
 def judged_dimension(run: Evaluation) -> str:
