@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,9 +86,8 @@ def read_checklist(path: str | Path) -> tuple[Question, ...]:
         questions = []
         for row in rows:
             try:
-                words = {"yes": row.get("yes", "yes"), "no": row.get("no", "no")}
-                question = Question(row["dimension"], int(row["at_least"]), row["question"])
-                questions.append(replace(question, **words))
+                about = (row["dimension"], int(row["at_least"]), row["question"])
+                questions.append(Question(*about, yes=row.get("yes", "yes"), no=row.get("no", "no")))
             except ValueError as error:
                 raise ValueError(f"{path}, line {rows.line_num}: {error}") from error
     if not questions:
