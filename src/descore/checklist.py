@@ -26,12 +26,16 @@ class Question:
         at_least: The score of that dimension from which the right answer is yes: 1 or 2.
         text: How it is asked.
         weight: What a yes adds to the reward; None until it is fitted.
+        yes: The word that says yes; another one for a model that does not know it.
+        no: The word that says no.
     """
 
     dimension: str
     at_least: int
     text: str
     weight: float | None = None
+    yes: str = "yes"
+    no: str = "no"
 
     def __post_init__(self) -> None:
         if self.dimension not in DIMENSIONS or self.at_least not in (1, 2) or not self.text.strip():
@@ -39,6 +43,8 @@ class Question:
                 f"expected a question about one of {', '.join(DIMENSIONS)} that is right from a score of 1 or 2, got "
                 f"{self.dimension!r}, {self.at_least!r}, {self.text!r}"
             )
+        if not self.yes or not self.no or self.yes == self.no:
+            raise ValueError(f"expected two words that say yes and no, got {self.yes!r} and {self.no!r}")
 
     def truth(self, scores: DimensionScores) -> bool | None:
         """Return the right answer for a video with these scores; None where the prompt does not ask for the dimension.
@@ -68,6 +74,8 @@ class Asked(NamedTuple):
 def read_checklist(path: str | Path) -> tuple[Question, ...]:
     """Read a checklist from a CSV file with the columns dimension, at_least (1 or 2) and question.
 
+    The columns yes and no may hold the words of the answers.
+
     Raises:
         ValueError: If a column is missing, a row is not legal, or there is none; it names file and line.
     """
@@ -78,7 +86,8 @@ def read_checklist(path: str | Path) -> tuple[Question, ...]:
         questions = []
         for row in rows:
             try:
-                questions.append(Question(row["dimension"], int(row["at_least"]), row["question"]))
+                about = (row["dimension"], int(row["at_least"]), row["question"])
+                questions.append(Question(*about, yes=row.get("yes", "yes"), no=row.get("no", "no")))
             except ValueError as error:
                 raise ValueError(f"{path}, line {rows.line_num}: {error}") from error
     if not questions:
@@ -86,11 +95,18 @@ def read_checklist(path: str | Path) -> tuple[Question, ...]:
     return tuple(questions)
 
 
-def ask(text: str, tokenizer: Any) -> Asked:
-    """Tokenise a question followed by " yes" and by " no"; what they share is asked, where they part is the answer."""
-    yes, no = (tuple(tokenizer.encode(f"{text} {word}", add_special_tokens=False)) for word in ("yes", "no"))
-    place = next(place for place, (one, other) in enumerate(zip(yes, no, strict=False)) if one != other)
-    return Asked(yes[:place], yes[place], no[place])
+def ask(question: Question, tokenizer: Any) -> Asked:
+    """Tokenise a question followed by each of its answers; what they share is asked, where they part is the answer.
+
+    Raises:
+        ValueError: If the tokens of one answer only go on from those of the other.
+    """
+    texts = [f"{question.text} {word}" for word in (question.yes, question.no)]
+    yes, no = (tuple(tokenizer.encode(text, add_special_tokens=False)) for text in texts)
+    for place, (one, other) in enumerate(zip(yes, no, strict=False)):
+        if one != other:
+            return Asked(yes[:place], one, other)
+    raise ValueError(f"expected answers whose tokens part somewhere, got {texts[0]!r} and {texts[1]!r}")
 
 
 def answer_logprobs(logprobs: Tensor, answered: Sequence[Thought]) -> Tensor:

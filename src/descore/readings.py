@@ -138,7 +138,7 @@ def read_answers(model: RewardModel, videos: Branches, *, seen: Sequence[VideoFe
     Returns:
         `[V, Q]` float32.
     """
-    asked = [ask(question.text, model.features.tokenizer) for question in model.settings.checklist]
+    asked = [ask(question, model.features.tokenizer) for question in model.settings.checklist]
     prefixes = prefixes_of(videos)
     branches = model.features.pack(prefixes, [[Thought(one.token_ids) for one in asked]] * len(prefixes))
     # The last token of a question stands right before the query tokens of its branch.

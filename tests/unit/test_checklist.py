@@ -40,11 +40,23 @@ def test_a_checklist_that_is_not_legal_is_refused_by_file_and_line(tmp_path, tex
         read_checklist(path)
 
 
-def test_the_answer_is_the_first_token_in_which_yes_and_no_differ():
+@pytest.mark.parametrize(
+    ("words", "asked_text", "answers"),
+    [({}, "Compare: style ", ("y", "n")), ({"yes": "fits", "no": "wrong"}, "Compare: style", (" fits", " wrong"))],
+)
+def test_the_answer_is_the_first_token_in_which_yes_and_no_differ(words, asked_text, answers):
     tokenizer = Features(ModelSettings("tiny", "{prompt}")).tokenizer
-    asked = ask("Compare: the style fits?", tokenizer)
-    assert tokenizer.decode(asked.token_ids) == "Compare: the style fits? "
-    assert (tokenizer.decode([asked.yes]), tokenizer.decode([asked.no])) == ("y", "n")
+    asked = ask(Question("style", 2, "Compare: style", **words), tokenizer)
+    assert tokenizer.decode(asked.token_ids) == asked_text
+    assert (tokenizer.decode([asked.yes]), tokenizer.decode([asked.no])) == answers
+
+
+def test_answers_that_do_not_part_are_refused():
+    tokenizer = Features(ModelSettings("tiny", "{prompt}")).tokenizer
+    with pytest.raises(ValueError, match="tokens part"):
+        ask(Question("style", 2, "Style:", yes="fits", no="fits."), tokenizer)
+    with pytest.raises(ValueError, match="two words"):
+        Question("style", 2, "Style:", yes="fits", no="fits")
 
 
 def test_the_fit_recovers_the_weights_that_made_the_preferences():

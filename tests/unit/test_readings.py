@@ -105,7 +105,7 @@ def test_answers_are_those_of_a_plain_forward_and_do_not_see_each_other(asking):
     assert found.shape == (3, 2)
     for prefix, row in zip(prefixes, found, strict=True):
         for question, answer in zip(QUESTIONS, row, strict=True):
-            asked = ask(question.text, asking.features.tokenizer)
+            asked = ask(question, asking.features.tokenizer)
             with torch.no_grad():
                 logits = plain_sequence(plain, prefix, Thought(asked.token_ids))[1]
             yes, no = logits[len(prefix.input_ids) + len(asked.token_ids) - 1, [asked.yes, asked.no]]

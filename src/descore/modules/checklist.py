@@ -37,7 +37,7 @@ class ChecklistModule(AutomaticSystem):
         backbone: Hub id or folder of a Qwen3-VL or Qwen2.5-VL, or "tiny", which ships with the package.
         template: Text file with the instruction; it has one {prompt} in it.
         checklist: CSV file of the questions, with the columns dimension, at_least and question: the answer is yes from
-            a score of at_least, 1 or 2.
+            a score of at_least, 1 or 2. Columns yes and no may say it in other words.
         fps: Frames sampled per second of video.
         min_frames: Fewest frames of a video.
         max_frames: Most frames of a video.
@@ -198,7 +198,7 @@ class AnsweredCollator(PairCollator):
 
     def __init__(self, features: Features, *, read: Read | None = None) -> None:
         super().__init__(features, read=read)
-        self.asked = [(one, ask(one.text, features.tokenizer)) for one in features.settings.checklist]
+        self.asked = [(one, ask(one, features.tokenizer)) for one in features.settings.checklist]
 
     def branches(self, side: Side, masked: bool) -> list[Thought]:
         """The questions that have an answer for this video, answered."""
