@@ -6,16 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from descore.report.figures import Estimate, bars, colors_of, curves, lines, new_figure, style
-from descore.report.page import Figure, Highlight, Page, Section, Table, write_page
-from descore.report.viewer import browse
-
 from benchmarks.evidence.data import SPLITS
 from benchmarks.evidence.measure import HEADS, WRITERS, evaluation_of
 from benchmarks.evidence.plan import PARADIGMS, Scale, run_name
 from benchmarks.evidence.results import ARMS, OURS, Json
 from descore.attention import SOURCES
 from descore.evaluate import load_evaluation
+from descore.report import Figure, Highlight, Page, Section, Table, browse, write_page
+from descore.report.figures import Estimate, bars, colors_of, curves, lines, new_figure, style
 
 ACCURACY = "preference accuracy without ties"
 MASKING = {"decoupled": "with masking", "unmasked": "without masking", "decoupled_rl": "with masking, after stage 2"}
@@ -44,7 +42,10 @@ def show(root: Path, scale: Scale, results: Json) -> Path:
         for name, found in results["accuracy"]["ood"].items()
         if name in {"discriminative", "coupled_grpo"}
     ]
-    evaluations = [load_evaluation(evaluation_of(root, run_name(name, scale.seeds[0]), "ood")) for name in BROWSED]
+    evaluations = {
+        PARADIGMS[name].label: load_evaluation(evaluation_of(root, run_name(name, scale.seeds[0]), "ood"))
+        for name in BROWSED
+    }
     page = Page(
         title="Think, then score: the comparisons side by side",
         summary=_summary(scale),
