@@ -220,7 +220,8 @@ def _side_by_side(
     prompts = [prompt for _, prompt, _, _ in pairs]
     columns = []
     for one in evaluations:
-        order = [_by_pair(one)[key] for key in pairs]
+        places = _by_pair(one)
+        order = [places[key] for key in pairs]
         columns.append(calls(one.margins(name)[order], one.preferences(name)[order]))
     records: list[Record] = []
     for one, column in zip(evaluations, columns, strict=True):
