@@ -167,7 +167,7 @@ def _stage2_step(case: stage2_case.Case, way: str, optimizer: AdamW) -> None:
 
 
 def _move(model: RewardModel, optimizer: AdamW) -> None:
-    clip_by_norm(_parameters(model), 1.0)
+    clip_by_norm(model, 1.0)
     optimizer.step()
     optimizer.zero_grad()
 

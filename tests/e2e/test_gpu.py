@@ -61,8 +61,9 @@ def fit(run: Path, stage: str, table: Path, *overrides: str) -> Path:
     return run / stage / "version_0"
 
 
+@pytest.mark.parametrize("overlay", ["none", "fsdp", "fsdp1"])
 @pytest.mark.parametrize("stage", ["stage1", "stage2"])
-def test_a_stage_trains(stage: str, tmp_path: Path, start: Path, table: Path) -> None:
+def test_a_stage_trains(stage: str, overlay: str, tmp_path: Path, start: Path, table: Path) -> None:
     if stage == "stage1":
         source = ("--model.backbone", str(start / "backbone"), "--model.template", "conf/prompts/descore.txt")
         source = (*source, "--model.max_thought_tokens", "6")
@@ -70,6 +71,8 @@ def test_a_stage_trains(stage: str, tmp_path: Path, start: Path, table: Path) ->
         source = ("--model.pretrained", str(start), "--model.num_thoughts", "4")
         source = (*source, "--model.rollout_rewards", "{tests.e2e.rules.even_codes: 1.0}")
     lora = ("--model.lora_parts", "[language]", "--model.lora_rank", "4", "--model.lora_alpha", "8")
+    if overlay != "none":
+        source = ("-c", f"conf/overlay/{overlay}.yaml", "--trainer.devices", "1", *source)
     run = fit(tmp_path, stage, table, *source, *lora, "--model.learning_rates", "{language: 1e-2, head: 1e-2}")
     events = EventAccumulator(str(run))
     events.Reload()

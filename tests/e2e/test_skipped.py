@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from descore.cli import main as descore
-from descore.modules import cold_start, rl
+from descore.modules import automatic, rl
 from descore.modules.sharding import clip_by_norm
 from descore.replay import replay
 from tests.e2e import test_stage1, test_stage2
@@ -25,16 +25,16 @@ __all__ = ["rendered", "start", "table"]
 QUIET = ("--trainer.limit_val_batches", "0")
 
 
-def damage_gradient(of_step: int) -> Callable[[list[nn.Parameter], float], Tensor]:
+def damage_gradient(of_step: int) -> Callable[[nn.Module, float], Tensor]:
     """One gradient of one step becomes nan, as a fault of a device would have it; the weights are fine."""
     calls = []
 
-    def clip(parameters: list[nn.Parameter], limit: float) -> Tensor:
+    def clip(model: nn.Module, limit: float) -> Tensor:
         calls.append(limit)
         if len(calls) == of_step:
-            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+            gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
             gradients[0].view(-1)[0] = math.nan
-        return clip_by_norm(parameters, limit)
+        return clip_by_norm(model, limit)
 
     return clip
 
@@ -43,7 +43,7 @@ def test_a_skipped_step_of_stage1_is_kept_and_gives_its_loss_again(
     tmp_path: Path, rendered: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The second of three steps, of a pair that is masked or not, in two micro-batches of one pair each."""
-    monkeypatch.setattr(cold_start, "clip_by_norm", damage_gradient(of_step=2))
+    monkeypatch.setattr(automatic, "clip_by_norm", damage_gradient(of_step=2))
     options = (*QUIET, "--trainer.max_steps", "3", "--data.batch_size", "1", "--trainer.accumulate_grad_batches", "2")
     with pytest.warns(UserWarning, match=r"step 1 is skipped: its loss is .* norm nan; .* pairs train-\d+, train-\d+$"):
         run = test_stage1.fit(tmp_path, rendered, *options)

@@ -43,7 +43,7 @@ class AutomaticSystem(RewardSystem):
         """Clip by norm; a step that is not finite loses its gradients, so that the optimizer moves nothing."""
         if gradient_clip_algorithm not in {None, "norm"}:
             raise ValueError(f"trainer.gradient_clip_algorithm is {gradient_clip_algorithm!r}; expected norm")
-        norm = clip_by_norm(self._trained(), gradient_clip_val or math.inf)
+        norm = clip_by_norm(self.model, gradient_clip_val or math.inf)
         skipped = self.skips(self._loss, norm, self._describe_step)
         if skipped:
             optimizer.zero_grad()

@@ -21,7 +21,7 @@ from descore.collate import PairCollator, Read
 from descore.losses import KLEstimator, PolicyVariant
 from descore.model import RewardModel
 from descore.modules.monitor import Means, Stopwatch, count_rollouts
-from descore.modules.sharding import clip_by_norm, gathered, is_sharded, total_norm
+from descore.modules.sharding import clip_by_norm, gathered, is_sharded, takes_one_backward, total_norm
 from descore.modules.system import RewardSystem, Schedule
 from descore.objectives import DualObjective, Losses, Shares
 from descore.parts import Part
@@ -176,11 +176,10 @@ class RLModule(RewardSystem):
         if hasattr(self, "model"):
             return
         with self._sharding() as shard:
-            self.model = self._make()
+            model = self._make()
             if self.copies_reference:
-                self.reference = deepcopy(self.model).requires_grad_(False).to(self.frozen_dtype)
-                shard(self.reference)
-            shard(self.model)
+                self.reference = shard(deepcopy(model).requires_grad_(False).to(self.frozen_dtype))
+            self.model = shard(model)
         if not self.model.settings.thoughts:
             raise ValueError(
                 "this model was trained without thoughts, and stage 2 trains them; expected one that thinks"
@@ -270,12 +269,15 @@ class RLModule(RewardSystem):
         """Take one optimizer step on some pairs, whose gradients are gathered micro-batch by micro-batch."""
         shares = self.objective.shares(rollouts, pairs, self._mean_over_ranks)
         sums: dict[str, Tensor] = {}
+        pieces = self._split(pairs, self.micro_batch_pairs)
         calibration = [torch.zeros_like(parameter) for parameter in self._trained()] if separately else []
-        for some in self._split(pairs, self.micro_batch_pairs):
+        if apart := separately and takes_one_backward(self.model):
+            calibration = self._calibration_gradients(rollouts, pieces, shares, reference)
+        for some in pieces:
             losses = self._losses(rollouts, some, shares, reference)
             weighted = self.calibration_weight * losses.calibration
             total = self.policy_weight * losses.policy + self.kl_weight * losses.kl + weighted
-            if separately:
+            if separately and not apart:
                 calibration = self._add_gradients(calibration, weighted)
             with self.clock("backward"):
                 self.manual_backward(total)
@@ -314,7 +316,7 @@ class RLModule(RewardSystem):
         """Move the weights, unless loss or gradient is not finite; every rank decides the same."""
         optimizer: Any = self.optimizers()
         scheduler: Any = self.lr_schedulers()
-        norm = clip_by_norm(self._trained(), self.gradient_clip)
+        norm = clip_by_norm(self.model, self.gradient_clip)
         skipped = self.skips(loss, norm, describe)
         if not skipped:
             optimizer.step()
@@ -336,6 +338,19 @@ class RLModule(RewardSystem):
         both = tuple(zip(videos[: len(pairs)], videos[len(pairs) :], strict=True))
         return KeptStep("rl", self.global_step, str(self.trainer.precision), loss, kept, both)
 
+    def _calibration_gradients(
+        self, rollouts: Rollouts, pieces: list[list[int]], shares: Shares, reference: Tensor | None
+    ) -> list[Tensor]:
+        """Gradients of the calibration loss, from forwards of their own."""
+        for some in pieces:
+            losses = self._losses(rollouts, some, shares, reference)
+            with self.clock("backward"):
+                self.manual_backward(self.calibration_weight * losses.calibration)
+        found = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in self._trained()]
+        optimizer: Any = self.optimizers()
+        optimizer.zero_grad()
+        return found
+
     def _add_gradients(self, gradients: list[Tensor], loss: Tensor) -> list[Tensor]:
         """Add the gradients of one loss, without touching those of the parameters."""
         with self.clock("backward"):
@@ -353,7 +368,7 @@ class RLModule(RewardSystem):
         policy = [own if p.grad is None else p.grad - own for p, own in found]
         norms = {"grad/policy": policy, "grad/calibration": calibration}
         self.means.add(self.gradient_norms())
-        self.means.add({name: total_norm(gradients) for name, gradients in norms.items()})
+        self.means.add({name: total_norm(self.model, gradients) for name, gradients in norms.items()})
 
     def _split(self, pairs: Sequence[int], size: int) -> list[list[int]]:
         """Split pairs into pieces of a size; a rank with fewer of them than another has empty ones at the end."""

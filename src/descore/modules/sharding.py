@@ -1,7 +1,7 @@
 """Sharded training: every process holds a part of each weight, its gradient and its moments (FSDP2).
 
 Lightning's `ModelParallelStrategy` starts the processes and calls the hooks; torch's `fully_shard` does the sharding.
-Unlike FSDP1 it takes frozen and trained weights in one layer, clips by the exact norm, and runs on CPUs.
+What training asks of a sharded model is asked here, of one that FSDP1 has sharded too; `fsdp1` answers for those.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from torch.optim import Optimizer
 from descore.folders import draft_of, remove, replace
 from descore.model import RewardModel
 from descore.modules.checkpoints import drafting
+from descore.modules.fsdp1 import FSDP1Strategy, Unit
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
 SHARDS = StateDictOptions(cpu_offload=True, ignore_frozen_params=True)
@@ -81,20 +82,12 @@ class ShardedStrategy(ModelParallelStrategy):
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
 
-    @contextmanager
-    def in_turn(self) -> Iterator[None]:
-        """Let the processes of a host load the model one after the other: the host never holds two whole copies."""
-        for _ in range(self.local_rank):
-            self.barrier()
-        yield
-        for _ in range(self.local_rank, self.num_processes):
-            self.barrier()
-
-    def shard(self, model: RewardModel) -> None:
+    def shard(self, model: RewardModel) -> RewardModel:
         """Shard a model over all processes."""
         mixed = str(self.precision_plugin.precision).endswith("-mixed")
         mesh = self.device_mesh["data_parallel"]
         shard(model, mesh, torch.bfloat16 if mixed else torch.float32, cpu_offload=self.cpu_offload)
+        return model
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Return what trains: shards of it, or on the first process all of it and on the others nothing."""
@@ -196,12 +189,26 @@ def shard(model: RewardModel, mesh: DeviceMesh, dtype: torch.dtype, *, cpu_offlo
 
 
 @contextmanager
+def in_turn(strategy: ShardedStrategy | FSDP1Strategy) -> Iterator[None]:
+    """Let the processes of a host load the model one after the other: the host never holds two whole copies."""
+    for _ in range(strategy.local_rank):
+        strategy.barrier()
+    yield
+    for _ in range(strategy.local_rank, strategy.num_processes):
+        strategy.barrier()
+
+
+@contextmanager
 def gathered(model: nn.Module) -> Iterator[None]:
     """Hold all weights of a model on every process meanwhile; nothing happens where it is not sharded.
 
     Within, processes run the model as often and as long as each of them likes: gathering weights layer by layer would
     make all of them wait for the longest thought, and gather the whole model once for every token.
     """
+    if isinstance(model, Unit):
+        with model.gathered():
+            yield
+        return
     units = [module for module in model.modules() if isinstance(module, FSDPModule)]
     with torch.inference_mode(False), torch.no_grad():
         for unit in units:
@@ -217,7 +224,12 @@ def gathered(model: nn.Module) -> Iterator[None]:
 
 def is_sharded(model: nn.Module) -> bool:
     """Whether a model is sharded."""
-    return isinstance(model, FSDPModule)
+    return isinstance(model, FSDPModule | Unit)
+
+
+def takes_one_backward(model: nn.Module) -> bool:
+    """Whether a forward of a model can go backward only once: FSDP1 then takes its hooks, and the weights, away."""
+    return isinstance(model, Unit)
 
 
 def trained_state(model: nn.Module, options: StateDictOptions = WHOLE) -> dict[str, Any]:
@@ -227,18 +239,27 @@ def trained_state(model: nn.Module, options: StateDictOptions = WHOLE) -> dict[s
         model: A sharded model.
         options: `WHOLE` tensors, which only the first process gets, or `SHARDS`.
     """
+    if isinstance(model, Unit):
+        return model.trained_state()
     state, names = get_model_state_dict(model, options=options), _trained(model)
     return {name: tensor for name, tensor in state.items() if name in names}  # a tied weight has a second, frozen name
 
 
-def clip_by_norm(parameters: list[nn.Parameter], limit: float) -> Tensor:
-    """Scale the gradients of all parameters to at most a norm, and return the norm they had, over all processes."""
-    norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+def clip_by_norm(model: nn.Module, limit: float) -> Tensor:
+    """Scale the gradients of a model to at most a norm, and return the norm they had, over all processes."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if isinstance(model, Unit):
+        norm = model.total_norm([parameter.grad for parameter in trained if parameter.grad is not None])
+        torch.nn.utils.clip_grads_with_norm_(trained, limit, norm)
+        return norm
+    norm = torch.nn.utils.clip_grad_norm_(trained, limit)
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
-def total_norm(gradients: list[Tensor]) -> Tensor:
-    """Norm of gradients, all together and over all processes."""
+def total_norm(model: nn.Module, gradients: list[Tensor]) -> Tensor:
+    """Norm of some gradients of a model, all together and over all processes; every process has to call it."""
+    if isinstance(model, Unit):
+        return model.total_norm(gradients)
     norm = torch.nn.utils.get_total_norm(gradients)
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
 

@@ -16,7 +16,8 @@ from transformers import get_scheduler
 
 from descore.collate import Read
 from descore.model import RewardModel
-from descore.modules.sharding import ShardedStrategy, gathered, is_sharded, total_norm, trained_state
+from descore.modules.fsdp1 import FSDP1Strategy
+from descore.modules.sharding import ShardedStrategy, gathered, in_turn, is_sharded, total_norm, trained_state
 from descore.modules.skipping import Skipping
 from descore.modules.validation import Reading, Validated, Validation
 from descore.parts import Part, check_parts, make_trainable, trainable
@@ -75,8 +76,7 @@ class RewardSystem(LightningModule):
         if hasattr(self, "model"):
             return
         with self._sharding() as shard:
-            self.model = self._make()
-            shard(self.model)
+            self.model = shard(self._make())
 
     def whole_model(self) -> RewardModel | None:
         """Return the model as one process holds it: itself, or where it is sharded a copy in host memory.
@@ -105,19 +105,19 @@ class RewardSystem(LightningModule):
         return model.train()
 
     @contextmanager
-    def _sharding(self) -> Iterator[Callable[[RewardModel], None]]:
+    def _sharding(self) -> Iterator[Callable[[RewardModel], RewardModel]]:
         """Load models within; what it gives spreads one over the processes, if the strategy does that."""
         strategy = self._trainer.strategy if self._trainer is not None else None
-        if isinstance(strategy, FSDPStrategy):
-            raise ValueError(
-                "trainer.strategy is FSDP1, under which the shards of one process alone would be clipped and exported; "
-                "shard by FSDP2, with conf/overlay/fsdp.yaml"
-            )
-        if isinstance(strategy, ShardedStrategy):
-            with strategy.in_turn():
+        if isinstance(strategy, ShardedStrategy | FSDP1Strategy):
+            with in_turn(strategy):
                 yield strategy.shard
+        elif isinstance(strategy, FSDPStrategy):
+            raise ValueError(
+                "trainer.strategy is Lightning's own FSDPStrategy, by which shards of one process alone would be "
+                "clipped and exported: shard with conf/overlay/fsdp.yaml (FSDP2) or conf/overlay/fsdp1.yaml (FSDP1)"
+            )
         else:
-            yield lambda _: None
+            yield lambda model: model
 
     def collator(self, *, training: bool, read: Read | None = None) -> Callable[[int, list[Pair]], PairBatch]:
         """How pairs become a batch; validation scores each video with its thought and without in one forward.
@@ -139,7 +139,12 @@ class RewardSystem(LightningModule):
             part: [parameter.grad for parameter in parameters if parameter.grad is not None]
             for part, parameters in trainable(self.model).items()
         }
-        return {f"grad/{part}": total_norm(found) for part, found in gradients.items() if found}
+        # A process may hold nothing of a part whose norm all of them sum up.
+        return {
+            f"grad/{part}": total_norm(self.model, found)
+            for part, found in gradients.items()
+            if found or is_sharded(self.model)
+        }
 
     def on_validation_start(self) -> None:
         """Start counting for every validation table, with all weights at hand: ranks may validate unequal numbers."""
@@ -199,7 +204,7 @@ class RewardSystem(LightningModule):
             )
 
     def _trainable_names(self) -> list[str]:
-        return [name for name, parameter in self.named_parameters() if parameter.requires_grad]
+        return [f"model.{name}" for name, parameter in self.model.named_parameters() if parameter.requires_grad]
 
     def skips(self, loss: Tensor, norm: Tensor, describe: Callable[[], KeptStep]) -> bool:
         """Say whether a step is not to be taken, since its loss or its gradient is not finite; see `Skipping`."""
