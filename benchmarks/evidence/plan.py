@@ -31,17 +31,17 @@ class Scale:
     """
 
     seeds: tuple[int, ...] = (0, 1, 2)
-    num_train: int = 750
-    smaller: tuple[int, ...] = (188, 375)
-    num_held_out: int = 300
+    num_train: int = 600
+    smaller: tuple[int, ...] = (150, 300)
+    num_held_out: int = 240
     epochs: int = 2
-    val_every: int = 37
+    val_every: int = 30
     num_val: int = 48
-    rollout_batches: int = 40
-    rollout_val_every: int = 10
+    rollout_batches: int = 32
+    rollout_val_every: int = 8
     fit_pairs: int = 256
     num_thoughts: int = 8
-    num_thought_pairs: int = 150
+    num_thought_pairs: int = 120
 
 
 FULL = Scale()
