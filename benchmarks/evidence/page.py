@@ -20,6 +20,8 @@ MASKING = {"decoupled": "with masking", "unmasked": "without masking", "decouple
 BROWSED = ("coupled_grpo", "decoupled", "decoupled_rl")
 """Paradigms whose evaluations can be looked through, of the first seed."""
 
+COLORS = colors_of(paradigm.label for paradigm in PARADIGMS.values())
+
 
 def show(root: Path, scale: Scale, results: Json) -> Path:
     """Write the page and return where it is."""
@@ -74,39 +76,45 @@ def _paradigms(results: Json) -> Section:
         label: {ARMS[name].label: _estimate(value) for name, value in found[split].items()}
         for split, label in SPLITS.items()
     }
-    rows = []
-    for name, arm in ARMS.items():
-        own, other = found["val"][name], found["ood"][name]
-        cells = [cell for one in (own, other) for cell in (_with_interval(one), _seeds(one), one["with_ties"])]
-        rows.append([
-            arm.label,
-            *cells,
-            _difference(other.get("ours_minus")),
-            other["quality"],
-            other["calibration_error"],
-            own["num_failed"] + other["num_failed"],
-        ])
-    header = ["", "in-domain", "seeds", "with ties", "out-of-domain", "seeds", "with ties"]
-    header += ["ours minus it, out-of-domain", "quality of thoughts", "calibration error", "failed pairs"]
-    verdicts = [_verdict(found["ood"][name]["ours_minus"], ARMS[name].label) for name in found["ood"] if name != OURS]
+    header = [
+        "",
+        "accuracy",
+        "seeds",
+        "with ties",
+        "ours minus it",
+        "quality of thoughts",
+        "calibration error",
+        "failed",
+    ]
+    tables = [
+        Table(header, [_row(ARMS[name].label, value) for name, value in found[split].items()], label)
+        for split, label in SPLITS.items()
+    ]
+    differences = {ARMS[name].label: value.get("ours_minus") for name, value in found["ood"].items()}
     text = (
         "Accuracy without ties by paradigm (the paper's figure 1b). A coupled model writes its score in the thought; "
-        "its reward is that number, or the mean of what it might have written. Failed pairs have a thought without a "
-        "legal score, and are in no accuracy.\n\nOut-of-domain: "
+        "its reward is that number, or the mean of what it might have written. Quality is the share of the dimension "
+        "scores that its thoughts get right. Failed pairs have a thought without a legal score, and are in no "
+        f"accuracy.\n\nOut-of-domain, ours (“{ARMS[OURS].label}”) is {_verdicts(differences)}."
     )
-    figure = Figure(bars(series, x_label=ACCURACY, reference=0.5), "The dashed line is a coin.", "Paradigms")
-    table = Table(header, rows, f"Both splits; ours is “{ARMS[OURS].label}”.")
-    return Section("The paradigms", text + " ".join(verdicts), [figure], [table])
+    figure = Figure(bars(series, x_label=ACCURACY, reference=0.5), "The dashed line is a coin.")
+    return Section("The paradigms", text, [figure], tables)
 
 
-def _verdict(difference: Json, label: str) -> str:
-    """Say whether ours is better out-of-domain, by the interval of the difference."""
-    interval = f"{difference['mean']:+.3f} ({difference['low']:+.3f} to {difference['high']:+.3f})"
-    if difference["low"] > 0:
-        return f"Ours is better than “{label}”: {interval}."
-    if difference["high"] < 0:
-        return f"Ours is worse than “{label}”: {interval}."
-    return f"Ours and “{label}” cannot be told apart: {interval}."
+def _row(label: str, value: Json) -> list[object]:
+    cells = [_with_interval(value), _seeds(value), value["with_ties"], _difference(value.get("ours_minus"))]
+    return [label, *cells, value["quality"], value["calibration_error"], value["num_failed"]]
+
+
+def _verdicts(differences: Mapping[str, Json | None]) -> str:
+    """Say what ours is better than, worse than, and not to be told apart from, by the intervals of the differences."""
+    kinds: dict[str, list[str]] = {"better than": [], "worse than": [], "not to be told apart from": []}
+    for label, difference in differences.items():
+        if difference is not None:
+            better, worse = difference["low"] > 0, difference["high"] < 0
+            kind = "better than" if better else "worse than" if worse else "not to be told apart from"
+            kinds[kind].append(f"“{label}” ({difference['mean']:+.3f})")
+    return "; ".join(f"{kind} {', '.join(labels)}" for kind, labels in kinds.items() if labels)
 
 
 def _noise(results: Json) -> Section:
@@ -114,7 +122,12 @@ def _noise(results: Json) -> Section:
     stage2 = [name for name, paradigm in PARADIGMS.items() if paradigm.stage == 2]
     figures = [
         Figure(
-            curves(_of_seeds(results, names, "val/preference_accuracy"), y_label="validation accuracy", reference=0.5),
+            curves(
+                _of_seeds(results, names, "val/preference_accuracy"),
+                y_label="validation accuracy",
+                reference=0.5,
+                colors=COLORS,
+            ),
             "The mean over seeds, in a band from the lowest to the highest.",
             title,
         )
@@ -132,6 +145,11 @@ def _noise(results: Json) -> Section:
         "care; a policy loss has a mean near 0 and no such share."
     )
     return Section("How noisily each trains", text, figures, [Table(header, rows)])
+
+
+def _accuracy_curves(results: Json, names: list[str]) -> Any:
+    series = _of_seeds(results, names, "val/preference_accuracy")
+    return curves(series, y_label="validation accuracy", reference=0.5, colors=COLORS)
 
 
 def _sizes(results: Json) -> Section:
@@ -178,12 +196,10 @@ def _masking(results: Json) -> Section:
 def _claim(masking: str, difference: Json) -> str:
     interval = f"{difference['mean']:+.3f} ({difference['low']:+.3f} to {difference['high']:+.3f})"
     if difference["low"] > 0:
-        return f"{masking} right thoughts give better rewards than wrong ones, by {interval}"
+        return f"{masking}, right thoughts give better rewards than wrong ones: {interval}"
     if difference["high"] < 0:
-        return (
-            f"{masking} right thoughts give worse rewards than wrong ones, by {interval}: the claim does not hold here"
-        )
-    return f"{masking} right thoughts give no better rewards than wrong ones ({interval}): the claim does not hold here"
+        return f"{masking}, right thoughts give worse rewards than wrong ones, against the claim: {interval}"
+    return f"{masking}, right thoughts are not shown to give better rewards than wrong ones: {interval}"
 
 
 def _attention(results: Json) -> Section:
@@ -242,7 +258,7 @@ def _stage2(results: Json) -> Section:
     figures = []
     for tag, (title, y_label) in tags.items():
         having = [name for name in names if tag in results["curves"][name]]
-        figures.append(Figure(curves(_of_seeds(results, having, tag), y_label=y_label), title=title))
+        figures.append(Figure(curves(_of_seeds(results, having, tag), y_label=y_label, colors=COLORS), title=title))
     rows = []
     for split, label in SPLITS.items():
         for name in ("decoupled", "decoupled_rl", "uncalibrated"):
