@@ -19,6 +19,7 @@ from benchmarks.evidence.plan import PARADIGMS, Scale, run_name
 from descore.attention import SOURCES
 from descore.evaluate import Evaluation, load_evaluation
 from descore.metrics import bootstrap_interval, calibration, calls, preference_accuracy
+from descore.results import plain
 
 Json = dict[str, Any]
 
@@ -57,7 +58,7 @@ OURS = "decoupled_rl"
 
 
 def gather(root: Path, scale: Scale) -> Json:
-    """Read everything, and compute what is shown; the same bytes for the same files."""
+    """Read everything, compute what is shown, and keep it in results.json; the same bytes for the same files."""
     results = {
         "scale": asdict(scale),
         "accuracy": {split: _accuracies(root, scale, split) for split in SPLITS},
@@ -69,7 +70,7 @@ def gather(root: Path, scale: Scale) -> Json:
         "swapped": {split: _swapped(root, scale, split) for split in SPLITS},
         "thoughts": _several(root, scale),
     }
-    (root / "results.json").write_text(json.dumps(results, indent=1))
+    (root / "results.json").write_text(json.dumps(plain(results), indent=1, allow_nan=False))
     return results
 
 
@@ -96,8 +97,6 @@ def _accuracies(root: Path, scale: Scale, split: str) -> Json:
         agreements = [preference_accuracy(margin, preference) for margin in margins]
         found[name] = summarise(right[name]) | {
             "with_ties": statistics.mean(agreement.with_ties for agreement in agreements),
-            "num_decided": agreements[0].num_decided + agreements[0].num_failed,
-            "num_pairs": agreements[0].num_pairs + agreements[0].num_failed,
             "num_failed": sum(agreement.num_failed for agreement in agreements),
             "calibration_error": statistics.mean(calibration(m, preference).expected_error for m in margins),
             "quality": _mean_quality(evaluations),
@@ -141,14 +140,15 @@ def _curves(root: Path, scale: Scale, paradigm: str) -> Json:
 def _noise(root: Path, scale: Scale, paradigm: str) -> Json:
     """How noisily a paradigm trains, over the second half of its steps.
 
-    `loss_steps`: spread of the loss from step to step, as a share of its mean: the standard deviation of differences of
-    neighbours over the square root of 2. `accuracy_steps`: standard deviation of validation accuracy over the
+    `loss_steps`: spread of the loss from step to step, as a share of its mean: the root mean square of differences
+    of neighbours over the square root of 2. `accuracy_steps`: standard deviation of validation accuracy over the
     validations of a run. `accuracy_seeds`: the same over seeds at one validation. Means over seeds, and validations.
     """
     curves = _curves(root, scale, paradigm)
     loss = torch.tensor(curves["train/loss"]["seeds"])
     loss = loss[:, loss.shape[1] // 2 :]
-    steps = loss.diff(dim=1).std(dim=1) / 2**0.5 / loss.mean(dim=1).abs()
+    changes = loss.diff(dim=1)
+    steps = (changes**2).mean(dim=1).sqrt() / 2**0.5 / loss.mean(dim=1).abs()
     accuracy = torch.tensor(curves["val/preference_accuracy"]["seeds"])
     accuracy = accuracy[:, accuracy.shape[1] // 2 :]
     return {
