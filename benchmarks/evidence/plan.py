@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.evidence.data import pairs_table, train_table
 from benchmarks.evidence.measure import measure, swap
 from benchmarks.evidence.schedule import Task
 from descore.train import main as train
@@ -31,17 +32,17 @@ class Scale:
     """
 
     seeds: tuple[int, ...] = (0, 1, 2)
-    num_train: int = 600
-    smaller: tuple[int, ...] = (150, 300)
-    num_held_out: int = 240
+    num_train: int = 450
+    smaller: tuple[int, ...] = (112, 225)
+    num_held_out: int = 180
     epochs: int = 2
-    val_every: int = 30
-    num_val: int = 48
-    rollout_batches: int = 32
-    rollout_val_every: int = 8
-    fit_pairs: int = 256
+    val_every: int = 28
+    num_val: int = 40
+    rollout_batches: int = 28
+    rollout_val_every: int = 7
+    fit_pairs: int = 128
     num_thoughts: int = 8
-    num_thought_pairs: int = 120
+    num_thought_pairs: int = 90
 
 
 FULL = Scale()
@@ -137,12 +138,10 @@ def _train_and_measure(scale: Scale, root: Path, seed: int, name: str, size: int
 def _arguments(scale: Scale, root: Path, seed: int, name: str, size: int) -> list[str]:
     """The command line of a run."""
     paradigm, whole = PARADIGMS[name], size == scale.num_train
-    data = root / "data"
-    table = data / "train" / ("pairs.jsonl" if whole else f"pairs-{size}.jsonl")
     arguments = [
         *("fit", "-c", paradigm.config, "--resume", "auto", "--seed_everything", str(seed)),
-        *("--data", "data_modules.preference.PreferencePairDataModule", "--data.train", str(table)),
-        *("--data.val", json.dumps({"val": str(data / "val/pairs.jsonl")}), "--data.cache_dir", str(root / "cache")),
+        *("--data", "data_modules.preference.PreferencePairDataModule", "--data.train", str(train_table(root, size))),
+        *("--data.val", json.dumps({"val": str(pairs_table(root, "val"))}), "--data.cache_dir", str(root / "cache")),
         *("--data.max_val_pairs", str(scale.num_val), "--data.val_batch_size", "32", "--data.num_workers", "0"),
         *("--data.seed", str(seed), "--model.seed", str(seed)),
         *("--trainer.logger.save_dir", str(root / "training"), "--trainer.log_every_n_steps", "1"),
