@@ -206,6 +206,6 @@ class ColdStartModule(AutomaticSystem):
         if self.thoughts and not self._warned and any(not (pair.a.thought and pair.b.thought) for pair in batch.pairs):
             self._warned = True
             rank_zero_warn(
-                "a pair has no teacher thought while thoughts are on: its videos are scored without one. Set "
-                "model.thoughts to false if the table has none"
+                "a pair has no teacher thought while thoughts are on: its videos are scored without one. If no pair "
+                "has any, the model learns to score without; set model.thoughts to false for one that never thinks"
             )
