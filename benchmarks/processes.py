@@ -47,9 +47,10 @@ STAGES = {
     ),
 }
 BATCH = 8
+VALIDATED = 8
 
 
-def run(folder: Path, stage: str, family: str, trained: str, num_ranks: int) -> Path:
+def run(folder: Path, stage: str, family: str, trained: str, num_ranks: int, seed: int) -> Path:
     """Train, sharded unless on one process, and return the folder of the run."""
     start = folder / family
     name = f"{stage}-{family}-{trained}-{num_ranks}"
@@ -58,8 +59,9 @@ def run(folder: Path, stage: str, family: str, trained: str, num_ranks: int) -> 
     arguments += ["--model.pretrained", str(start)] if stage == "stage2" else ["--model.backbone", f"{start}/backbone"]
     if stage == "stage2":
         arguments += ["--model.mini_batch_pairs", str(BATCH // 2 // num_ranks)]
-    arguments += ["--model.max_thought_tokens", "48", "--model.own_thought_pairs", "8", "--model.warmup", "0"]
-    arguments += ["--data.root", str(folder / "rendered"), "--data.num_train", "21", "--data.num_val", "8"]
+    arguments += ["--model.own_thought_pairs", str(VALIDATED // num_ranks)]  # of each process
+    arguments += ["--model.max_thought_tokens", "48", "--model.warmup", "0", "--seed_everything", str(seed)]
+    arguments += ["--data.root", str(folder / "rendered"), "--data.num_train", "21", "--data.num_val", str(VALIDATED)]
     arguments += ["--data.batch_size", str(BATCH // num_ranks), "--data.val_batch_size", "4", "--data.num_workers", "0"]
     arguments += ["--trainer.max_steps", "20", "--trainer.max_epochs", "-1"]
     arguments += ["--trainer.check_val_every_n_epoch", "null", "--trainer.log_every_n_steps", "1"]
@@ -95,6 +97,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, nargs="+", default=[2, 4], help="numbers of processes")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES), help="which stages")
+    parser.add_argument("--seed", type=int, default=0, help="of masks, thoughts and the order of the pairs (default 0)")
     parser.add_argument("--markdown", action="store_true", help="print the table in Markdown")
     options = parser.parse_args()
     columns = ("stage", "family", "trained", "processes", "losses", "rewards", "gradient norms, relative", "weights")
@@ -107,9 +110,9 @@ def main() -> None:
             settings = ModelSettings(str(folder / "random" / family), template, VIDEO, max_thought_tokens=48)
             RewardModel.create(settings).save_pretrained(str(folder / family))
         for stage, family, trained in itertools.product(options.stages, FAMILIES, TRAINED):
-            one = run(folder, stage, family, trained, 1)
+            one = run(folder, stage, family, trained, 1, options.seed)
             for num_ranks in options.processes:
-                found = apart(one, run(folder, stage, family, trained, num_ranks))
+                found = apart(one, run(folder, stage, family, trained, num_ranks, options.seed))
                 row = (stage, family, trained, str(num_ranks), *(f"{value:.1e}" for value in found))
                 table.add_row(*row)
                 print(*row, file=sys.stderr, flush=True)

@@ -1,6 +1,6 @@
 """Train the paradigms side by side, measure them, and show what came out on one page.
 
-    python -m benchmarks.evidence            # 3 seeds, under 90 minutes on two cores
+    python -m benchmarks.evidence            # 3 seeds, an hour or more on two cores
     python -m benchmarks.evidence --quick    # one seed, tiny: does everything run?
 
 A run that is stopped goes on where it was. Everything lies under --root: training/ (runs, for TensorBoard),
