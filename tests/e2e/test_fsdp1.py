@@ -28,7 +28,7 @@ def slow(*values: object) -> object:
 @pytest.mark.parametrize(
     ("stage", "family", "trained"),
     [
-        ("stage2", "untied", "whole"),
+        slow("stage2", "untied", "whole"),
         slow("stage1", "qwen2_5_vl", "lora"),
         slow("stage1", "qwen2_5_vl", "whole"),
         slow("stage1", "qwen3_vl", "lora"),

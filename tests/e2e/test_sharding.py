@@ -53,7 +53,7 @@ def test_a_checkpoint_fits_any_number_of_processes(fit: Fit, stage: str) -> None
     assert furthest(weights(whole), weights(run)) < 1e-5
 
 
-@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+@pytest.mark.parametrize("stage", ["stage2", pytest.param("stage1", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("overlay", ["fsdp", pytest.param("fsdp1", marks=pytest.mark.slow)])
 def test_what_is_not_finite_on_one_rank_moves_no_weight_on_any(fit: Fit, stage: str, overlay: str) -> None:
     """The callback compares the weights and moments of each rank before and after each step, bit by bit."""
@@ -64,7 +64,7 @@ def test_what_is_not_finite_on_one_rank_moves_no_weight_on_any(fit: Fit, stage: 
     assert scalars(run)["train/skipped_share"] == [0, 1, 1, 1, 1, 0]
 
 
-@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+@pytest.mark.parametrize("stage", ["stage2", pytest.param("stage1", marks=pytest.mark.slow)])
 def test_half_precision_keeps_weights_and_moments_whole(fit: Fit, starts: dict[str, Path], stage: str) -> None:
     """Shards in host memory, gathered in bfloat16: the losses are near those of one process, and small steps count."""
     offloaded = ("--trainer.strategy.cpu_offload", "true", "--trainer.strategy.save_distributed_checkpoint", "false")
