@@ -15,7 +15,7 @@ from tests.e2e.spread import HALF, LORA, USUAL, WHOLE, Fit, check_half, check_sa
 @pytest.mark.parametrize(
     ("stage", "trained"),
     [
-        pytest.param("stage1", LORA, id="stage1-lora"),
+        pytest.param("stage1", LORA, id="stage1-lora", marks=pytest.mark.slow),
         pytest.param("stage2", WHOLE, id="stage2-whole"),
         pytest.param("stage1", WHOLE, id="stage1-whole", marks=pytest.mark.slow),
         pytest.param("stage2", LORA, id="stage2-lora", marks=pytest.mark.slow),
