@@ -27,8 +27,8 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from descore.pairs import PairTable, VideoTable, read_pairs, read_videos
-from descore.presets import VIDEO_PRESETS
+from descore.pairs import OnBadRow, PairTable, VideoTable, read_pairs, read_videos
+from descore.presets import PRESETS, VIDEO_PRESETS
 
 CONF = Path("conf/benchmarks")
 
@@ -77,8 +77,11 @@ class Benchmark:
         """Whether the table has pairs; it has single videos with opinion scores otherwise."""
         return self.preset not in VIDEO_PRESETS
 
-    def read(self) -> PairTable | VideoTable:
+    def read(self, on_bad_row: OnBadRow = "error") -> PairTable | VideoTable:
         """Read the table, made first where it can be; whether the videos are there is not looked at.
+
+        Args:
+            on_bad_row: As for `read_pairs`.
 
         Raises:
             FileNotFoundError: If the table is not there.
@@ -91,11 +94,17 @@ class Benchmark:
                 f"{self.table}: expected the table of the benchmark {self.name} there, found none; "
                 f"say where it lies with --root FOLDER or --table FILE. {self.description}".rstrip()
             )
+        if self.preset not in (known := [*PRESETS, *VIDEO_PRESETS]):
+            raise ValueError(f"expected a preset of {', '.join(known)}, got {self.preset!r}")
+        options: dict[str, Any] = {
+            "preset": self.preset,
+            "dimensions": self.dimensions,
+            "on_bad_row": on_bad_row,
+            "check_videos": False,
+        }
         if not self.has_pairs:
-            return read_videos(self.table, preset=self.preset, dimensions=self.dimensions, check_videos=False)
-        return read_pairs(
-            self.table, preset=self.preset, dimensions=self.dimensions, check_videos=False, ties=self.ties
-        )
+            return read_videos(self.table, **options)
+        return read_pairs(self.table, **options, ties=self.ties)
 
 
 def load_benchmark(

@@ -24,7 +24,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from descore.answer import NOT_ASKED
 from descore.benchmark import Benchmark
 from descore.export import describe, digest
-from descore.pairs import PairTable
+from descore.pairs import OnBadRow, PairTable
 from descore.plan import Batches, costs_of, plan, share, total
 from descore.readings import choose_source
 from descore.results import (
@@ -67,6 +67,7 @@ def evaluate(
     device: str | None = None,
     temperature: float | None = None,
     reward_from: RewardSource | None = None,
+    on_bad_row: OnBadRow = "error",
     skip_missing: bool = False,
     tie_threshold_from: str | Path | None = None,
 ) -> Evaluation:
@@ -84,6 +85,7 @@ def evaluate(
         device: Where to run; a GPU if there is one.
         temperature: Of the sampling; 0 for one thought and 1 for several, if not given.
         reward_from: What the reward is read from, if not from what the model was trained for; see `Scorer`.
+        on_bad_row: Whether a row that cannot be used stops the run or is counted and left out.
         skip_missing: Whether to go on where videos are missing; they count as failed.
         tie_threshold_from: A finished evaluation of another split, whose tie thresholds are tried on this one.
 
@@ -97,7 +99,7 @@ def evaluate(
     _check_counts(shard, num_thoughts, limit, batch_size)
     folder = Path(output)
     settings = ModelSettings.from_json(describe(model)["settings"])
-    items = _read(benchmark, limit)
+    items = _read(benchmark, limit, on_bad_row)
     if items.missing and not skip_missing:
         raise EvaluationError(_say_missing(items, benchmark.root))
     info = _describe(benchmark, items, limit) | {
@@ -143,10 +145,10 @@ def _check_counts(shard: tuple[int, int], num_thoughts: int, limit: int | None, 
 # What is asked for
 
 
-def _read(benchmark: Benchmark, limit: int | None) -> _Items:
+def _read(benchmark: Benchmark, limit: int | None, on_bad_row: OnBadRow) -> _Items:
     """List each (video, prompt) once, in the order of the table."""
     try:
-        table = benchmark.read()
+        table = benchmark.read(on_bad_row)
     except ValueError as error:
         raise EvaluationError(str(error)) from error
     pairs: list[Record] = []

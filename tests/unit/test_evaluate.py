@@ -376,11 +376,32 @@ class TestTheCommand:
             ([], "expected --benchmark NAME or --table FILE"),
             (["--benchmark", "rendered_val", "--preset", "descore"], "--preset goes with --table alone"),
             (["--table", "gone.csv"], r"gone\.csv: expected the table"),
+            (
+                ["--table", "conf/stage1.yaml", "--preset", "mine"],
+                "expected a preset of descore, .*videofeedback, got 'mine'",
+            ),
         ],
     )
     def test_what_cannot_be_found_is_told_in_one_line(self, export, tmp_path, args, reason):
         with pytest.raises(SystemExit, match=reason):
             self.run("--model", export, "--output", tmp_path / "run", *args)
+
+    def test_a_bad_row_stops_it_or_is_left_out_and_counted(self, export, data, tmp_path, capsys):
+        table = data / "bad.jsonl"
+        first, *rest = (data / "pairs.jsonl").read_text().splitlines()
+        table.write_text("\n".join([first.replace('"preference": "A"', '"preference": "maybe"'), *rest]))
+        args = ("--model", export, "--table", table, "--output", tmp_path / "run", "--no-thoughts")
+        with pytest.raises(SystemExit, match=r"bad\.jsonl, data row 1 .*'preference': expected A, B, tie.*got 'maybe'"):
+            self.run(*args)
+        assert not (tmp_path / "run").exists()
+        assert self.run(*args, "--on-bad-row", "skip") == 0
+        assert "1 rows left out (expected A, B, tie, invalid)" in " ".join(capsys.readouterr().out.split())
+
+    @pytest.mark.parametrize("shard", ["5", "1/x", "1/2/3"])
+    def test_a_shard_that_is_none_is_told_how_to_be_written(self, export, tmp_path, capsys, shard):
+        with pytest.raises(SystemExit):
+            self.run("--model", export, "--table", "t.csv", "--output", tmp_path / "run", "--shard", shard)
+        assert f"expected I/N, such as 1/4 for the first of four, got '{shard}'" in capsys.readouterr().err
 
     def test_a_folder_that_is_none_is_refused(self, tmp_path):
         with pytest.raises(SystemExit, match="is no folder of `descore evaluate`"):

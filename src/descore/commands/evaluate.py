@@ -12,6 +12,7 @@ from rich.table import Table
 from descore.benchmark import Benchmark, known_benchmarks, load_benchmark, table_benchmark
 from descore.commands.numbers import percent, percents
 from descore.evaluate import EvaluationError, evaluate
+from descore.pairs import OnBadRow
 from descore.readings import ReadingError
 from descore.results import Evaluation, Record
 from descore.settings import RewardSource
@@ -53,6 +54,9 @@ def add(commands: Any) -> None:
     option("--shard", type=_shard, default=(1, 1), metavar="I/N", help="score part I of N")
     option("--batch-size", type=int, default=8, help="videos scored together (default 8)")
     option("--device", help="such as cpu or cuda:0; a GPU if there is one")
+    option(
+        "--on-bad-row", choices=get_args(OnBadRow), default="error", help="stop, or leave out bad rows and count them"
+    )
     option("--skip-missing", action="store_true", help="go on where videos are not there; they count as failed")
     option("--tie-threshold-from", type=Path, metavar="RUN", help="also try the tie thresholds of another split's run")
     command.set_defaults(run=_evaluate)
@@ -63,8 +67,11 @@ def _names(text: str) -> list[str]:
 
 
 def _shard(text: str) -> tuple[int, int]:
-    part, _, parts = text.partition("/")
-    return int(part), int(parts)
+    try:
+        part, parts = map(int, text.split("/"))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected I/N, such as 1/4 for the first of four, got {text!r}") from error
+    return part, parts
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -81,6 +88,7 @@ def _evaluate(options: argparse.Namespace) -> int:
             device=options.device,
             temperature=options.temperature,
             reward_from=options.reward_from,
+            on_bad_row=options.on_bad_row,
             skip_missing=options.skip_missing,
             tie_threshold_from=options.tie_threshold_from,
         )
