@@ -10,92 +10,52 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+import tempfile
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
+from benchmarks.given_thoughts import given_margins
 from data_modules.rendering import RenderSettings, render_split
 from data_modules.teacher import Teacher
 from data_modules.world import Split
+from descore.benchmark import Benchmark, table_benchmark
+from descore.evaluate import Evaluation, evaluate
+from descore.metrics import bootstrap_interval, calls
 from descore.model import RewardModel
 from descore.pairs import read_pairs
 from descore.rewards import quality_reward
-from descore.sampling import Sampling
-from descore.think import think
-from descore.types import Frames, Group, Pair, Prefix, Side, Thought
 
-BATCH = 32
 SPLITS: dict[Split, str] = {"val": "in-domain", "ood": "out-of-domain"}
-MEASURES = (
-    "accuracy, own thoughts",
-    "accuracy, exact thoughts",
-    "accuracy, teacher's thoughts",
-    "accuracy, no thought",
-    "quality, most probable thought",
-    "quality, sampled thought",
-)
+GIVEN = ("accuracy, exact thoughts", "accuracy, teacher's thoughts", "accuracy, no thought")
 
 
-@dataclass(frozen=True)
-class Case:
-    """A held-out pair: with exact thoughts, with those of the default teacher, and the frames of both videos."""
-
-    exact: Pair
-    taught: Pair
-    frames: tuple[Frames, Frames]
-
-
-def read(model: RewardModel, root: Path, split: Split, num_pairs: int) -> list[Case]:
-    """Render a split where it is not there, and decode it as the model reads it."""
-    exact, taught = (
-        read_pairs(render_split(root, split, num_pairs, RenderSettings(teacher=teacher), seed=0)).pairs
-        for teacher in (Teacher(habits={}), Teacher())
-    )
-    pairs = track(list(zip(exact, taught, strict=True)), f"Reading {split}", console=Console(stderr=True))
-    return [Case(one, other, (_read(model, one.a), _read(model, one.b))) for one, other in pairs]
+def measure(folder: str, exact: Benchmark, taught: Benchmark) -> dict[str, Tensor]:
+    """Measure an exported model: each measure as one value per decided pair (1 right, 0 wrong) or per video."""
+    with tempfile.TemporaryDirectory() as name:
+        greedy = evaluate(folder, exact, Path(name) / "greedy", batch_size=64)
+        sampled = evaluate(folder, exact, Path(name) / "sampled", batch_size=64, temperature=1.0)
+    pairs = list(zip(read_pairs(exact.table).pairs, read_pairs(taught.table).pairs, strict=True))
+    texts = [[getattr(pair, side).thought for pair in both] + [""] for both in pairs for side in ("a", "b")]
+    given = given_margins(RewardModel.from_pretrained(folder), [pair for pair, _ in pairs], texts)
+    preferences = greedy.preferences("overall")
+    return {
+        "accuracy, own thoughts": _right(greedy.margins("overall"), preferences),
+        **{name: _right(margins, preferences) for name, margins in zip(GIVEN, given.T, strict=True)},
+        "quality, most probable thought": _qualities(greedy),
+        "quality, sampled thought": _qualities(sampled),
+    }
 
 
-def _read(model: RewardModel, side: Side) -> Frames:
-    return model.features.read(side.video)
+def _right(margins: Tensor, preferences: Tensor) -> Tensor:
+    return calls(margins, preferences)[preferences != 0]
 
 
-def measure(model: RewardModel, cases: Sequence[Case]) -> dict[str, Tensor]:
-    """Return each of `MEASURES` as one value per decided pair (1 right, 0 wrong) or per video."""
-    starts = track(range(0, len(cases), BATCH), "Scoring", console=Console(stderr=True))
-    found = [_measure_batch(model, cases[start : start + BATCH]) for start in starts]
-    return {name: torch.cat([values[name] for values in found]) for name in MEASURES}
-
-
-@torch.no_grad()
-def _measure_batch(model: RewardModel, cases: Sequence[Case]) -> dict[str, Tensor]:
-    features = model.features
-    sides = [(case.exact.prompt, case.exact.a, case.taught.a, case.frames[0]) for case in cases]
-    sides += [(case.exact.prompt, case.exact.b, case.taught.b, case.frames[1]) for case in cases]
-    prefixes: list[Prefix] = [features.prefix(prompt, frames) for prompt, _, _, frames in sides]
-    thoughts = [
-        [features.thought(exact.thought), features.thought(taught.thought), Thought()] for _, exact, taught, _ in sides
-    ]
-    packed = features.pack(prefixes, thoughts)
-    seen = model.see(packed)
-    given = model(packed, seen=seen).rewards.view(len(sides), 3)
-    names = [exact.video for _, exact, _, _ in sides]
-    greedy = think(model, packed, names=names, seen=seen)
-    sampled = think(model, packed, Sampling(temperature=1.0), names=names, seen=seen)
-    rewards = torch.cat([torch.cat([group.rewards for group in greedy]), given], dim=1)
-    preference = torch.tensor([case.exact.preference[0] for case in cases])
-    margins = (rewards[: len(cases)] - rewards[len(cases) :]) * preference[:, None]
-    right = (margins > 0).float()[preference != 0]
-    qualities = [_qualities(groups, [exact for _, exact, _, _ in sides]) for groups in (greedy, sampled)]
-    return dict(zip(MEASURES, [*right.unbind(1), *qualities], strict=True))
-
-
-def _qualities(groups: Sequence[Group], sides: Sequence[Side]) -> Tensor:
-    return torch.tensor([quality_reward(g.texts[0], side.scores) for g, side in zip(groups, sides, strict=True)])
+def _qualities(evaluation: Evaluation) -> Tensor:
+    sides = [(pair[side], pair[f"scores_{side}"]) for pair in evaluation.pairs for side in "ab"]
+    thoughts = [score["thought"] if score else "" for score in evaluation.scores]
+    return torch.tensor([quality_reward(thoughts[video], scores) for video, scores in sides])
 
 
 def main() -> None:
@@ -104,7 +64,7 @@ def main() -> None:
     parser.add_argument("--against", metavar="NAME", help="compare every other model with this one")
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS), help="splits to measure")
     parser.add_argument("--pairs", type=int, default=600, help="pairs per split (default 600)")
-    parser.add_argument("--root", type=Path, default=Path("runs/held_out"), help="where pairs are rendered")
+    parser.add_argument("--root", type=Path, default=Path("runs/accuracy"), help="where pairs are rendered")
     options = parser.parse_args()
     models = {name: folders.split(",") for name, folders in (entry.split("=", 1) for entry in options.models)}
     if options.against and options.against not in models:
@@ -113,48 +73,42 @@ def main() -> None:
     print(f"| split | measure | n | {' | '.join(columns)} |\n|{'---|' * (3 + len(columns))}", flush=True)
     for split in options.splits:
         found = _measure_all(models, options.root, split, options.pairs)
-        for name in MEASURES:
-            values = {model: seeds[name] for model, seeds in found.items()}
+        for name, values in found.items():
+            num = next(iter(values.values())).shape[1]
             cells = [_cell(seeds) for seeds in values.values()]
             if options.against:
                 base = values.pop(options.against).mean(0)
                 cells += [_difference(seeds.mean(0) - base) for seeds in values.values()]
-            num = next(iter(found.values()))[name].shape[1]
             print(f"| {SPLITS[split]} | {name} | {num} | {' | '.join(cells)} |", flush=True)
 
 
 def _measure_all(
     models: dict[str, list[str]], root: Path, split: Split, num_pairs: int
 ) -> dict[str, dict[str, Tensor]]:
-    """Measure every seed of every model: by model and measure, [seeds, n]."""
-    cases: list[Case] = []
-    found = {}
+    """Measure every seed of every model: by measure and model, [seeds, n]."""
+    exact, taught = (
+        table_benchmark(render_split(root / name, split, num_pairs, RenderSettings(teacher=teacher), seed=0))
+        for name, teacher in (("exact", Teacher(habits={})), ("taught", Teacher()))
+    )
+    found: dict[str, dict[str, Tensor]] = {}
     for name, folders in models.items():
-        seeds = []
-        for folder in folders:
-            print(f"{name}: {folder}", file=sys.stderr)
-            model = RewardModel.from_pretrained(folder)
-            cases = cases or read(model, root, split, num_pairs)
-            seeds.append(measure(model, cases))
-        found[name] = {measured: torch.stack([seed[measured] for seed in seeds]) for measured in MEASURES}
+        print(f"{name}: {', '.join(folders)}", file=sys.stderr)
+        seeds = [measure(folder, exact, taught) for folder in folders]
+        for measured in seeds[0]:
+            found.setdefault(measured, {})[name] = torch.stack([seed[measured] for seed in seeds])
     return found
 
 
 def _cell(seeds: Tensor) -> str:
     """Mean over seeds `[S, n]` with the interval over the n, and the mean of each seed when there are several."""
     each = f"; {', '.join(f'{mean:.3f}' for mean in seeds.mean(1).tolist())}" if len(seeds) > 1 else ""
-    mean, half = _interval(seeds.mean(0))
-    return f"{mean:.3f} ({mean - half:.3f} to {mean + half:.3f}){each}"
+    low, high = bootstrap_interval(seeds.mean(0))
+    return f"{seeds.mean():.3f} ({low:.3f} to {high:.3f}){each}"
 
 
 def _difference(values: Tensor) -> str:
-    mean, half = _interval(values)
-    return f"{mean:+.3f} ({mean - half:+.3f} to {mean + half:+.3f})"
-
-
-def _interval(values: Tensor) -> tuple[float, float]:
-    """Mean and half the width of its 95 % interval."""
-    return float(values.mean()), 1.96 * float(values.std()) / len(values) ** 0.5
+    low, high = bootstrap_interval(values)
+    return f"{values.mean():+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib import pyplot as plt
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from benchmarks.finished_runs import logged_points
 
 ACCURACY = "val/preference_accuracy"
 CURVES = {
@@ -41,27 +42,27 @@ def main() -> None:
     options = parser.parse_args()
     mpl.use("agg")
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
-    runs = {"stage 1": _events(options.stage1), "stage 2": _events(options.stage2)}
+    runs = {"stage 1": logged_points(options.stage1), "stage 2": logged_points(options.stage2)}
     for axis, (title, curves) in zip(axes, CURVES.items(), strict=True):
         _draw(axis, runs[title.partition(":")[0]], title, curves)
     figure.savefig(options.picture, dpi=110)
 
 
-def _events(run: Path) -> EventAccumulator:
-    events = EventAccumulator(str(run), size_guidance={"scalars": 0})
-    events.Reload()
-    return events
-
-
-def _draw(axis: Any, events: EventAccumulator, title: str, curves: dict[str, str]) -> None:
+def _draw(axis: Any, points: dict[str, list[tuple[int, float]]], title: str, curves: dict[str, str]) -> None:
     for index, (label, tag) in enumerate(curves.items()):
         tags = {tag: "o-"}
         if tag.startswith("val/"):
             tags[tag.replace("val/", "val/ood/")] = "o--"
         for name, style in tags.items():
-            scalars = events.Scalars(name)
-            points = [scalar.step + 1 for scalar in scalars], [scalar.value for scalar in scalars]
-            axis.plot(*points, style, color=f"C{index}", markersize=3, label=label if name == tag else None)
+            steps, values = zip(*points[name], strict=True)
+            axis.plot(
+                [step + 1 for step in steps],
+                values,
+                style,
+                color=f"C{index}",
+                markersize=3,
+                label=label if name == tag else None,
+            )
     axis.set(title=title, xlabel="batch", ylim=(0.25, 1.0))
     axis.grid(alpha=0.3)
     axis.legend(fontsize="small")

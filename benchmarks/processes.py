@@ -17,9 +17,8 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from safetensors.torch import load_file
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from benchmarks.finished_runs import exported_weights, logged_values
 from benchmarks.harness import result_table
 from data_modules.random_backbone import Sizes, rendered_corpus, write_random_backbone
 from descore.model import RewardModel
@@ -78,19 +77,12 @@ def apart(one: Path, several: Path) -> Iterator[float]:
     for kind in ("loss", "reward"):
         yield max(float((ours[tag] - theirs[tag]).abs().max()) for tag in tags if kind in tag)
     yield max(float(((ours[tag] - theirs[tag]) / ours[tag]).abs().max()) for tag in tags if tag.startswith("grad/"))
-    first, second = weights(one), weights(several)
+    first, second = (exported_weights(run / "export/last") for run in (one, several))
     yield max(float((first[name] - second[name]).abs().max()) for name in first)
 
 
 def scalars(run: Path) -> dict[str, torch.Tensor]:
-    events = EventAccumulator(str(run))
-    events.Reload()
-    return {tag: torch.tensor([event.value for event in events.Scalars(tag)]) for tag in events.Tags()["scalars"]}
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    export = run / "export/last"
-    return load_file(export / "backbone/model.safetensors") | load_file(export / "reward.safetensors")
+    return {tag: torch.tensor(values) for tag, values in logged_values(run).items()}
 
 
 def main() -> None:

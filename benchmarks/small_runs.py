@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import signal
@@ -21,16 +20,14 @@ from typing import Any
 import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
+from benchmarks.finished_runs import logged_points
 from descore.modules.sharding import METADATA
 from descore.train import main
 
 for name in ("callbacks.export", "data_modules.rendered", "descore.modules.cold_start", "descore.modules.rl"):
     import_module(name)  # seconds that each run would take
-
-logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns of every step that a run took again
 
 SHARDED = ("-c", "conf/overlay/fsdp.yaml", "--trainer.precision", "32-true", "--trainer.devices", "2")
 TINY = {
@@ -213,10 +210,8 @@ def _unequal(ours: Any, theirs: Any, name: str) -> Iterator[str]:
         yield f"{name}: {ours} and {theirs}"
 
 
-def logged(version: Path) -> dict[str, list[list[float]]]:
+def logged(version: Path) -> dict[str, list[tuple[int, float]]]:
     """Step and value of all scalars but those of the clock, as TensorBoard shows them."""
-    events = EventAccumulator(str(version), size_guidance={"scalars": 0})
-    events.Reload()
     left_out = ("second", "wait", "time/", "hp_metric")
-    tags = [tag for tag in events.Tags()["scalars"] if not any(word in tag for word in left_out)]
-    return {tag: [[event.step, event.value] for event in events.Scalars(tag)] for tag in tags}
+    points = logged_points(version)
+    return {tag: found for tag, found in points.items() if not any(word in tag for word in left_out)}

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from benchmarks.evidence.data import CORRUPTED, SPLITS, pairs_table, thoughts_table
+from benchmarks.given_thoughts import given_margins, packed
 from descore.attention import query_attention
 from descore.benchmark import Benchmark, table_benchmark
 from descore.evaluate import evaluate, load_evaluation
 from descore.model import RewardModel
 from descore.pairs import read_pairs
-from descore.types import Branches, Pair, Prefix, Thought
 
 BATCH = 64  # videos
 NUM_ATTENDED = 60  # pairs whose attention is looked at
@@ -83,7 +81,7 @@ def swap(root: str, seed: str) -> None:
             written = [_written(folder, f"{writer}-{seed}", split) for writer in WRITERS]
             pairs = read_pairs(pairs_table(folder, split)).pairs
             texts = [[table[video] for table in written] for pair in pairs for video in (pair.a.video, pair.b.video)]
-            margins = _margins(model, pairs, texts)
+            margins = given_margins(model, pairs, texts)
             found.setdefault(head, {})[split] = dict(zip(WRITERS, margins.T.tolist(), strict=True))
     _write(folder / "measured" / f"swap-{seed}.json", found)
 
@@ -112,7 +110,7 @@ def _given(model: RewardModel, root: Path, split: str) -> dict[str, Any]:
     names = [f"{share:.1f}" for share in CORRUPTED] + ["teacher", "none"]
     rows = list(zip(*tables, pairs, strict=True))
     texts = [[getattr(pair, side).thought for pair in row] + [""] for row in rows for side in ("a", "b")]
-    margins = _margins(model, pairs, texts)
+    margins = given_margins(model, pairs, texts)
     preference = [pair.preference[0] for pair in pairs]
     return {"preference": preference, "margins": dict(zip(names, margins.T.tolist(), strict=True))}
 
@@ -121,29 +119,9 @@ def _attention(model: RewardModel, root: Path, split: str) -> dict[str, Any]:
     """Mean attention of the query token by layer and source, with an exact thought and without."""
     pairs = read_pairs(thoughts_table(root, split, 0.0)).pairs[:NUM_ATTENDED]
     texts = [[getattr(pair, side).thought, ""] for pair in pairs for side in ("a", "b")]
-    shares = torch.cat([query_attention(model, branches) for branches in _packed(model, pairs, texts)])
+    shares = torch.cat([query_attention(model, branches) for branches in packed(model, pairs, texts)])
     layers = shares.view(-1, 2, *shares.shape[1:]).mean(0)
     return {"thought": layers[0].tolist(), "none": layers[1].tolist()}
-
-
-@torch.no_grad()
-def _margins(model: RewardModel, pairs: Sequence[Pair], texts: Sequence[Sequence[str]]) -> Tensor:
-    """Reward of A minus reward of B, `[N, thoughts]`, with each of the thoughts given; texts of A, B, A, B."""
-    rewards = torch.cat([model(branches).rewards[:, 0] for branches in _packed(model, pairs, texts)])
-    by_video = rewards.view(len(pairs), 2, -1)
-    return by_video[:, 0] - by_video[:, 1]
-
-
-def _packed(model: RewardModel, pairs: Sequence[Pair], texts: Sequence[Sequence[str]]) -> Iterator[Branches]:
-    videos = [(pair.prompt, side.video) for pair in pairs for side in (pair.a, pair.b)]
-    for start in range(0, len(videos), BATCH):
-        prefixes: list[Prefix] = [
-            model.features.prefix(prompt, model.features.read(video)) for prompt, video in videos[start : start + BATCH]
-        ]
-        thoughts: list[list[Thought]] = [
-            [model.features.thought(text) for text in row] for row in texts[start : start + BATCH]
-        ]
-        yield model.features.pack(prefixes, thoughts)
 
 
 def _write(path: Path, found: dict[str, Any]) -> None:

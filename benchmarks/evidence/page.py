@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.evidence import words
 from benchmarks.evidence.data import SPLITS
 from benchmarks.evidence.measure import HEADS, WRITERS, evaluation_of
 from benchmarks.evidence.plan import PARADIGMS, Scale, run_name
@@ -36,10 +37,10 @@ def show(root: Path, scale: Scale, results: Json) -> Path:
         _several(results),
     ]
     ours, label = results["accuracy"]["ood"][OURS], ARMS[OURS].label
-    highlights = [Highlight(f"{ours['mean']:.3f}", f"{label}, out-of-domain", _interval(ours))]
+    highlights = [Highlight(f"{ours['mean']:.3f}", f"{label}, out-of-domain", words.interval(ours))]
     highlights += [
         Highlight(
-            f"{found['ours_minus']['mean']:+.3f}", f"ours minus {ARMS[name].label}", _interval(found["ours_minus"])
+            f"{found['ours_minus']['mean']:+.3f}", f"ours minus {ARMS[name].label}", words.interval(found["ours_minus"])
         )
         for name, found in results["accuracy"]["ood"].items()
         if name in {"discriminative", "coupled_grpo"}
@@ -90,31 +91,29 @@ def _paradigms(results: Json) -> Section:
         Table(header, [_row(ARMS[name].label, value) for name, value in found[split].items()], label)
         for split, label in SPLITS.items()
     ]
-    differences = {ARMS[name].label: value.get("ours_minus") for name, value in found["ood"].items()}
+    said = [
+        f"{label.capitalize()}, ours (“{ARMS[OURS].label}”) is "
+        f"{words.verdicts({ARMS[name].label: value.get('ours_minus') for name, value in found[split].items()})}."
+        for split, label in SPLITS.items()
+    ]
     text = (
         "Accuracy without ties by paradigm (the paper's figure 1b). A coupled model writes its score in the thought; "
         "its reward is that number, or the mean of what it might have written. Quality is the share of the dimension "
         "scores that its thoughts get right. Failed pairs have a thought without a legal score, and are in no "
-        f"accuracy.\n\nOut-of-domain, ours (“{ARMS[OURS].label}”) is {_verdicts(differences)}."
+        "accuracy.\n\n" + "\n\n".join(said)
     )
     figure = Figure(bars(series, x_label=ACCURACY, reference=0.5), "The dashed line is a coin.")
     return Section("The paradigms", text, [figure], tables)
 
 
 def _row(label: str, value: Json) -> list[object]:
-    cells = [_with_interval(value), _seeds(value), value["with_ties"], _difference(value.get("ours_minus"))]
+    cells = [
+        words.with_interval(value),
+        words.seeds(value),
+        value["with_ties"],
+        words.difference(value.get("ours_minus")),
+    ]
     return [label, *cells, value["quality"], value["calibration_error"], value["num_failed"]]
-
-
-def _verdicts(differences: Mapping[str, Json | None]) -> str:
-    """Say what ours is better than, worse than, and not to be told apart from, by the intervals of the differences."""
-    kinds: dict[str, list[str]] = {"better than": [], "worse than": [], "not to be told apart from": []}
-    for label, difference in differences.items():
-        if difference is not None:
-            better, worse = difference["low"] > 0, difference["high"] < 0
-            kind = "better than" if better else "worse than" if worse else "not to be told apart from"
-            kinds[kind].append(f"“{label}” ({difference['mean']:+.3f})")
-    return "; ".join(f"{kind} {', '.join(labels)}" for kind, labels in kinds.items() if labels)
 
 
 def _noise(results: Json) -> Section:
@@ -173,12 +172,12 @@ def _masking(results: Json) -> Section:
             found = results["given"][split][name]
             shares = {float(case): value for case, value in found.items() if case[0].isdigit()}
             series[masking] = {share: _estimate(value) for share, value in sorted(shares.items())}
-            cells = [_with_interval(found[case]) for case in ("0.0", "teacher", "none", "1.0")]
+            cells = [words.with_interval(found[case]) for case in ("0.0", "teacher", "none", "1.0")]
             rows.append([
                 label,
                 masking,
                 *cells,
-                *(_difference(found[d]) for d in ("right_minus_wrong", "right_minus_none")),
+                *(words.difference(found[d]) for d in ("right_minus_wrong", "right_minus_none")),
             ])
         x_label = "share of the dimensions that the thought gets wrong"
         figures.append(Figure(lines(series, x_label=x_label, y_label=ACCURACY, reference=0.5), title=label))
@@ -188,18 +187,9 @@ def _masking(results: Json) -> Section:
         "The head is fixed and reads thoughts that it is given: exact ones, ones that get a share of the "
         "dimensions wrong, the teacher's, or none. If better thoughts did not give better rewards, the lines "
         "would be flat, and the claim of the paper would fall.\n\nOut-of-domain, "
-        f"{_claim('with masking', masked)}, and {_claim('without masking', unmasked)}."
+        f"{words.claim('with masking', masked)}, and {words.claim('without masking', unmasked)}."
     )
     return Section("Do better thoughts give better rewards?", text, figures, [Table(header, rows)])
-
-
-def _claim(masking: str, difference: Json) -> str:
-    interval = f"{difference['mean']:+.3f} ({difference['low']:+.3f} to {difference['high']:+.3f})"
-    if difference["low"] > 0:
-        return f"{masking}, right thoughts give better rewards than wrong ones: {interval}"
-    if difference["high"] < 0:
-        return f"{masking}, right thoughts give worse rewards than wrong ones, against the claim: {interval}"
-    return f"{masking}, right thoughts are not shown to give better rewards than wrong ones: {interval}"
 
 
 def _attention(results: Json) -> Section:
@@ -263,8 +253,8 @@ def _stage2(results: Json) -> Section:
     for split, label in SPLITS.items():
         for name in ("decoupled", "decoupled_rl", "uncalibrated"):
             found, given = results["accuracy"][split][name], results["given"][split][name]
-            exact = _with_interval(given["0.0"])
-            rows.append([label, ARMS[name].label, _with_interval(found), exact, found["quality"], found["tokens"]])
+            exact = words.with_interval(given["0.0"])
+            rows.append([label, ARMS[name].label, words.with_interval(found), exact, found["quality"], found["tokens"]])
     kept, free = results["accuracy"]["ood"]["decoupled_rl"], results["accuracy"]["ood"]["uncalibrated"]
     text = (
         "Stage 2 over its steps: the quality of the thoughts it samples, their length, and accuracy; with the "
@@ -285,7 +275,7 @@ def _swapped(results: Json) -> Section:
                 label,
                 PARADIGMS[writer].label,
                 quality,
-                *(_with_interval(found[head][writer]) for head in HEADS),
+                *(words.with_interval(found[head][writer]) for head in HEADS),
             ])
         series = {
             PARADIGMS[head].label: {PARADIGMS[writer].label: _estimate(found[head][writer]) for writer in WRITERS}
@@ -294,7 +284,9 @@ def _swapped(results: Json) -> Section:
         picture = bars(series, x_label=ACCURACY, reference=0.5)
         figures.append(Figure(picture, "By who wrote the thought; colours are the heads that read it.", label))
     header = ["", "thoughts of", "their quality", *(f"read by {PARADIGMS[head].label}" for head in HEADS)]
-    text = "Thoughts that another model of the same seed wrote, scored by the same head."
+    text = "Thoughts that another model of the same seed wrote, scored by the same head.\n\n" + "\n\n".join(
+        words.best_and_worst(label, results["swapped"][split]) for split, label in SPLITS.items()
+    )
     return Section("Thoughts swapped", text, figures, [Table(header, rows)])
 
 
@@ -305,11 +297,11 @@ def _several(results: Json) -> Section:
         for head in HEADS
     }
     picture = lines(series, x_label="thoughts per video", y_label=ACCURACY, log_x=True)
-    rows = [[PARADIGMS[head].label, *map(_with_interval, found[head]["by_spread"])] for head in HEADS]
+    rows = [[PARADIGMS[head].label, *map(words.with_interval, found[head]["by_spread"])] for head in HEADS]
     text = (
         "Out-of-domain: the mean reward of the first k sampled thoughts; and accuracy by the spread of a pair's "
         "rewards over its thoughts, in thirds of the pairs. If the spread predicts errors, accuracy falls from "
-        "left to right."
+        "left to right.\n\n" + "\n\n".join(words.gain(PARADIGMS[head].label, found[head]) for head in HEADS)
     )
     header = ["", "thoughts agree most", "between", "thoughts agree least"]
     return Section("More thoughts at test time", text, [Figure(picture)], [Table(header, rows)])
@@ -325,22 +317,6 @@ def _of_seeds(results: Json, names: Any, tag: str) -> dict[str, list[dict[int, f
 
 def _estimate(value: Json) -> Estimate:
     return Estimate(value["mean"], value["low"], value["high"])
-
-
-def _interval(value: Json) -> str:
-    return f"{value['low']:.3f} to {value['high']:.3f}"
-
-
-def _with_interval(value: Json) -> str:
-    return f"{value['mean']:.3f} ({_interval(value)})"
-
-
-def _difference(value: Json | None) -> str | None:
-    return None if value is None else f"{value['mean']:+.3f} ({value['low']:+.3f} to {value['high']:+.3f})"
-
-
-def _seeds(value: Json) -> str:
-    return ", ".join(f"{seed:.3f}" for seed in value["seeds"])
 
 
 def _save_pictures(folder: Path, sections: list[Section]) -> None:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
 from benchmarks.evidence.data import CORRUPTED, SPLITS
 from benchmarks.evidence.measure import HEADS, SEVERAL, WRITERS, evaluation_of
 from benchmarks.evidence.plan import PARADIGMS, Scale, run_name
+from benchmarks.finished_runs import logged_points
 from descore.attention import SOURCES
 from descore.evaluate import Evaluation, load_evaluation
 from descore.metrics import bootstrap_interval, calibration, calls, preference_accuracy
@@ -118,8 +118,7 @@ def _mean_quality(evaluations: Sequence[Evaluation]) -> float | None:
 
 def _curves(root: Path, scale: Scale, paradigm: str) -> Json:
     """Every logged value that figures show: by tag, the steps and `[seeds, steps]`."""
-    events = [_events(root, run_name(paradigm, seed)) for seed in scale.seeds]
-    tags = set(events[0].Tags()["scalars"])
+    runs = [logged_points(root / "training" / run_name(paradigm, seed) / "version_0") for seed in scale.seeds]
     wanted = {
         "train/loss",
         "train/preference_loss",
@@ -130,10 +129,9 @@ def _curves(root: Path, scale: Scale, paradigm: str) -> Json:
         "rollout/thought_tokens",
     }
     found: Json = {}
-    for tag in sorted(tag for tag in tags if tag in wanted or tag.startswith("val/")):
-        scalars = [run.Scalars(tag) for run in events]
-        steps = [scalar.step + 1 for scalar in scalars[0]]
-        found[tag] = {"steps": steps, "seeds": [[scalar.value for scalar in run] for run in scalars]}
+    for tag in sorted(tag for tag in runs[0] if tag in wanted or tag.startswith("val/")):
+        steps = [step + 1 for step, _ in runs[0][tag]]
+        found[tag] = {"steps": steps, "seeds": [[value for _, value in run[tag]] for run in runs]}
     return found
 
 
@@ -232,11 +230,15 @@ def _several(root: Path, scale: Scale) -> Json:
         runs = [run_name(name, seed) for seed in scale.seeds]
         evaluations = [load_evaluation(evaluation_of(root, run, SEVERAL)) for run in runs]
         preference = evaluations[0].preferences("overall")
-        by_number: Json = {}
-        for number in range(1, scale.num_thoughts + 1):
-            right = [calls(_margins_of_first(evaluation, number), preference) for evaluation in evaluations]
-            by_number[str(number)] = summarise(torch.stack(right))
-        found[name] = {"by_number": by_number, "by_spread": _by_spread(evaluations, preference)}
+        right = [
+            torch.stack([calls(_margins_of_first(evaluation, number), preference) for evaluation in evaluations])
+            for number in range(1, scale.num_thoughts + 1)
+        ]
+        found[name] = {
+            "by_number": {str(number): summarise(values) for number, values in enumerate(right, start=1)},
+            "all_minus_first": summarise(right[-1] - right[0]),
+            "by_spread": _by_spread(evaluations, preference),
+        }
     return found
 
 
@@ -270,12 +272,6 @@ def _by_spread(evaluations: Sequence[Evaluation], preference: Tensor) -> list[Js
 def _third(right: Tensor, spread: Tensor) -> Json:
     low, high = bootstrap_interval(right)
     return {"mean": float(right.mean()), "low": low, "high": high, "num": len(right), "spread": float(spread.mean())}
-
-
-def _events(root: Path, run: str) -> EventAccumulator:
-    events = EventAccumulator(str(root / "training" / run / "version_0"), size_guidance={"scalars": 0})
-    events.Reload()
-    return events
 
 
 def _measured(root: Path, name: str) -> Json:

@@ -1,21 +1,31 @@
-"""Runs of both stages, on one process or spread over several, from tiny models and a table of uneven pairs."""
+"""A browser; and runs of both stages, on one process or several, from tiny models and a table of uneven pairs."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
+from selenium.webdriver.remote.webdriver import WebDriver
 
 from descore.pairs import write_pairs
 from descore.types import Pair, Side
 from tests.conftest import FAMILIES
+from tests.e2e.browsing import start_browser
 from tests.e2e.spread import USUAL, Fit
 
 SCORES = {"subject": 2, "dynamics": 1, "camera": None, "environment": 2, "style": 0}
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
+    driver = start_browser(tmp_path_factory.mktemp("profile"))
+    yield driver
+    driver.quit()
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from benchmarks.finished_runs import exported_weights, logged_values
 
 USUAL = {"stage1": "qwen2_5_vl", "stage2": "qwen3_vl"}
 """Family by stage, where a test does not choose."""
@@ -26,17 +26,7 @@ Fit = Callable[..., Path]
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    return weights_of(run / "export/last")
-
-
-def weights_of(export: Path) -> dict[str, torch.Tensor]:
-    return load_file(export / "backbone/model.safetensors") | load_file(export / "reward.safetensors")
-
-
-def scalars(run: Path) -> dict[str, list[float]]:
-    events = EventAccumulator(str(run))
-    events.Reload()
-    return {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    return exported_weights(run / "export/last")
 
 
 def furthest(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> float:
@@ -46,7 +36,7 @@ def furthest(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) ->
 
 def check_same(one: Path, two: Path) -> None:
     """Losses and rewards of two runs are within 1e-5, norms of gradients within 1e-4 of them, weights within 1e-5."""
-    ours, theirs = scalars(one), scalars(two)
+    ours, theirs = logged_values(one), logged_values(two)
     compared = [tag for tag in ours if tag.startswith(("train/", "val/", "rollout/", "grad/")) and "second" not in tag]
     compared = [tag for tag in compared if tag != "train/wait_share"]
     assert {"train/loss", "val/reward_mean", "grad/head"} <= set(compared)
@@ -60,10 +50,10 @@ def check_same(one: Path, two: Path) -> None:
 
 def check_half(start: Path, one: Path, two: Path) -> None:
     """Losses of two runs of `HALF` are near each other, and so small steps counted: weights stayed float32."""
-    ours, theirs = scalars(one)["train/loss"], scalars(two)["train/loss"]
+    ours, theirs = logged_values(one)["train/loss"], logged_values(two)["train/loss"]
     assert theirs == pytest.approx(ours, rel=0.01)
     assert theirs != ours
-    before, after = weights_of(start), weights(two)
+    before, after = exported_weights(start), weights(two)
     assert {tensor.dtype for tensor in after.values()} == {torch.float32}
     layers = [name for name in after if ".layers." in name]
     moved = [float((before[name] != after[name]).float().mean()) for name in layers]

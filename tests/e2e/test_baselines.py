@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from benchmarks.finished_runs import exported_weights, logged_values
 from descore.checklist import weights_of
 from descore.export import describe
 from descore.model import RewardModel
@@ -18,6 +18,7 @@ from descore.pairs import read_pairs, write_pairs
 from descore.scoring import Scorer
 from descore.train import main
 from descore.types import Pair, Side
+from tests.e2e.ranks import train
 
 ROOT = Path(__file__).parents[2]
 BASELINES = ROOT / "conf/baselines"
@@ -50,12 +51,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory, rendered: Path) -> dict[str, 
     return {name: folder / name / "version_0" for name in names}
 
 
-def scalars(run: Path) -> dict[str, list[float]]:
-    events = EventAccumulator(str(run))
-    events.Reload()
-    return {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
-
-
 def test_every_baseline_exports_what_its_reward_is_read_from(runs: dict[str, Path]) -> None:
     sources = {name: describe(run / "export/last")["settings"]["reward_from"] for name, run in runs.items()}
     assert sources == {
@@ -77,7 +72,7 @@ def test_the_headline_is_the_accuracy_of_the_scalar_that_the_export_gives(
     a, b = (scorer.score([getattr(p, side).video for p in pairs], [p.prompt for p in pairs]) for side in "ab")
     rewards = torch.tensor([[score.reward for score in side] for side in (a, b)])
     assert rewards.isfinite().all(), [score.error for score in (*a, *b)]
-    logged = scalars(runs[name])
+    logged = logged_values(runs[name])
     assert logged["val/reward_mean"][-1] == pytest.approx(rewards.mean().item(), abs=1e-4)
     assert logged["val/failed_share"][-1] == 0
     preference = torch.tensor([pair.preference[0] for pair in pairs])
@@ -108,7 +103,7 @@ def test_the_fitted_weights_are_in_the_exported_folder(runs: dict[str, Path]) ->
     assert weights.tolist() == [question["weight"] for question in questions]
     assert weights.isfinite().all()
     assert weights.abs().sum() > 0
-    assert 0 < scalars(runs["checklist"])["val/answer_accuracy"][-1] <= 1
+    assert 0 < logged_values(runs["checklist"])["val/answer_accuracy"][-1] <= 1
 
 
 def test_only_a_discriminative_model_has_a_trained_head(runs: dict[str, Path]) -> None:
@@ -121,7 +116,7 @@ def test_only_a_discriminative_model_has_a_trained_head(runs: dict[str, Path]) -
 
 
 def test_coupled_training_teaches_the_language(runs: dict[str, Path]) -> None:
-    coupled, grpo = scalars(runs["coupled"]), scalars(runs["coupled_grpo"])
+    coupled, grpo = logged_values(runs["coupled"]), logged_values(runs["coupled_grpo"])
     assert coupled["train/loss"] == coupled["train/language_model_loss"]
     assert "train/preference_loss" not in coupled
     assert {"rollout/agreement", "rollout/format"} <= grpo.keys()
@@ -160,3 +155,34 @@ def test_a_run_without_a_step_has_no_weights_to_score_with(rendered: Path, tmp_p
     (score,) = Scorer(str(tmp_path / "export"), device="cpu").score([pair.a.video], [pair.prompt])
     assert math.isnan(score.reward)
     assert "not been fitted" in score.error
+
+
+@pytest.mark.slow
+def test_a_checklist_is_fitted_the_same_on_two_processes_and_after_a_break(rendered: Path, tmp_path: Path) -> None:
+    """Sharded over two processes, or stopped after two of four steps and gone on with, it ends as a whole run does."""
+    common = [
+        *("fit", "-c", str(BASELINES / "checklist.yaml"), "--trainer.accelerator", "cpu", "--model.fit_pairs", "4"),
+        *("--trainer.logger.save_dir", str(tmp_path), "--trainer.val_check_interval", "2"),
+        *("--model.schedule", "constant_with_warmup", "--model.warmup", "0", "--trainer.log_every_n_steps", "1"),
+        *("--trainer.enable_model_summary", "false", "--data.root", str(rendered), "--data.num_train", "16"),
+        *("--data.num_val", "4", "--data.max_val_pairs", "4", "--data.num_workers", "0"),
+    ]
+
+    def leg(name: str, batch_size: int, max_steps: int, *more: str) -> list[str]:
+        named = ["--trainer.logger.name", name, "--data.batch_size", str(batch_size)]
+        return [*common, *named, "--trainer.max_steps", str(max_steps), *more]
+
+    main(leg("whole", 4, 4))
+    main(leg("broken", 4, 2))
+    main(leg("broken", 4, 4, "--resume", "auto"))
+    sharded = ("-c", str(ROOT / "conf/overlay/fsdp.yaml"), "--trainer.precision", "32-true")
+    train([*common[:3], *sharded, *leg("two", 2, 4)[3:]], 2, tmp_path / "two.txt")
+    exports = {name: tmp_path / name / "version_0/export/last" for name in ("whole", "broken", "two")}
+    fitted = {
+        name: weights_of(RewardModel.from_pretrained(str(path)).settings.checklist) for name, path in exports.items()
+    }
+    whole = exported_weights(exports["whole"])
+    for name, within in (("broken", 0), ("two", 1e-5)):
+        torch.testing.assert_close(fitted[name], fitted["whole"], atol=10 * within, rtol=0)
+        torch.testing.assert_close(exported_weights(exports[name]), whole, atol=within, rtol=0)
+    assert fitted["whole"].abs().max() > 0.01

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.finished_runs import logged_values
 from descore.modules.fsdp1 import FSDP1Strategy
-from tests.e2e.spread import HALF, LORA, USUAL, WHOLE, Fit, check_half, check_same, furthest, scalars, weights
+from tests.e2e.spread import HALF, LORA, USUAL, WHOLE, Fit, check_half, check_same, furthest, weights
 
 AGAIN = ("--model.gradient_checkpointing", "true")
 LORAS = ("--model.lora_parts", "[language, vision]", *LORA[2:], *AGAIN)
@@ -92,7 +93,7 @@ def test_adapters_train_on_frozen_weights_in_half_precision(fit: Fit, stage: str
     options = (*LORA, "--model.frozen_dtype", "bfloat16", "--trainer.precision", "bf16-mixed")
     options += ("--trainer.max_steps", "4", "--trainer.limit_val_batches", "0")
     one, two = fit("one", stage, *options), fit("two", stage, *options, processes=2, overlay="fsdp1")
-    ours, theirs = scalars(one)["train/loss"], scalars(two)["train/loss"]
+    ours, theirs = logged_values(one)["train/loss"], logged_values(two)["train/loss"]
     assert ours[0] != pytest.approx(ours[-1], rel=0.02)
     assert theirs == pytest.approx(ours, rel=0.01)
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
+from benchmarks.finished_runs import logged_values
 from descore.model import RewardModel
 from descore.pairs import write_pairs
 from descore.scoring import Scorer
@@ -74,9 +74,7 @@ def test_a_stage_trains(stage: str, overlay: str, tmp_path: Path, start: Path, t
     if overlay != "none":
         source = ("-c", f"conf/overlay/{overlay}.yaml", "--trainer.devices", "1", *source)
     run = fit(tmp_path, stage, table, *source, *lora, "--model.learning_rates", "{language: 1e-2, head: 1e-2}")
-    events = EventAccumulator(str(run))
-    events.Reload()
-    losses = [event.value for event in events.Scalars("train/loss")]
+    losses = logged_values(run)["train/loss"]
     assert len(losses) >= 2
     assert all(map(math.isfinite, losses))
     before, after = (load_file(folder / "reward.safetensors") for folder in (start, run / "export/last"))

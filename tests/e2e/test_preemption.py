@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from benchmarks.finished_runs import exported_weights, logged_points
 
 ROOT = Path(__file__).parents[2]
 SHARDED = ("-c", "conf/overlay/fsdp.yaml", "--trainer.precision", "32-true", "--trainer.devices", "2")
@@ -46,16 +46,13 @@ def start(*arguments: str) -> subprocess.Popen[bytes]:
 
 def logged(run: Path) -> dict[str, list[tuple[int, float]]]:
     """Step and value of all scalars but those of the clock; sorted as TensorBoard shows them."""
-    events = EventAccumulator(str(run))
-    events.Reload()
-    tags = [tag for tag in events.Tags()["scalars"] if tag.startswith(("train/", "val/", "grad/"))]
-    tags = [tag for tag in tags if "second" not in tag and "wait" not in tag]
-    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
+    points = logged_points(run)
+    tags = [tag for tag in points if tag.startswith(("train/", "val/", "grad/"))]
+    return {tag: points[tag] for tag in tags if "second" not in tag and "wait" not in tag}
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    export = run / "export/last"
-    return load_file(export / "backbone/model.safetensors") | load_file(export / "reward.safetensors")
+    return exported_weights(run / "export/last")
 
 
 @pytest.mark.parametrize("options", [(), pytest.param(SHARDED, marks=pytest.mark.slow)], ids=["one", "two"])

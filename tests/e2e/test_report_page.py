@@ -2,49 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webdriver import WebDriver
 
 from descore.report import report_on, write_page
+from tests.e2e.browsing import PHONE, check_quiet, opened
 from tests.evaluations import Judged, Shown, write_evaluation
 
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 EVIL = "<script>document.title = 'broken'</script><img src=x onerror=\"document.title = 'broken'\"><b>bold</b></script>"
-PHONE, DESKTOP = (375, 812), (1280, 900)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
-    chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (chromium and chromedriver):
-        assert not os.environ.get("CI"), "the tests of pages need chromium and chromium-driver: .ci/run installs them"
-        pytest.skip("chromium and chromedriver are not installed: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options, Service(chromedriver))
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture(scope="module")
@@ -79,19 +48,6 @@ def pages(clips: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def opened(browser: WebDriver, page: Path, size: tuple[int, int] = DESKTOP, scheme: str = "light") -> WebDriver:
-    width, height = size
-    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": size == PHONE}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    browser.get("about:blank")  # else only the fragment of the address changes, and nothing is loaded
-    for log in ("browser", "performance"):
-        browser.get_log(log)
-    browser.get(page.as_uri())
-    return browser
-
-
 def text(browser: WebDriver, selector: str) -> str:
     return browser.find_element(By.CSS_SELECTOR, selector).text
 
@@ -105,13 +61,7 @@ def choose(browser: WebDriver, kind: str) -> None:
 
 
 def test_it_opens_without_errors_and_asks_for_nothing_but_itself(browser, pages):
-    opened(browser, pages / "two.html")
-    assert browser.get_log("browser") == []
-    sent = [entry["message"] for entry in browser.get_log("performance") if "requestWillBeSent" in entry["message"]]
-    urls = browser.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
-    assert [url for url in urls if not url.startswith("data:")] == []
-    assert sent
-    assert all('"url":"file:' in message or '"url":"data:' in message for message in sent)
+    check_quiet(opened(browser, pages / "two.html"))
 
 
 def test_the_policy_of_the_page_keeps_foreign_scripts_and_pictures_out(browser, pages):

@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import pytest
 from lightning.pytorch.strategies import FSDPStrategy
 
+from benchmarks.finished_runs import logged_values
 from descore.modules.rl import RLModule
-from tests.e2e.spread import HALF, LORA, USUAL, WHOLE, Fit, check_half, check_same, furthest, scalars, weights
+from tests.e2e.spread import HALF, LORA, USUAL, WHOLE, Fit, check_half, check_same, furthest, weights
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,7 @@ def test_what_is_not_finite_on_one_rank_moves_no_weight_on_any(fit: Fit, stage: 
     poison = ("--trainer.callbacks+=tests.e2e.poisoning.Poison", f"--trainer.callbacks.plan={plan}")
     steps = ("--trainer.max_epochs", "2", "--trainer.limit_val_batches", "0", "--trainer.max_steps", "-1")
     run = fit("poisoned", stage, *LORA, *steps, *poison, processes=2, overlay=overlay)
-    assert scalars(run)["train/skipped_share"] == [0, 1, 1, 1, 1, 0]
+    assert logged_values(run)["train/skipped_share"] == [0, 1, 1, 1, 1, 0]
 
 
 @pytest.mark.parametrize("stage", ["stage2", pytest.param("stage1", marks=pytest.mark.slow)])

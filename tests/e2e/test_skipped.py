@@ -13,13 +13,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from benchmarks.finished_runs import logged_values
 from descore.cli import main as descore
 from descore.modules import automatic, rl
 from descore.modules.sharding import clip_by_norm
 from descore.replay import replay
 from tests.e2e import test_stage1, test_stage2
 from tests.e2e.test_stage1 import rendered
-from tests.e2e.test_stage2 import EVEN, scalars, start, table
+from tests.e2e.test_stage2 import EVEN, start, table
 
 __all__ = ["rendered", "start", "table"]
 QUIET = ("--trainer.limit_val_batches", "0")
@@ -52,7 +53,7 @@ def test_a_skipped_step_of_stage1_is_kept_and_gives_its_loss_again(
     kept = json.loads((run / "skipped/step-1/rank-0.json").read_text())
     assert [one.pair for one in found] == [pair["id"] for pair in kept["pairs"]]
     assert len(found) == 2
-    assert found[1].loss == pytest.approx(scalars(run)["train/loss"][1], rel=1e-4)
+    assert found[1].loss == pytest.approx(logged_values(run)["train/loss"][1], rel=1e-4)
     assert all(one.gradient_norm > 0 and not one.reason for one in found)
     capsys.readouterr()
     assert descore(["replay", str(run / "skipped/step-1"), "--device", "cpu"]) == 0

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from benchmarks.finished_runs import exported_weights
 from benchmarks.small_runs import EVERY_STEP, differences
 from descore.cli import main as descore
 from descore.model import RewardModel
@@ -48,10 +49,6 @@ def fit(run: Path, rendered: Path, *overrides: str) -> Path:
     return run / "stage1/version_0"
 
 
-def weights(export: Path) -> dict[str, torch.Tensor]:
-    return load_file(export / "backbone/model.safetensors") | load_file(export / "reward.safetensors")
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, rendered: Path) -> Path:
     return fit(
@@ -61,7 +58,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, rendered: Path) -> Path:
 
 def test_what_trains_moves_and_the_rest_stays(trained: Path) -> None:
     start = load_file(ROOT / "src/descore/tiny/model.safetensors")
-    after = weights(trained / "export/last")
+    after = exported_weights(trained / "export/last")
     moved = {name for name, tensor in start.items() if not torch.equal(tensor.float(), after[name])}
     language = {name for name in start if "language_model.layers" in name and "_proj" in name}
     merger = {name for name in start if ".visual." in name and "merger" in name}

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
+from benchmarks.finished_runs import exported_weights, logged_values
 from benchmarks.small_runs import EVERY_STEP, differences
 from descore.cli import main as descore
 from descore.export import ExportError
@@ -87,16 +86,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory, start: Path, table: Path) 
     return run / "stage2/version_0"
 
 
-def weights(export: Path) -> dict[str, torch.Tensor]:
-    return load_file(export / "backbone/model.safetensors") | load_file(export / "reward.safetensors")
-
-
-def scalars(run: Path) -> dict[str, list[float]]:
-    events = EventAccumulator(str(run))
-    events.Reload()
-    return {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
-
-
 def chance_of_a_vowel(model: RewardModel, table: Path) -> float:
     """Mean probability, over the videos of a table, that a thought begins with a vowel."""
     pairs = read_pairs(table).pairs
@@ -131,7 +120,7 @@ def test_the_thought_that_pays_becomes_probable(fit: Fit, start: Path, table: Pa
 
 
 def test_what_trains_moves_and_the_rest_stays(trained: Path, start: Path) -> None:
-    before, after = weights(start), weights(trained / "export/last")
+    before, after = exported_weights(start), exported_weights(trained / "export/last")
     assert before.keys() == after.keys()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     language = {name for name in before if "language_model.layers" in name and "_proj" in name}
@@ -140,7 +129,7 @@ def test_what_trains_moves_and_the_rest_stays(trained: Path, start: Path) -> Non
 
 
 def test_tensorboard_shows_what_the_thoughts_and_the_losses_do(trained: Path) -> None:
-    found = scalars(trained)
+    found = logged_values(trained)
     rollout = {"reward", "reward_spread", "tests.e2e.rules.even_codes", "no_spread_share", "thought_tokens"}
     expected = {f"rollout/{name}" for name in rollout | {"truncated_share", "failed_share"}}
     losses = {"loss", "policy_loss", "kl_loss", "calibration_loss", "kl", "entropy", "skipped_share"}
@@ -169,10 +158,10 @@ def test_accumulation_does_not_change_the_result(fit: Fit, start: Path, algorith
     """One forward of four pairs, or four of one: the same weights up to the order of a sum."""
     options = (*EVEN, "--model.algorithm", algorithm, "--trainer.limit_val_batches", "0")
     whole, split = (
-        weights(fit(name, *options, "--model.micro_batch_pairs", str(size)) / "export/last")
+        exported_weights(fit(name, *options, "--model.micro_batch_pairs", str(size)) / "export/last")
         for name, size in (("whole", 0), ("split", 1))
     )
-    before = weights(start)
+    before = exported_weights(start)
     for name, tensor in whole.items():
         step = (tensor - before[name]).norm()
         assert (split[name] - tensor).norm() <= 1e-2 * step + 1e-7, name
@@ -188,11 +177,11 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path, fit: Fit, start: Pa
     command = [sys.executable, "-m", "descore.train", *arguments_of_two, *ranks]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | THREADS, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()[-2000:]
-    before, ours = weights(start), weights(one / "export/last")
-    theirs = weights(tmp_path / "two/stage2/version_0/export/last")
+    before, ours = exported_weights(start), exported_weights(one / "export/last")
+    theirs = exported_weights(tmp_path / "two/stage2/version_0/export/last")
     for name, tensor in ours.items():
         assert (theirs[name] - tensor).norm() <= 1e-2 * (tensor - before[name]).norm() + 1e-7, name
-    logged = [scalars(run)["rollout/reward"] for run in (one, tmp_path / "two/stage2/version_0")]
+    logged = [logged_values(run)["rollout/reward"] for run in (one, tmp_path / "two/stage2/version_0")]
     assert logged[0] == pytest.approx(logged[1], abs=1e-6)
 
 
@@ -200,14 +189,14 @@ def test_several_update_epochs_leave_the_old_policy(fit: Fit) -> None:
     """The second pass over a rollout batch sees other probabilities than those that were sampled from."""
     options = (*EVEN, "--model.mini_batch_pairs", "2", "--trainer.limit_val_batches", "0", "--trainer.max_steps", "8")
     run = fit("twice", *options, "--model.update_epochs", "2", "--model.learning_rates", "{language: 1.0e-2}")
-    assert len(scalars(run)["train/loss"]) == 2, "four optimizer steps for each of two rollout batches"
-    assert max(map(abs, scalars(run)["train/kl_to_old"])) > 1e-3
+    assert len(logged_values(run)["train/loss"]) == 2, "four optimizer steps for each of two rollout batches"
+    assert max(map(abs, logged_values(run)["train/kl_to_old"])) > 1e-3
 
 
 def test_whole_weights_train_against_a_frozen_copy(fit: Fit) -> None:
     full = ("--model.lora_parts", "[]", "--model.learning_rates", "{language: 1.0e-3}", "--model.kl_weight", "0.1")
     run = fit("full", *EVEN, *full, "--trainer.max_steps", "3")
-    kl = scalars(run)["train/kl"]
+    kl = logged_values(run)["train/kl"]
     assert kl[0] == pytest.approx(0, abs=1e-6)
     assert kl[2] > 1e-6
 
@@ -219,12 +208,12 @@ def test_bfloat16_keeps_float32_weights_that_move_at_a_tiny_learning_rate(fit: F
         *(*EVEN, "--trainer.precision", "bf16-mixed", "--model.lora_parts", "[]", "--model.warmup", "0"),
         *("--model.learning_rates", "{language: 1.0e-6}", "--trainer.max_steps", "3"),
     )
-    before, after = weights(start), weights(run / "export/last")
+    before, after = exported_weights(start), exported_weights(run / "export/last")
     names = [name for name in before if "language_model.layers" in name and "_proj" in name]
     moved = torch.cat([(before[name] != after[name]).flatten() for name in names])
     assert all(after[name].dtype == torch.float32 for name in names)
     assert moved.float().mean() > 0.95
-    assert all(value == 0 for value in scalars(run)["train/skipped_share"])
+    assert all(value == 0 for value in logged_values(run)["train/skipped_share"])
 
 
 def test_steps_that_are_not_finite_are_skipped_then_stop_the_run(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,10 +232,10 @@ def test_one_step_that_is_not_finite_changes_nothing(fit: Fit, start: Path, monk
 
     monkeypatch.setattr("descore.objectives.bradley_terry_loss", explode_once)
     run = fit("once", *EVEN, "--trainer.max_steps", "1", "--trainer.limit_val_batches", "0")
-    assert scalars(run)["train/skipped_share"] == [1.0, 0.0]
-    after = weights(run / "export/last")
+    assert logged_values(run)["train/skipped_share"] == [1.0, 0.0]
+    after = exported_weights(run / "export/last")
     assert all(tensor.isfinite().all() for tensor in after.values())
-    assert not torch.equal(after["head.weight"], weights(start)["head.weight"])
+    assert not torch.equal(after["head.weight"], exported_weights(start)["head.weight"])
 
 
 def test_a_run_that_is_killed_and_resumed_ends_the_same(tmp_path: Path, fit: Fit, start: Path, table: Path) -> None:

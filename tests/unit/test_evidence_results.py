@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from benchmarks.evidence import results
-from benchmarks.evidence.page import _claim, _verdicts
 from benchmarks.evidence.plan import Scale
+from benchmarks.evidence.words import claim, gain, verdicts
 from descore.results import load_evaluation
 from tests.evaluations import Judged, Shown, write_evaluation
 
@@ -60,8 +60,15 @@ def test_noise_is_that_of_the_second_half(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 def test_the_page_says_what_an_interval_allows() -> None:
     better, worse, open_ = difference(0.1, 0.02, 0.2), difference(-0.1, -0.2, -0.02), difference(0.01, -0.1, 0.1)
-    said = _verdicts({"one": better, "two": worse, "three": open_, "ours": None})
+    said = verdicts({"one": better, "two": worse, "three": open_, "ours": None})
     assert said == ("better than “one” (+0.100); worse than “two” (-0.100); not to be told apart from “three” (+0.010)")
-    assert "right thoughts give better rewards" in _claim("masked", better)
-    assert "against the claim" in _claim("masked", worse)
-    assert "are not shown to give better rewards" in _claim("masked", open_)
+    assert "right thoughts give better rewards" in claim("masked", better)
+    assert "against the claim" in claim("masked", worse)
+    assert "are not shown to give better rewards" in claim("masked", open_)
+    thirds = [difference(0.8, 0.7, 0.9), difference(0.6, 0.5, 0.7), difference(0.5, 0.4, 0.6)]
+    many = {"by_number": {"1": better, "2": better}, "all_minus_first": better, "by_spread": thirds}
+    assert gain("ours", many) == (
+        "“ours”: 2 thoughts against one, more accurate: +0.100 (+0.020 to +0.200). Their spread predicts errors: "
+        "0.800 (0.700 to 0.900) where they agree most, 0.500 (0.400 to 0.600) where least."
+    )
+    assert "is not shown to predict errors" in gain("ours", many | {"by_spread": thirds[:2]})
