@@ -120,8 +120,14 @@ def agreement_reward(text: str, truth: Mapping[str, Any] | None) -> float:
 
 
 def format_reward(text: str) -> float:
-    """Return 1 if a closed `<think>...</think>` is followed by a legal answer with all five dimensions, else 0."""
+    """Return 1 if a closed `<think>...</think>` is followed by a legal answer with all five dimensions, else 0.
+
+    The answer ends the thought. One that goes on would earn the length reward with what says nothing, and a policy
+    learns to.
+    """
     conclusion = text.partition("<think>")[2].partition("</think>")[2]
+    if conclusion.partition("</answer>")[2].strip():
+        return 0.0
     try:
         parse_answer(conclusion)
     except AnswerError:

@@ -98,6 +98,13 @@ def test_a_malformed_thought_scores_zero(text):
     assert quality_reward(text, TRUTH) == 0
 
 
+@pytest.mark.parametrize("more", ["</answer>", " ring, 79}", write_answer(Answer(TRUTH)), "<think></think>"])
+def test_format_wants_nothing_after_the_answer(more):
+    assert format_reward(PERFECT + "\n") == 1
+    assert format_reward(PERFECT + more) == 0
+    assert quality_reward(PERFECT + more, TRUTH) == 1
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -135,7 +142,7 @@ def test_a_rubric_of_its_own():
     """0.5 * 1 + 2 * 3 / 10 + 1 * (10 - 5) / 10 = 1.6; the format has weight 0 and shows all the same."""
     path = f"{__name__}.share_of_dogs"
     weights = {"quality": 0.5, path: 2.0, "length": 1.0, "format": 0.0}
-    reward = Rubric(weights, length_low=5, length_high=15)(PERFECT + " dog dog", TRUTH, 10)
+    reward = Rubric(weights, length_low=5, length_high=15)(PERFECT.replace("</think>", " dog dog</think>"), TRUTH, 10)
     assert reward.parts == {"quality": 1.0, path: 0.3, "length": 0.5, "format": 1.0}
     assert reward.total == pytest.approx(1.6, abs=1e-12)
 

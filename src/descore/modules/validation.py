@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from descore.answer import AnswerError, parse_answer
 from descore.checklist import Question
 from descore.metrics import PreferenceAccuracy
 from descore.model import RewardModel
 from descore.readings import read_answers, read_rewards, weigh
+from descore.rewards import format_reward, quality_reward
 from descore.think import think
-from descore.types import DIMENSIONS, DimensionScores, Group, PairBatch, Side
+from descore.types import Group, PairBatch
 
 Reading = Literal["teacher_thought", "no_thought", "own_thought"]
 """With which thought a video is scored."""
@@ -154,11 +154,10 @@ class _Table:
         self.num_own += len(batch.pairs)
         sides = [pair.a for pair in batch.pairs] + [pair.b for pair in batch.pairs]
         for side, group in zip(sides, groups, strict=True):
-            scores = _scores(group.texts[0])
-            self.means["well_formed"].update(float(scores is not None))
+            self.means["well_formed"].update(format_reward(group.texts[0]))
             self.means["thought_tokens"].update(len(group.thoughts[0].token_ids))
             if side.scores is not None:
-                self.means["dimension_accuracy"].update(_share_right(scores, side))
+                self.means["dimension_accuracy"].update(quality_reward(group.texts[0], side.scores))
 
     def results(self) -> dict[str, float]:
         """Return every value over all ranks by name; what was never counted is nan."""
@@ -174,16 +173,3 @@ class _Table:
             if len(shares) > 1:
                 values |= {f"{name}{suffix}": share for suffix, share in zip(self._suffixes, shares, strict=True)}
         return values | means
-
-
-def _scores(thought: str) -> DimensionScores | None:
-    try:
-        return parse_answer(thought).scores
-    except AnswerError:
-        return None
-
-
-def _share_right(scores: DimensionScores | None, side: Side) -> float:
-    """Share of the five dimension scores that equal the annotated ones; none of a thought that is not well formed."""
-    truth = side.scores or {}
-    return 0.0 if scores is None else sum(scores[name] == truth[name] for name in DIMENSIONS) / len(DIMENSIONS)
