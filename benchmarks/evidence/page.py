@@ -254,14 +254,17 @@ def _stage2(results: Json) -> Section:
         for name in ("decoupled", "decoupled_rl", "uncalibrated"):
             found, given = results["accuracy"][split][name], results["given"][split][name]
             exact = words.with_interval(given["0.0"])
-            rows.append([label, ARMS[name].label, words.with_interval(found), exact, found["quality"], found["tokens"]])
+            cells = [words.with_interval(found), exact, found["calibration_error"], found["quality"]]
+            rows.append([label, ARMS[name].label, *cells, found["tokens"], found["truncated"]])
     kept, free = results["accuracy"]["ood"]["decoupled_rl"], results["accuracy"]["ood"]["uncalibrated"]
     text = (
         "Stage 2 over its steps: the quality of the thoughts it samples, their length, and accuracy; with the "
         "calibration loss and without it, where the head may drift away from the thoughts it reads. "
-        f"Out-of-domain accuracy in the end: {kept['mean']:.3f} with it and {free['mean']:.3f} without it."
+        f"Out-of-domain, in the end: accuracy {kept['mean']:.3f} with it and {free['mean']:.3f} without it, "
+        f"calibration error {kept['calibration_error']:.3f} and {free['calibration_error']:.3f}."
     )
-    header = ["", "", "accuracy, own thoughts", "accuracy, exact thoughts", "quality of thoughts", "tokens"]
+    header = ["", "", "accuracy, own thoughts", "accuracy, exact thoughts", "calibration error", "quality of thoughts"]
+    header += ["tokens", "cut off"]
     return Section("Stage 2, with the calibration loss and without", text, figures, [Table(header, rows)])
 
 

@@ -101,6 +101,7 @@ def _accuracies(root: Path, scale: Scale, split: str) -> Json:
             "calibration_error": statistics.mean(calibration(m, preference).expected_error for m in margins),
             "quality": _mean_quality(evaluations),
             "tokens": statistics.mean(s["num_thought_tokens"] for e in evaluations for s in e.scores),
+            "truncated": statistics.mean(s["truncated"] for e in evaluations for s in e.scores),
         }
     for name, values in right.items():
         if name != OURS:
