@@ -42,7 +42,7 @@ demo: $(READY) $(STAGE1_EXPORT)/descore.json $(STAGE2_EXPORT)/descore.json ## tr
 	$(BIN)/descore evaluate --model $(STAGE2_EXPORT) --benchmark rendered_ood --limit 150 --output runs/demo/stage2
 	$(BIN)/descore report runs/demo/stage1 runs/demo/stage2 --output runs/demo/report.html
 
-evidence: $(READY) ## train the paper's paradigms side by side and show what came out, in an hour or more; goes on where it was
+evidence: $(READY) ## train the paper's paradigms side by side and show what came out, in 70 minutes on two cores; goes on where it was
 	$(BIN)/python -m benchmarks.evidence $(ARGS)
 
 evidence-quick: $(READY) ## the same with one seed and few pairs, to see that all of it runs

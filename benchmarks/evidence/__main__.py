@@ -1,7 +1,7 @@
 """Train the paradigms side by side, measure them, and show what came out on one page.
 
-    python -m benchmarks.evidence            # 3 seeds, an hour or more on two cores
-    python -m benchmarks.evidence --quick    # one seed, tiny: does everything run?
+    python -m benchmarks.evidence            # 3 seeds, 70 minutes on two cores
+    python -m benchmarks.evidence --quick    # one seed, tiny, 5 minutes: does everything run?
 
 A run that is stopped goes on where it was. Everything lies under --root: training/ (runs, for TensorBoard),
 evaluations/, measured/, results.json, figures/ and the page, evidence.html.
