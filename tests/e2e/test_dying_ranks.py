@@ -69,7 +69,7 @@ def processes_of(run: Path) -> list[str]:
         pytest.param(0, "step", 0, SHARDED, id="0-raises", marks=slow),
         pytest.param(1, "step", 0, DDP, id="1-raises-ddp", marks=slow),
         pytest.param(1, "step", signal.SIGKILL, SHARDED, id="1-is-killed", marks=slow),
-        pytest.param(0, "step", signal.SIGKILL, SHARDED, id="0-is-killed"),
+        pytest.param(0, "step", signal.SIGKILL, SHARDED, id="0-is-killed", marks=slow),
         pytest.param(1, "validation", 0, SHARDED, id="1-raises-in-validation", marks=slow),
         pytest.param(1, "thoughts", 0, SHARDED, id="1-raises-in-thoughts", marks=slow),
     ],

@@ -53,6 +53,7 @@ def exported(run: Path) -> bool:
     return (run / "stage1/version_0/export/last/descore.json").is_file()
 
 
+@pytest.mark.slow
 def test_two_nodes_of_torchrun_meet_leave_and_go_on(tmp_path: Path, start) -> None:
     """Only the process of the first node is asked to leave; both launch files end with 143, and the run goes on."""
     for step, code in ((1, 143), (9, 0)):
