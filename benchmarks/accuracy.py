@@ -11,12 +11,14 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from benchmarks.given_thoughts import given_margins
+from benchmarks.evidence.data import SPLITS
+from benchmarks.given_thoughts import BATCH, given_margins
 from data_modules.rendering import RenderSettings, render_split
 from data_modules.teacher import Teacher
 from data_modules.world import Split
@@ -26,19 +28,25 @@ from descore.metrics import bootstrap_interval, calls
 from descore.model import RewardModel
 from descore.pairs import read_pairs
 from descore.rewards import quality_reward
+from descore.types import Pair
 
-SPLITS: dict[Split, str] = {"val": "in-domain", "ood": "out-of-domain"}
 GIVEN = ("accuracy, exact thoughts", "accuracy, teacher's thoughts", "accuracy, no thought")
 
 
-def measure(folder: str, exact: Benchmark, taught: Benchmark) -> dict[str, Tensor]:
-    """Measure an exported model: each measure as one value per decided pair (1 right, 0 wrong) or per video."""
+def measure(folder: str, benchmark: Benchmark, exact: Sequence[Pair]) -> dict[str, Tensor]:
+    """Measure an exported model: each measure as one value per decided pair (1 right, 0 wrong) or per video.
+
+    Args:
+        folder: The exported folder.
+        benchmark: Pairs with the teacher's thoughts.
+        exact: The same pairs with exact ones.
+    """
     with tempfile.TemporaryDirectory() as name:
-        greedy = evaluate(folder, exact, Path(name) / "greedy", batch_size=64)
-        sampled = evaluate(folder, exact, Path(name) / "sampled", batch_size=64, temperature=1.0)
-    pairs = list(zip(read_pairs(exact.table).pairs, read_pairs(taught.table).pairs, strict=True))
-    texts = [[getattr(pair, side).thought for pair in both] + [""] for both in pairs for side in ("a", "b")]
-    given = given_margins(RewardModel.from_pretrained(folder), [pair for pair, _ in pairs], texts)
+        greedy = evaluate(folder, benchmark, Path(name) / "greedy", batch_size=BATCH)
+        sampled = evaluate(folder, benchmark, Path(name) / "sampled", batch_size=BATCH, temperature=1.0)
+    both = zip(exact, read_pairs(benchmark.table).pairs, strict=True)
+    texts = [[getattr(pair, side).thought for pair in row] + [""] for row in both for side in ("a", "b")]
+    given = given_margins(RewardModel.from_pretrained(folder), exact, texts)
     preferences = greedy.preferences("overall")
     return {
         "accuracy, own thoughts": _right(greedy.margins("overall"), preferences),
@@ -86,14 +94,12 @@ def _measure_all(
     models: dict[str, list[str]], root: Path, split: Split, num_pairs: int
 ) -> dict[str, dict[str, Tensor]]:
     """Measure every seed of every model: by measure and model, [seeds, n]."""
-    exact, taught = (
-        table_benchmark(render_split(root / name, split, num_pairs, RenderSettings(teacher=teacher), seed=0))
-        for name, teacher in (("exact", Teacher(habits={})), ("taught", Teacher()))
-    )
+    exact = read_pairs(render_split(root, split, num_pairs, RenderSettings(teacher=Teacher(habits={})), seed=0)).pairs
+    benchmark = table_benchmark(render_split(root, split, num_pairs, RenderSettings(), seed=0))
     found: dict[str, dict[str, Tensor]] = {}
     for name, folders in models.items():
         print(f"{name}: {', '.join(folders)}", file=sys.stderr)
-        seeds = [measure(folder, exact, taught) for folder in folders]
+        seeds = [measure(folder, benchmark, exact) for folder in folders]
         for measured in seeds[0]:
             found.setdefault(measured, {})[name] = torch.stack([seed[measured] for seed in seeds])
     return found

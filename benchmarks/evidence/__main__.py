@@ -30,11 +30,15 @@ def main() -> None:
     options = parser.parse_args()
     scale = QUICK if options.quick else FULL
     root = options.root or Path("runs/evidence_quick" if options.quick else "runs/evidence")
-    prepare(root, scale.num_train, scale.smaller, scale.num_held_out)
     wanted = tasks(scale, root)
+    chosen = [task for task in wanted if task.name.startswith(tuple(options.only or [""]))]
+    if not chosen:
+        known = ", ".join(task.name for task in wanted)
+        parser.error(f"--only: expected the beginning of a task's name, got {' '.join(options.only)}; tasks: {known}")
+    prepare(root, scale.num_train, scale.smaller, scale.num_held_out)
     try:
         if options.only:
-            run_tasks([task for task in wanted if task.name.startswith(tuple(options.only))], root, options.jobs)
+            run_tasks(chosen, root, options.jobs)
             return
         run_tasks(wanted, root, options.jobs)
     except TaskError as error:

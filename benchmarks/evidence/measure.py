@@ -9,14 +9,13 @@ from typing import Any
 import torch
 
 from benchmarks.evidence.data import CORRUPTED, SPLITS, pairs_table, thoughts_table
-from benchmarks.given_thoughts import given_margins, packed
+from benchmarks.given_thoughts import BATCH, given_margins, packed
 from descore.attention import query_attention
 from descore.benchmark import Benchmark, table_benchmark
 from descore.evaluate import evaluate, load_evaluation
 from descore.model import RewardModel
 from descore.pairs import read_pairs
 
-BATCH = 64  # videos
 NUM_ATTENDED = 60  # pairs whose attention is looked at
 
 SEVERAL = "ood-several"
