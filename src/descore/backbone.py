@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
@@ -125,7 +126,20 @@ def resolve(name: str, *, metadata_only: bool) -> Path:
             f"backbone {name!r} is neither {TINY!r}, an existing folder, nor a hub id such as Qwen/Qwen3-VL-8B-Instruct"
         )
     weights = () if metadata_only else ("*.safetensors",)
-    return Path(snapshot_download(name, allow_patterns=[*_METADATA, *weights]))
+    return download(name, [*_METADATA, *weights])
+
+
+def download(name: str, patterns: list[str] | None = None) -> Path:
+    """Fetch a repository of the hub, or what was fetched of it before, and return its folder.
+
+    Raises:
+        ValueError: If the hub has none of that name, or cannot be reached.
+    """
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{name} is no folder here, and the hub did not give a model of that id ({reason})") from error
 
 
 def is_hub_id(name: str) -> bool:

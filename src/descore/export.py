@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
-from huggingface_hub import snapshot_download
 from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
-from descore.backbone import is_hub_id
+from descore.backbone import download, is_hub_id
 from descore.features import Features
 from descore.folders import draft_of, remove, replace, whole
 from descore.merging import Exportable, merged_state, query_rows, trained_in_full
@@ -149,7 +148,10 @@ def _find(folder: str | Path) -> Path:
             f"{folder} is neither an existing folder nor a hub id such as owner/name; a run of "
             "either stage leaves one under export/last"
         )
-    return Path(snapshot_download(str(folder)))
+    try:
+        return download(str(folder))
+    except ValueError as error:
+        raise ExportError(f"{error}; a run of either stage leaves an exported folder under export/last") from error
 
 
 def _save_metadata(model: Exportable, folder: Path) -> None:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 from transformers import AutoModelForImageTextToText
 
+from descore.backbone import resolve
 from descore.export import Calibration, ExportError, save
 from descore.model import RewardModel
 from descore.parts import make_trainable, trainable
@@ -248,6 +249,16 @@ def test_the_calibration_travels(qwen3, tmp_path):
 def test_a_folder_that_is_nowhere_is_refused(path):
     with pytest.raises(ExportError, match="neither an existing folder nor a hub id"):
         RewardModel.from_pretrained(path)
+
+
+def test_a_mistyped_folder_that_could_be_a_hub_id_is_refused_by_its_name(monkeypatch):
+    """The hub is not reached: offline, what was never fetched is not there."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    expected = "runs/nothing is no folder here, and the hub did not give a model of that id"
+    with pytest.raises(ExportError, match=expected):
+        RewardModel.from_pretrained("runs/nothing")
+    with pytest.raises(ValueError, match=expected):
+        resolve("runs/nothing", metadata_only=True)
 
 
 def test_a_folder_that_is_no_export_is_refused(exports, tmp_path):
