@@ -49,9 +49,9 @@ evidence-quick: $(READY) ## the same with one seed and few pairs, to see that al
 	$(BIN)/python -m benchmarks.evidence --quick $(ARGS)
 
 tiny-backbone: $(READY) ## train anew the tiny backbone that ships with the package (40 minutes)
-	$(BIN)/python -m data_modules.random_backbone runs/tiny_backbone/start
+	$(BIN)/python -m data_modules.world.small_backbone runs/tiny_backbone/start
 	$(BIN)/python -m descore.train fit -c conf/tiny_backbone.yaml
-	PYTHONPATH=. $(BIN)/python benchmarks/tiny_backbone.py --ship runs/tiny_backbone/last
+	PYTHONPATH=. $(BIN)/python benchmarks/evidence/tiny_backbone.py --ship runs/tiny_backbone/last
 
 test test-all: export HF_HUB_OFFLINE = 1
 test test-all: export TRANSFORMERS_OFFLINE = 1
@@ -75,4 +75,4 @@ tensorboard: $(READY) ## show the runs
 	$(BIN)/tensorboard --logdir runs
 
 bench: $(READY) ## run every benchmark of speed, each against the plain way
-	@set -e; for name in stage1_step thinking stage2_update data_wait loader streaming sharded_rollouts; do echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
+	@set -e; for name in stage1_step thinking stage2_update data_wait loader streaming sharded_rollouts; do echo "== $$name"; $(BIN)/python -m benchmarks.speed.$$name; done

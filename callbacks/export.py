@@ -11,8 +11,8 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from callbacks.samples import reward_names
-from descore.export import Calibration, save
+from callbacks.tensorboard import reward_names
+from descore.model.export import RewardStatistics, save
 
 
 class ExportModel(Callback):
@@ -34,7 +34,7 @@ class ExportModel(Callback):
         self.weights = weights
         self.folder = folder
         self.best = -torch.inf
-        self.calibration: Calibration | None = None
+        self.calibration: RewardStatistics | None = None
         self._exported = False
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -66,7 +66,7 @@ class ExportModel(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there."""
         self.best = state_dict["best"]
-        self.calibration = state_dict["calibration"] and Calibration(**state_dict["calibration"])
+        self.calibration = state_dict["calibration"] and RewardStatistics(**state_dict["calibration"])
 
     def _save(self, trainer: Trainer, pl_module: LightningModule, name: str) -> Path:
         path = Path(self.folder or trainer.log_dir or ".") / ("export" if self.folder is None else "") / name
@@ -78,11 +78,11 @@ class ExportModel(Callback):
         return path
 
 
-def _calibration(trainer: Trainer, names: Sequence[str]) -> Calibration | None:
+def _calibration(trainer: Trainer, names: Sequence[str]) -> RewardStatistics | None:
     """Mean and spread of each reward on the first validation table, once it was validated."""
     metrics = trainer.callback_metrics
     endings = [f"/{name}" for name in names] if len(names) > 1 else [""]
     if f"val/reward_mean{endings[0]}" not in metrics:
         return None
     mean, std = (tuple(float(metrics[f"val/reward_{kind}{end}"]) for end in endings) for kind in ("mean", "std"))
-    return Calibration(mean, std)
+    return RewardStatistics(mean, std)

@@ -9,7 +9,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
-from descore.folders import check_writable
+from descore.atomic import check_writable
 
 
 class LastCheckpoint(Checkpoint):

@@ -17,7 +17,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
-from descore.folders import draft_of, replace
+from descore.atomic import draft_of, replace
 
 FILE = "record.json"
 COMPARED = ("commit", "uncommitted", "packages", "python", "device", "threads", "world_size", "seed")

@@ -8,7 +8,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.samples import PREFERENCES, by_name, escape, require_tensorboard, reward_names, tensorboard_writer
+from callbacks.tensorboard import PREFERENCES, by_name, escape, require_tensorboard, reward_names, tensorboard_writer
 from descore.types import Group, PairBatch
 
 

@@ -8,18 +8,16 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
+from callbacks.tensorboard import PREFERENCES, by_name, escape, require_tensorboard, reward_names, tensorboard_writer
 from descore.answer import NOT_ASKED, AnswerError, parse_answer
 from descore.types import DIMENSIONS, DimensionScores, Frames, Group, PairBatch, Side
 
 READINGS = {"teacher_thought": "teacher's thought", "no_thought": "no thought", "own_thought": "own thought"}
-PREFERENCES = {1.0: "A", -1.0: "B", 0.0: "tie"}
 UNKNOWN = "?"
 GAP = 2  # white pixels between frames
-_ENTITIES = str.maketrans({mark: f"&#{ord(mark)};" for mark in "&<>\\`*_{}[]()#!|~"})
 
 
 class Samples(Callback):
@@ -96,15 +94,6 @@ class Samples(Callback):
                         writer.add_histogram(f"samples/{table}/{kind}{suffix}", finite, trainer.global_step)
 
 
-def escape(text: str) -> str:
-    """Write text so that Markdown shows it as it is, inside a table cell too; lines are kept.
-
-    >>> escape("a *red* ball")
-    'a &#42;red&#42; ball'
-    """
-    return "<br>".join(line.translate(_ENTITIES) for line in text.splitlines())
-
-
 def image_grid(a: Frames, b: Frames, *, num_frames: int, max_height: int) -> Tensor:
     """Lay frames out in two rows, those of video A above those of video B, on white.
 
@@ -125,32 +114,6 @@ def _row(pixels: Tensor, num_frames: int, max_height: int) -> Tensor:
         size = (max_height, max(1, round(width * max_height / height)))
         pixels = interpolate(pixels, size, mode="bilinear", antialias=True)
     return pad(pixels, (0, GAP, 0, GAP), value=255).permute(1, 2, 0, 3).flatten(2)
-
-
-def require_tensorboard(callback: Callback, trainer: Trainer) -> None:
-    """Raise ValueError if a callback that writes through a TensorBoardLogger has none; a fast_dev_run needs none."""
-    dry: bool = trainer.fast_dev_run  # type: ignore[attr-defined]
-    if not (dry or any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)):
-        found = ", ".join(type(logger).__name__ for logger in trainer.loggers) or "none"
-        name = f"{type(callback).__module__}.{type(callback).__qualname__}"
-        raise ValueError(
-            f"{type(callback).__name__} writes through a TensorBoardLogger, got {found}: set trainer.logger to one, or "
-            f"remove {name} from trainer.callbacks"
-        )
-
-
-def tensorboard_writer(trainer: Trainer) -> Any:
-    """Return TensorBoard's writer where this process writes, or None."""
-    if trainer.sanity_checking or not trainer.is_global_zero:
-        return None
-    return next((logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)), None)
-
-
-def reward_names(pl_module: LightningModule) -> Sequence[str]:
-    """Return the names of the rewards that the head gives."""
-    system: Any = pl_module
-    names: Sequence[str] = system.model.settings.reward_names
-    return names
 
 
 def _describe(batch: PairBatch, outputs: dict[str, Any], index: int, names: Sequence[str]) -> str:
@@ -193,10 +156,3 @@ def _score(scores: DimensionScores | None, name: str) -> str:
     if scores is None:
         return UNKNOWN
     return NOT_ASKED if scores[name] is None else str(scores[name])
-
-
-def by_name(names: Sequence[str], values: Sequence[str]) -> str:
-    """Join one value per reward; a single one needs no name."""
-    if len(names) == 1:
-        return values[0]
-    return ", ".join(f"{escape(name)} {value}" for name, value in zip(names, values, strict=True))

@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 
 from descore.seeding import fold
 from descore.types import Pair, PairBatch, PairFrames
-from descore.video import VideoError
+from descore.video.checks import VideoError
 
 OnBadVideo = Literal["error", "skip", "replace"]
 MAX_TRIES = 100

@@ -15,9 +15,9 @@ from data_modules.decode_ahead import most_bytes, plan
 from data_modules.loader import PairLoader
 from data_modules.remote import RemoteVideos, video_state
 from data_modules.shards import read_tables, ungraded
-from descore.features import Features
-from descore.frame_cache import FrameCache
+from descore.inputs.processor import Processor
 from descore.types import Frames, Pair, PairBatch
+from descore.video.frame_cache import FrameCache
 
 
 class PreferencePairDataModule(LightningDataModule):
@@ -130,13 +130,13 @@ class PreferencePairDataModule(LightningDataModule):
     def _first(self, pairs: Sequence[Pair]) -> Sequence[Pair]:
         return pairs[: self.max_val_pairs] if self.max_val_pairs else pairs
 
-    def _reader(self, features: Features) -> Callable[[str], Frames]:
+    def _reader(self, processor: Processor) -> Callable[[str], Frames]:
         """How a video is read: from the cache, if there is one, or fetched, if it is not here, and decoded."""
         if not self.cache_dir:
-            return RemoteVideos(features.read)
+            return RemoteVideos(processor.read)
         folder, most = str(Path(self.cache_dir, "frames")), int(self.cache_gb * 2**30)
-        read = RemoteVideos(features.read, folder)
-        return FrameCache(read, features.video_reader, folder, most, identify=video_state)
+        read = RemoteVideos(processor.read, folder)
+        return FrameCache(read, processor.video_reader, folder, most, identify=video_state)
 
     def _watch(self, num_train: int) -> BadVideos:
         """Keep account of the bad videos of this process in the folder of the run."""
@@ -149,12 +149,12 @@ class PreferencePairDataModule(LightningDataModule):
     def _loader(self, pairs: Sequence[Pair], batch_size: int, *, training: bool, alike: bool = False) -> PairLoader:
         assert self.trainer is not None
         system: Any = self.trainer.lightning_module
-        features: Features = system.model.features
-        worst = most_bytes(batch_size, features.settings.video, keep_frames=not training)
+        processor: Processor = system.model.processor
+        worst = most_bytes(batch_size, processor.settings.video, keep_frames=not training)
         ahead = plan(self.num_workers, worst, int(self.decode_ahead_gb * 2**30))
         return PairLoader(
             pairs,
-            system.collator(training=training, read=self._reader(features)),
+            system.collator(training=training, read=self._reader(processor)),
             batch_size=batch_size,
             shuffle=training,
             seed=self.seed,

@@ -18,10 +18,10 @@ from typing import Any
 
 import fsspec
 
-from descore.frame_cache import file_state
-from descore.locations import is_url
+from descore.tables.locations import is_url
 from descore.types import Frames
-from descore.video_checks import VideoError
+from descore.video.checks import VideoError
+from descore.video.frame_cache import file_state
 
 _WAITS = (0.5, 2.0, 8.0)  # seconds before each new attempt to fetch
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, tarfile.TarError)  # what no new attempt mends

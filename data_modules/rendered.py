@@ -7,8 +7,8 @@ from pathlib import Path
 from filelock import FileLock
 
 from data_modules.preference import PreferencePairDataModule
-from data_modules.rendering import RenderSettings, render_split
-from data_modules.world import Split
+from data_modules.world.rendering import RenderSettings, render_split
+from data_modules.world.scene import Split
 
 
 class RenderedPairDataModule(PreferencePairDataModule):

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import inspect
 import json
 import operator
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import fsspec
 from fsspec.utils import get_protocol
 
-from descore import pairs, presets
-from descore.locations import is_url
-from descore.pairs import READERS, read_pairs
+from descore import answer, tables
+from descore.tables.formats import READERS
+from descore.tables.locations import is_url
+from descore.tables.pairs import read_pairs
 from descore.types import Pair
 
 _TWICE = "an id that an earlier shard has"
@@ -156,7 +156,7 @@ def _fingerprint(shards: Sequence[str], options: dict[str, Any]) -> str:
     """Name the shards in their present state, how they are read, and the code that does it."""
     storage = fsspec.filesystem(get_protocol(shards[0]))
     states = [(shard, storage.ukey(shard)) for shard in shards]
-    code = [inspect.getsource(module) for module in (pairs, presets)]
+    code = [path.read_bytes() for path in (*sorted(Path(tables.__file__).parent.glob("*.py")), Path(answer.__file__))]
     return hashlib.blake2b(repr((states, sorted(options.items()), code)).encode(), digest_size=20).hexdigest()
 
 

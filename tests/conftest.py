@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from data_modules.random_backbone import Sizes, write_random_backbone
-from descore.model import RewardModel
-from descore.settings import ModelSettings
-from descore.video import VideoSettings
-from descore.video_writer import write_video
+from data_modules.world.small_backbone import Sizes, write_random_backbone
+from descore.inputs.settings import ModelSettings
+from descore.model.reward_model import RewardModel
+from descore.video.frames import VideoSettings
+from descore.video.writer import write_video
 
 FAMILIES = ("qwen3_vl", "qwen2_5_vl")
 SIZES = Sizes(text=64, text_layers=2, vision=32, vision_layers=2, heads=4, patch=8, positions=36, vocabulary=320)

@@ -11,7 +11,7 @@ from descore.train import main
 
 CONF = Path(__file__).parents[1] / "conf"
 OVERLAYS = sorted((CONF / "overlay").glob("*.yaml"))
-BENCHMARKS = sorted((CONF / "benchmarks").glob("*.yaml"))  # read in tests/unit/test_benchmark.py
+BENCHMARKS = sorted((CONF / "benchmarks").glob("*.yaml"))  # read in tests/unit/evaluation/test_benchmark.py
 RUNS = sorted(path for path in CONF.rglob("*.yaml") if path not in OVERLAYS + BENCHMARKS)
 
 

@@ -43,7 +43,7 @@ def main() -> None:
         run_tasks(wanted, root, options.jobs)
     except TaskError as error:
         sys.exit(f"evidence: {error}")
-    from benchmarks.evidence.page import show  # matplotlib and the template, which no task needs
+    from benchmarks.evidence.page import show
     from benchmarks.evidence.results import gather
 
     print(show(root, scale, gather(root, scale)))

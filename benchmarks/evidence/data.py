@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data_modules.rendering import RenderSettings, render_split
-from data_modules.teacher import Teacher
-from data_modules.world import Split
+from data_modules.world.rendering import RenderSettings, render_split
+from data_modules.world.scene import Split
+from data_modules.world.teacher import Teacher
 from descore.answer import overall_score
-from descore.pairs import read_pairs, write_pairs
+from descore.tables.pairs import read_pairs
+from descore.tables.writer import write_pairs
 from descore.types import Pair
 
 SPLITS: dict[Split, str] = {"val": "in-domain", "ood": "out-of-domain"}

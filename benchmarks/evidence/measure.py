@@ -9,12 +9,13 @@ from typing import Any
 import torch
 
 from benchmarks.evidence.data import CORRUPTED, SPLITS, pairs_table, thoughts_table
-from benchmarks.given_thoughts import BATCH, given_margins, packed
-from descore.attention import query_attention
-from descore.benchmark import Benchmark, table_benchmark
-from descore.evaluate import evaluate, load_evaluation
-from descore.model import RewardModel
-from descore.pairs import read_pairs
+from benchmarks.evidence.given_thoughts import BATCH, given_margins, packed
+from descore.evaluation.benchmark import Benchmark, table_benchmark
+from descore.evaluation.folder import load_evaluation
+from descore.evaluation.query_attention import query_attention
+from descore.evaluation.run import evaluate
+from descore.model.reward_model import RewardModel
+from descore.tables.pairs import read_pairs
 
 NUM_ATTENDED = 60  # pairs whose attention is looked at
 

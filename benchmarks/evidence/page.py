@@ -11,10 +11,11 @@ from benchmarks.evidence.data import SPLITS
 from benchmarks.evidence.measure import HEADS, WRITERS, evaluation_of
 from benchmarks.evidence.plan import PARADIGMS, Scale, run_name
 from benchmarks.evidence.results import ARMS, OURS, Json
-from descore.attention import SOURCES
-from descore.evaluate import load_evaluation
+from descore.evaluation.folder import load_evaluation
+from descore.evaluation.query_attention import SOURCES
 from descore.report import Figure, Highlight, Page, Section, Table, browse, write_page
-from descore.report.figures import Estimate, bars, colors_of, curves, lines, new_figure, style
+from descore.report.figures import Estimate, bars, curves, lines
+from descore.report.style import colors_of, new_figure, style
 
 ACCURACY = "preference accuracy without ties"
 MASKING = {"decoupled": "with masking", "unmasked": "without masking", "decoupled_rl": "with masking, after stage 2"}

@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.evidence.data import CORRUPTED, SPLITS
+from benchmarks.evidence.finished_runs import logged_points
 from benchmarks.evidence.measure import HEADS, SEVERAL, WRITERS, evaluation_of
 from benchmarks.evidence.plan import PARADIGMS, Scale, run_name
-from benchmarks.finished_runs import logged_points
-from descore.attention import SOURCES
-from descore.evaluate import Evaluation, load_evaluation
+from descore.evaluation.folder import Evaluation, load_evaluation, plain
+from descore.evaluation.query_attention import SOURCES
 from descore.metrics import bootstrap_interval, calibration, calls, preference_accuracy
-from descore.results import plain
 
 Json = dict[str, Any]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-PRELOADED = ["descore.train", "descore.modules.cold_start", "descore.modules.rl", "descore.evaluate"]
+PRELOADED = ["descore.train", "descore.modules.cold_start", "descore.modules.rl", "descore.evaluation.run"]
 
 
 @dataclass(frozen=True)

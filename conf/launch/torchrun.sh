@@ -8,6 +8,6 @@ cd "$(dirname "$0")/../.."
 
 export PET_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT="${GRACE:-600}"
-exec .venv/bin/python -m descore.torchrun --nnodes "$NODES" --nproc-per-node "$GPUS" --rdzv-backend c10d \
+exec .venv/bin/python -m descore.runtime.torchrun --nnodes "$NODES" --nproc-per-node "$GPUS" --rdzv-backend c10d \
   --rdzv-endpoint "$HEAD" --rdzv-id "${RUN:-descore}" \
   -m descore.train fit "$@" --trainer.num_nodes "$NODES" --trainer.devices "$GPUS"

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from descore.commands import compare, evaluate, replay, report, score
-from descore.export import ExportError
-from descore.readings import ReadingError
+from descore.model.export import ExportError
+from descore.thinking.readout import ReadoutError
 
 COMMANDS = (score, evaluate, compare, report, replay)
 
@@ -19,7 +19,7 @@ def main(args: Sequence[str] | None = None) -> int:
     options = parser.parse_args(args)
     try:
         return int(options.run(options))
-    except (ExportError, ReadingError) as error:
+    except (ExportError, ReadoutError) as error:
         parser.exit(2, f"descore: {error}\n")
 
 

@@ -10,9 +10,9 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from transformers.utils.logging import disable_progress_bar
 
-from descore.folders import check_writable, sweep
-from descore.modules.ranks import AllRanksOrNone, follow_launcher
-from descore.modules.resume import find_checkpoint
+from descore.atomic import check_writable, sweep
+from descore.runtime.ranks import AllRanksOrNone, follow_launcher
+from descore.runtime.resume import find_checkpoint
 
 
 class TrainCLI(LightningCLI):

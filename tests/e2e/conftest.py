@@ -12,11 +12,11 @@ import pytest
 from safetensors.torch import load_file, save_file
 from selenium.webdriver.remote.webdriver import WebDriver
 
-from descore.pairs import write_pairs
+from descore.tables.writer import write_pairs
 from descore.types import Pair, Side
 from tests.conftest import FAMILIES
-from tests.e2e.browsing import start_browser
-from tests.e2e.spread import USUAL, Fit
+from tests.helpers.browsing import start_browser
+from tests.helpers.spread import USUAL, Fit
 
 SCORES = {"subject": 2, "dynamics": 1, "camera": None, "environment": 2, "style": 0}
 
@@ -64,7 +64,7 @@ def fit(tmp_path: Path, starts: dict[str, Path], table: Path) -> Fit:
     """Train a stage, on one process as it is or sharded over several, and return the folder of the run."""
     # Imported at the top, before pytest takes logs, Lightning would write them to handlers of its own.
     from descore.train import main
-    from tests.e2e.ranks import ROOT, train
+    from tests.helpers.ranks import ROOT, train
 
     def run(
         name: str, stage: str, *overrides: str, processes: int = 0, overlay: str = "fsdp", family: str = ""
@@ -92,7 +92,12 @@ def fit(tmp_path: Path, starts: dict[str, Path], table: Path) -> Fit:
         if stage == "stage1":
             arguments += ["--model.template", str(start.parents[1] / "template.txt"), "--model.max_thought_tokens", "6"]
         else:
-            arguments += ["--model.rollout_rewards", "{tests.e2e.rules.even_codes: 1.0}", "--model.num_thoughts", "3"]
+            arguments += [
+                "--model.rollout_rewards",
+                "{tests.helpers.rules.even_codes: 1.0}",
+                "--model.num_thoughts",
+                "3",
+            ]
             arguments += ["--model.calibration_weight", "0.5", "--model.kl_weight", "0.1"]
             arguments += ["--model.mini_batch_pairs", str(2 // max(processes, 1))]
         if processes:

@@ -10,15 +10,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from benchmarks.finished_runs import exported_weights, logged_values
-from descore.checklist import weights_of
-from descore.export import describe
-from descore.model import RewardModel
-from descore.pairs import read_pairs, write_pairs
-from descore.scoring import Scorer
+from benchmarks.evidence.finished_runs import exported_weights, logged_values
+from descore.inputs.checklist import weights_of
+from descore.model.export import describe
+from descore.model.reward_model import RewardModel
+from descore.scoring.scorer import Scorer
+from descore.tables.pairs import read_pairs
+from descore.tables.writer import write_pairs
 from descore.train import main
 from descore.types import Pair, Side
-from tests.e2e.ranks import train
+from tests.helpers.ranks import train
 
 ROOT = Path(__file__).parents[2]
 BASELINES = ROOT / "conf/baselines"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.ranks import ROOT, free_port
+from tests.helpers.ranks import ROOT, free_port
 
 SHARDED = ("-c", "conf/overlay/fsdp.yaml", "--trainer.precision", "32-true")
 DDP = ("-c", "conf/overlay/ddp.yaml", "--trainer.precision", "32-true")
@@ -84,7 +84,7 @@ def test_a_rank_that_dies_ends_the_job(
     overlay: tuple[str, ...],
 ) -> None:
     stage = "stage2" if place == "thoughts" else "stage1"
-    fail = ("--trainer.callbacks+=tests.e2e.killing.Fail", f"--trainer.callbacks.rank={rank}")
+    fail = ("--trainer.callbacks+=tests.helpers.killing.Fail", f"--trainer.callbacks.rank={rank}")
     fail += ("--trainer.callbacks.step=2", f"--trainer.callbacks.place={place}")
     fail += (f"--trainer.callbacks.number={int(number)}", f"--trainer.callbacks.mark={tmp_path / 'mark'}")
     meet = ("--rdzv-endpoint", f"localhost:{free_port()}") if launcher == TORCHRUN else ()

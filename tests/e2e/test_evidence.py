@@ -15,8 +15,8 @@ from benchmarks.evidence.page import show
 from benchmarks.evidence.plan import Scale, tasks
 from benchmarks.evidence.results import gather
 from benchmarks.evidence.schedule import run_tasks
-from descore.evaluate import load_evaluation
-from tests.e2e.browsing import PHONE, check_quiet, opened
+from descore.evaluation.folder import load_evaluation
+from tests.helpers.browsing import PHONE, check_quiet, opened
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.finished_runs import logged_values
-from descore.modules.fsdp1 import FSDP1Strategy
-from tests.e2e.spread import HALF, LORA, USUAL, WHOLE, Fit, check_half, check_same, furthest, weights
+from benchmarks.evidence.finished_runs import logged_values
+from descore.runtime.fsdp1 import FSDP1Strategy
+from tests.helpers.spread import HALF, LORA, USUAL, WHOLE, Fit, check_half, check_same, furthest, weights
 
 AGAIN = ("--model.gradient_checkpointing", "true")
 LORAS = ("--model.lora_parts", "[language, vision]", *LORA[2:], *AGAIN)
@@ -47,7 +47,7 @@ def test_two_processes_train_as_one(fit: Fit, stage: str, family: str, trained: 
     """Twenty steps: losses and rewards within 1e-5, norms of gradients within 1e-4, by half of the weights each."""
     options = (*TRAINED[trained], "--trainer.max_steps", "20")
     one = fit("one", stage, *options, family=family)
-    options = (*options, "--trainer.callbacks+=tests.e2e.holding.HoldsItsShare")
+    options = (*options, "--trainer.callbacks+=tests.helpers.holding.HoldsItsShare")
     two = fit("two", stage, *options, family=family, processes=2, overlay="fsdp1")
     check_same(one, two)
 

@@ -12,14 +12,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from benchmarks.finished_runs import logged_values
-from descore.model import RewardModel
-from descore.pairs import write_pairs
-from descore.scoring import Scorer
-from descore.think import think
+from benchmarks.evidence.finished_runs import logged_values
+from descore.model.reward_model import RewardModel
+from descore.scoring.scorer import Scorer
+from descore.tables.writer import write_pairs
+from descore.thinking.think import think
 from descore.train import main
 from descore.types import Pair, Side, Thought
-from tests.examples import make_prefixes, make_thought
+from tests.helpers.examples import make_prefixes, make_thought
 from tests.parity.plain import plain_forward, stock
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +69,7 @@ def test_a_stage_trains(stage: str, overlay: str, tmp_path: Path, start: Path, t
         source = (*source, "--model.max_thought_tokens", "6")
     else:
         source = ("--model.pretrained", str(start), "--model.num_thoughts", "4")
-        source = (*source, "--model.rollout_rewards", "{tests.e2e.rules.even_codes: 1.0}")
+        source = (*source, "--model.rollout_rewards", "{tests.helpers.rules.even_codes: 1.0}")
     lora = ("--model.lora_parts", "[language]", "--model.lora_rank", "4", "--model.lora_alpha", "8")
     if overlay != "none":
         source = ("-c", f"conf/overlay/{overlay}.yaml", "--trainer.devices", "1", *source)
@@ -100,7 +100,7 @@ def test_a_packed_forward_is_that_of_whole_sequences(
     model = build().to(DEVICE).eval()
     prefixes = make_prefixes(model, 2)
     thoughts = [[make_thought(7, seed=2 * video), make_thought(12, seed=2 * video + 1)] for video in range(2)]
-    branches = model.features.pack(prefixes, thoughts).to(DEVICE)
+    branches = model.processor.pack(prefixes, thoughts).to(DEVICE)
     with torch.autocast(DEVICE, dtype, enabled=dtype != torch.float32, cache_enabled=False):
         forward = model(branches, with_logprobs=True)
         (forward.rewards.sum() + forward.logprobs.sum()).backward()
@@ -119,10 +119,10 @@ def test_a_packed_forward_is_that_of_whole_sequences(
 def test_thinking_in_bfloat16_scores_what_it_wrote(build: Callable[..., RewardModel]) -> None:
     model = build(max_thought_tokens=16).to(DEVICE).eval()
     prefixes = make_prefixes(model, 2)
-    videos = model.features.pack(prefixes, [[Thought()]] * 2).to(DEVICE)
+    videos = model.processor.pack(prefixes, [[Thought()]] * 2).to(DEVICE)
     with torch.autocast(DEVICE, torch.bfloat16, cache_enabled=False), torch.no_grad():
         groups = think(model, videos)
-        again = model(model.features.pack(prefixes, [group.thoughts for group in groups]).to(DEVICE)).rewards
+        again = model(model.processor.pack(prefixes, [group.thoughts for group in groups]).to(DEVICE)).rewards
     assert furthest(torch.cat([group.rewards for group in groups]), again) < 0.1
 
 

@@ -7,15 +7,15 @@ from pathlib import Path
 import av
 import pytest
 
-from benchmarks.bad_videos import READER, judge
-from benchmarks.hostile_videos import CODECS, Case, cut_off, damaged, encode, exotic, no_videos, remux
-from descore.decoding import Decoder
+from descore.video.isolation import IsolatedReader
+from tests.robustness.bad_videos import READER, judge
+from tests.robustness.hostile_videos import CODECS, Case, cut_off, damaged, encode, exotic, no_videos, remux
 
 needs_av1 = pytest.mark.skipif("libsvtav1" not in av.codecs_available, reason="this PyAV writes no AV1")
 
 
 def unexpected(cases: Iterable[Case]) -> dict[str, tuple[str, str, float]]:
-    decode = Decoder(READER, seconds=20)
+    decode = IsolatedReader(READER, seconds=20)
     judged = {case.name: judge(case, decode) for case in cases}
     assert len(judged) >= 20
     return {name: said for name, said in judged.items() if said[0] not in {"right", "refused"}}

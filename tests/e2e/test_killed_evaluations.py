@@ -9,7 +9,17 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_an_evaluation_that_is_killed_three_times_ends_as_one_that_is_not():
-    command = [sys.executable, "-m", "benchmarks.killed_evaluations", "--kills", "3", "--pairs", "6", "--tokens", "12"]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.robustness.killed_evaluations",
+        "--kills",
+        "3",
+        "--pairs",
+        "6",
+        "--tokens",
+        "12",
+    ]
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)

@@ -23,13 +23,13 @@ def bench(*arguments: str) -> None:
 
 @pytest.mark.parametrize("stage", ["1", "2"])
 def test_runs_that_are_killed_end_as_runs_that_are_left_alone(stage: str) -> None:
-    bench("benchmarks.kills", "--stage", stage, "--kills", "5")
+    bench("tests.robustness.kills", "--stage", stage, "--kills", "5")
 
 
 @pytest.mark.parametrize("stage", ["1", "2"])
 def test_a_broken_recipe_is_noticed(stage: str) -> None:
-    bench("benchmarks.kills", "--stage", stage, "--mutations")
+    bench("tests.robustness.kills", "--stage", stage, "--mutations")
 
 
 def test_saves_that_are_killed_leave_what_loads(tmp_path: Path) -> None:
-    bench("benchmarks.killed_saves", "--kills", "5", "--folders", str(tmp_path), "/dev/shm")
+    bench("tests.robustness.killed_saves", "--kills", "5", "--folders", str(tmp_path), "/dev/shm")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.ranks import ROOT, free_port
+from tests.helpers.ranks import ROOT, free_port
 
 SHARDED = ("-c", "conf/overlay/fsdp.yaml", "--trainer.precision", "32-true")
 NODES = 2
@@ -40,7 +40,7 @@ def start(tmp_path: Path, build):
 
 def asks(step: int) -> tuple[str, ...]:
     """Ask the processes that work for a run to leave, in a step."""
-    ask = ("--trainer.callbacks+=tests.e2e.killing.Ask", f"--trainer.callbacks.step={step}")
+    ask = ("--trainer.callbacks+=tests.helpers.killing.Ask", f"--trainer.callbacks.step={step}")
     return (*ask, "--trainer.callbacks.number=10")
 
 
@@ -77,7 +77,10 @@ def test_a_signal_to_torchrun_is_passed_on(tmp_path: Path, start) -> None:
 
 def test_slurm_requeues_a_run_that_its_signal_reaches(tmp_path: Path, start) -> None:
     slurm = {"SLURM_JOB_ID": str(free_port()), "SLURM_NNODES": str(NODES), "SLURM_NTASKS_PER_NODE": "1"}
-    slurm |= {"SLURM_NODELIST": "localhost", "PATH": f"{Path(__file__).parent / 'slurm'}:{os.environ['PATH']}"}
+    slurm |= {
+        "SLURM_NODELIST": "localhost",
+        "PATH": f"{Path(__file__).parents[1] / 'helpers' / 'slurm'}:{os.environ['PATH']}",
+    }
     code, output = ends(start("slurm.sh", *asks(1), **slurm))
     assert code == 143, output
     assert output.count("scontrol") == 1

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.finished_runs import exported_weights, logged_points
+from benchmarks.evidence.finished_runs import exported_weights, logged_points
 
 ROOT = Path(__file__).parents[2]
 SHARDED = ("-c", "conf/overlay/fsdp.yaml", "--trainer.precision", "32-true", "--trainer.devices", "2")
@@ -65,7 +65,7 @@ def test_a_run_asked_to_leave_goes_on_as_if_it_never_had(
     run = tmp_path / "asked/stage1/version_0"
     resume = (*options, "--resume", "auto")
     for step, number, validating in ((1, signal.SIGTERM, False), (2, signal.SIGTERM, False), (6, signal.SIGUSR1, True)):
-        ask = ("--trainer.callbacks+=tests.e2e.killing.Ask", f"--trainer.callbacks.step={step}")
+        ask = ("--trainer.callbacks+=tests.helpers.killing.Ask", f"--trainer.callbacks.step={step}")
         ask += (
             f"--trainer.callbacks.number={int(number)}",
             f"--trainer.callbacks.validating={str(validating).lower()}",

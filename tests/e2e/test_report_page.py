@@ -10,8 +10,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webdriver import WebDriver
 
 from descore.report import report_on, write_page
-from tests.e2e.browsing import PHONE, check_quiet, opened
-from tests.evaluations import Judged, Shown, write_evaluation
+from tests.helpers.browsing import PHONE, check_quiet, opened
+from tests.helpers.evaluations import Judged, Shown, write_evaluation
 
 EVIL = "<script>document.title = 'broken'</script><img src=x onerror=\"document.title = 'broken'\"><b>bold</b></script>"
 

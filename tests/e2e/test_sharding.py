@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 from lightning.pytorch.strategies import FSDPStrategy
 
-from benchmarks.finished_runs import logged_values
+from benchmarks.evidence.finished_runs import logged_values
 from descore.modules.rl import RLModule
-from tests.e2e.spread import HALF, LORA, USUAL, WHOLE, Fit, check_half, check_same, furthest, weights
+from tests.helpers.spread import HALF, LORA, USUAL, WHOLE, Fit, check_half, check_same, furthest, weights
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_checkpoint_fits_any_number_of_processes(fit: Fit, stage: str) -> None
 def test_what_is_not_finite_on_one_rank_moves_no_weight_on_any(fit: Fit, stage: str, overlay: str) -> None:
     """The callback compares the weights and moments of each rank before and after each step, bit by bit."""
     plan = ["nothing", "1 loss nan", "0 loss inf", "1 gradient nan", "0 gradient inf", "nothing"]
-    poison = ("--trainer.callbacks+=tests.e2e.poisoning.Poison", f"--trainer.callbacks.plan={plan}")
+    poison = ("--trainer.callbacks+=tests.helpers.poisoning.Poison", f"--trainer.callbacks.plan={plan}")
     steps = ("--trainer.max_epochs", "2", "--trainer.limit_val_batches", "0", "--trainer.max_steps", "-1")
     run = fit("poisoned", stage, *LORA, *steps, *poison, processes=2, overlay=overlay)
     assert logged_values(run)["train/skipped_share"] == [0, 1, 1, 1, 1, 0]

@@ -13,11 +13,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from benchmarks.finished_runs import logged_values
+from benchmarks.evidence.finished_runs import logged_values
 from descore.cli import main as descore
-from descore.modules import automatic, rl
-from descore.modules.sharding import clip_by_norm
-from descore.replay import replay
+from descore.modules import rl
+from descore.modules import supervised as automatic
+from descore.objectives.replay import replay
+from descore.runtime.sharding import clip_by_norm
 from tests.e2e import test_stage1, test_stage2
 from tests.e2e.test_stage1 import rendered
 from tests.e2e.test_stage2 import EVEN, start, table

@@ -14,12 +14,12 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from benchmarks.finished_runs import exported_weights
-from benchmarks.small_runs import EVERY_STEP, differences
+from benchmarks.evidence.finished_runs import exported_weights
 from descore.cli import main as descore
-from descore.model import RewardModel
-from descore.pairs import read_pairs
+from descore.model.reward_model import RewardModel
+from descore.tables.pairs import read_pairs
 from descore.train import main
+from tests.robustness.small_runs import EVERY_STEP, differences
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,7 +66,7 @@ def test_what_trains_moves_and_the_rest_stays(trained: Path) -> None:
     assert not {name for name in moved if ".visual." in name} - merger
     embedding = "model.language_model.embed_tokens.weight"
     rows = (start[embedding].float() != after[embedding]).any(dim=1).nonzero()[:, 0].tolist()
-    assert rows == RewardModel.from_pretrained(str(trained / "export/last")).features.query_ids
+    assert rows == RewardModel.from_pretrained(str(trained / "export/last")).processor.query_ids
 
 
 def test_a_run_leaves_checkpoints_exports_and_its_configuration(trained: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_run_that_is_killed_and_resumed_ends_the_same(tmp_path: Path, rendered
     steps = ("--trainer.max_steps", "8", "--trainer.val_check_interval", "2", "--model.max_thought_tokens", "8")
     steps += EVERY_STEP
     whole = fit(tmp_path / "whole", rendered, *steps)
-    kill = ("--trainer.callbacks+=benchmarks.small_runs.KillAt", "--trainer.callbacks.hook=on_train_batch_start")
+    kill = ("--trainer.callbacks+=tests.robustness.small_runs.KillAt", "--trainer.callbacks.hook=on_train_batch_start")
     kill += ("--trainer.callbacks.step=5",)
     command = [sys.executable, "-m", "descore.train", *arguments(tmp_path / "killed", rendered, *steps, *kill)]
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # another number sums in another order

@@ -16,20 +16,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.finished_runs import exported_weights, logged_values
-from benchmarks.small_runs import EVERY_STEP, differences
+from benchmarks.evidence.finished_runs import exported_weights, logged_values
 from descore.cli import main as descore
-from descore.export import ExportError
-from descore.losses import bradley_terry_loss
-from descore.model import RewardModel
-from descore.pairs import read_pairs, write_pairs
+from descore.losses.preference import bradley_terry_loss
+from descore.model.export import ExportError
+from descore.model.reward_model import RewardModel
+from descore.tables.pairs import read_pairs
+from descore.tables.writer import write_pairs
 from descore.train import main
 from descore.types import Pair, Side, Thought
+from tests.robustness.small_runs import EVERY_STEP, differences
 
 ROOT = Path(__file__).parents[2]
 SCORES = {"subject": 2, "dynamics": 1, "camera": None, "environment": 2, "style": 0}
 THREADS = {"OMP_NUM_THREADS": "1"}  # another number sums in another order
-EVEN = ("--model.rollout_rewards", "{tests.e2e.rules.even_codes: 1.0}")
+EVEN = ("--model.rollout_rewards", "{tests.helpers.rules.even_codes: 1.0}")
 
 Fit = Callable[..., Path]
 
@@ -89,13 +90,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory, start: Path, table: Path) 
 def chance_of_a_vowel(model: RewardModel, table: Path) -> float:
     """Mean probability, over the videos of a table, that a thought begins with a vowel."""
     pairs = read_pairs(table).pairs
-    features = model.features
-    prefixes = [features.prefix(p.prompt, features.read(side.video)) for p in pairs for side in (p.a, p.b)]
+    processor = model.processor
+    prefixes = [processor.prefix(p.prompt, processor.read(side.video)) for p in pairs for side in (p.a, p.b)]
     with torch.no_grad():
-        hidden = model.hidden(features.pack(prefixes, [[Thought()]] * len(prefixes)))
+        hidden = model.hidden(processor.pack(prefixes, [[Thought()]] * len(prefixes)))
         ends = [end - 2 for end in _ends(prefixes)]
         probabilities = model.next_logits(hidden[ends]).softmax(-1)
-    return float(probabilities[:, features.tokenizer.convert_tokens_to_ids(list("aeiou"))].sum(1).mean())
+    return float(probabilities[:, processor.tokenizer.convert_tokens_to_ids(list("aeiou"))].sum(1).mean())
 
 
 def _ends(prefixes) -> list[int]:
@@ -109,7 +110,7 @@ def test_the_thought_that_pays_becomes_probable(fit: Fit, start: Path, table: Pa
     """
     run = fit(
         "bandit",
-        *("--model.rollout_rewards", "{tests.e2e.rules.says_a_vowel: 1.0}", "--model.max_thought_tokens", "1"),
+        *("--model.rollout_rewards", "{tests.helpers.rules.says_a_vowel: 1.0}", "--model.max_thought_tokens", "1"),
         *("--model.num_thoughts", "32", "--model.learning_rates", "{language: 5.0e-3}"),
         *("--trainer.max_steps", "10", "--trainer.limit_val_batches", "0"),
     )
@@ -130,7 +131,7 @@ def test_what_trains_moves_and_the_rest_stays(trained: Path, start: Path) -> Non
 
 def test_tensorboard_shows_what_the_thoughts_and_the_losses_do(trained: Path) -> None:
     found = logged_values(trained)
-    rollout = {"reward", "reward_spread", "tests.e2e.rules.even_codes", "no_spread_share", "thought_tokens"}
+    rollout = {"reward", "reward_spread", "tests.helpers.rules.even_codes", "no_spread_share", "thought_tokens"}
     expected = {f"rollout/{name}" for name in rollout | {"truncated_share", "failed_share"}}
     losses = {"loss", "policy_loss", "kl_loss", "calibration_loss", "kl", "entropy", "skipped_share"}
     expected |= {f"train/{name}" for name in losses | {"clipped_low", "clipped_high", "clipped_dual"}}
@@ -217,7 +218,7 @@ def test_bfloat16_keeps_float32_weights_that_move_at_a_tiny_learning_rate(fit: F
 
 
 def test_steps_that_are_not_finite_are_skipped_then_stop_the_run(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("descore.objectives.bradley_terry_loss", lambda a, b, preference: (a - b) * math.inf)
+    monkeypatch.setattr("descore.objectives.dual.bradley_terry_loss", lambda a, b, preference: (a - b) * math.inf)
     with pytest.raises(FloatingPointError, match="3 steps in a row"):
         fit("exploding", *EVEN, "--model.max_skipped", "2", "--trainer.max_steps", "9")
 
@@ -230,7 +231,7 @@ def test_one_step_that_is_not_finite_changes_nothing(fit: Fit, start: Path, monk
         calls.append(preference)
         return (math.inf if len(calls) == 1 else 1.0) * bradley_terry_loss(reward_a, reward_b, preference)
 
-    monkeypatch.setattr("descore.objectives.bradley_terry_loss", explode_once)
+    monkeypatch.setattr("descore.objectives.dual.bradley_terry_loss", explode_once)
     run = fit("once", *EVEN, "--trainer.max_steps", "1", "--trainer.limit_val_batches", "0")
     assert logged_values(run)["train/skipped_share"] == [1.0, 0.0]
     after = exported_weights(run / "export/last")
@@ -242,7 +243,7 @@ def test_a_run_that_is_killed_and_resumed_ends_the_same(tmp_path: Path, fit: Fit
     """Five steps at once, or three, a kill in the middle of an epoch, and two in a new process: the same bits."""
     steps = (*EVEN, "--trainer.max_steps", "5", "--data.batch_size", "2", *EVERY_STEP)
     whole = fit("whole", *steps)
-    kill = ("--trainer.callbacks+=benchmarks.small_runs.KillAt", "--trainer.callbacks.hook=on_train_batch_start")
+    kill = ("--trainer.callbacks+=tests.robustness.small_runs.KillAt", "--trainer.callbacks.hook=on_train_batch_start")
     kill += ("--trainer.callbacks.step=3",)
     command = [sys.executable, "-m", "descore.train", *arguments(tmp_path / "killed", start, table, *steps, *kill)]
     killed = subprocess.run(command, cwd=ROOT, env=os.environ | THREADS, capture_output=True, check=False)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from descore.model import RewardModel
+from descore.model.reward_model import RewardModel
 from descore.types import Prefix, Thought
 
 SECONDS = 1.0
@@ -54,10 +54,10 @@ def inputs_of(model: RewardModel, prefix: Prefix, tail: list[int]) -> dict[str, 
         "input_ids": input_ids,
         "attention_mask": torch.ones_like(input_ids),
         "mm_token_type_ids": (input_ids == model.base.config.video_token_id).int() * 2,
-        "pixel_values_videos": model.features.normalise(prefix.patches.to(device)),
+        "pixel_values_videos": model.processor.normalise(prefix.patches.to(device)),
         "video_grid_thw": prefix.grid[None].to(device),
     }
-    if model.features.backbone.family.seconds_per_grid:
+    if model.processor.backbone.family.seconds_per_grid:
         inputs["second_per_grid_ts"] = torch.tensor([SECONDS], device=device)
     return inputs
 
@@ -74,7 +74,7 @@ def plain_sequence(model: RewardModel, prefix: Prefix, thought: Thought, **optio
     Returns:
         Rewards `[K]`, and logits `[P + R + Q, vocabulary]` of a sequence with P prefix, R thought and Q query tokens.
     """
-    query_ids = model.features.query_ids
+    query_ids = model.processor.query_ids
     with _last_states(model) as states:
         output = model.base(**inputs_of(model, prefix, [*thought.token_ids, *query_ids]), use_cache=False, **options)
     return model.head(states[0][:, -len(query_ids) :])[0], output.logits[0]
@@ -82,11 +82,11 @@ def plain_sequence(model: RewardModel, prefix: Prefix, thought: Thought, **optio
 
 def plain_forward(model: RewardModel, prefix: Prefix, thought: Thought) -> tuple[Tensor, Tensor]:
     """Reward [K] of one thought and log-probabilities [M] of its tokens, on a model with stock attention."""
-    features = model.features
+    processor = model.processor
     reward, logits = plain_sequence(model, prefix, thought)
-    targets = torch.tensor([*thought.token_ids, *[features.end_id] * thought.closed], dtype=torch.int64)
+    targets = torch.tensor([*thought.token_ids, *[processor.end_id] * thought.closed], dtype=torch.int64)
     logits = logits[len(prefix.input_ids) - 1 :][: len(targets)].clone()
-    logits[:, features.forbidden_ids] = -torch.inf
+    logits[:, processor.forbidden_ids] = -torch.inf
     return reward, logits.log_softmax(-1).gather(1, targets[:, None])[:, 0]
 
 

@@ -6,18 +6,18 @@ from copy import deepcopy
 
 import torch
 
-from descore.attention import SOURCES, query_attention
-from descore.model import RewardModel
-from descore.shared_prefix import SHARED_PREFIX
+from descore.evaluation.query_attention import SOURCES, query_attention
+from descore.model.reward_model import RewardModel
+from descore.model.shared_prefix import SHARED_PREFIX
 from descore.types import Thought
-from tests.examples import make_prefixes, make_thought
+from tests.helpers.examples import make_prefixes, make_thought
 from tests.parity.plain import inputs_of, use_stock_attention
 
 
 def test_query_attention_is_that_of_the_maps_of_a_whole_sequence(model: RewardModel) -> None:
     prefixes = make_prefixes(model, 2)
     thoughts = [[make_thought(5), Thought()], [make_thought(9, seed=1)]]
-    found = query_attention(model, model.features.pack(prefixes, thoughts))
+    found = query_attention(model, model.processor.pack(prefixes, thoughts))
     assert found.shape == (3, model.base.config.get_text_config().num_hidden_layers, len(SOURCES))
     assert torch.allclose(found.sum(-1), torch.ones(found.shape[:2]))
 
@@ -26,7 +26,7 @@ def test_query_attention_is_that_of_the_maps_of_a_whole_sequence(model: RewardMo
     plain.base.config.get_text_config()._attn_implementation = "eager"
     cases = [(prefix, thought) for prefix, own in zip(prefixes, thoughts, strict=True) for thought in own]
     for row, (prefix, thought) in zip(found, cases, strict=True):
-        inputs = inputs_of(plain, prefix, [*thought.token_ids, *model.features.query_ids])
+        inputs = inputs_of(plain, prefix, [*thought.token_ids, *model.processor.query_ids])
         with torch.no_grad():
             maps = plain.base.model(**inputs, output_attentions=True).attentions
         video = inputs["mm_token_type_ids"][0] == 2
@@ -40,7 +40,7 @@ def test_query_attention_is_that_of_the_maps_of_a_whole_sequence(model: RewardMo
 
 
 def test_the_model_is_as_before(qwen3: RewardModel) -> None:
-    branches = qwen3.features.pack(make_prefixes(qwen3, 1), [[make_thought(5)]])
+    branches = qwen3.processor.pack(make_prefixes(qwen3, 1), [[make_thought(5)]])
     with torch.no_grad():
         before = qwen3(branches).rewards
         query_attention(qwen3, branches)

@@ -15,13 +15,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.testing import assert_close
 
-from descore.losses import policy_loss
-from descore.model import RewardModel
-from descore.modules.monitor import Means, Stopwatch
+from descore.losses.policy import policy_loss
+from descore.model.reward_model import RewardModel
 from descore.modules.rl import RLModule
-from descore.rollouts import Rollouts
+from descore.modules.step_metrics import Means, Stopwatch
+from descore.thinking.rollouts import Rollouts
 from descore.types import Group, Pair, PairBatch, Side
-from tests.examples import make_prefixes
+from tests.helpers.examples import make_prefixes
 from tests.parity.plain import plain_forward, stock
 
 FAMILIES = ("qwen3_vl", "qwen2_5_vl")
@@ -64,7 +64,7 @@ class Case:
 
 def few_words(model: RewardModel) -> RewardModel:
     """Thoughts of ten words, the end of turn among them, end at all lengths."""
-    model.features.forbidden_ids = sorted(set(range(320)) - {*range(100, 109), model.features.end_id})
+    model.processor.forbidden_ids = sorted(set(range(320)) - {*range(100, 109), model.processor.end_id})
     return model
 
 
@@ -73,7 +73,7 @@ def batch_of(model: RewardModel) -> PairBatch:
     preference = torch.tensor([[-1.0], [1.0]])
     return PairBatch(
         pairs=tuple(Pair(f"p{i}", "", Side(""), Side(""), ()) for i in range(2)),
-        branches=model.features.pack(make_prefixes(model, 4), [()] * 4),
+        branches=model.processor.pack(make_prefixes(model, 4), [()] * 4),
         thoughts=((),) * 4,
         preference=preference,
         mos=torch.full((2, 2, 1), nan),
@@ -235,7 +235,7 @@ def test_the_first_step_is_taken_where_the_thoughts_were_sampled(small):
     assert metrics["train/kl_to_old"] == pytest.approx(0, abs=1e-5)
     assert metrics["train/kl"] == pytest.approx(0, abs=1e-6)
     assert metrics["train/clipped_low"] == metrics["train/clipped_high"] == 0
-    branches, seen = case.rollouts.pack(small.features, [0, 1])
+    branches, seen = case.rollouts.pack(small.processor, [0, 1])
     wide = case.rollouts.by_token(small(branches, with_logprobs=True, seen=seen).logprobs, [0, 1])
     assert (wide - case.rollouts.old_logprobs).abs().max() > 0.3
 
@@ -285,7 +285,7 @@ def test_what_was_seen_changes_nothing(case):
 def test_logprobs_made_piece_by_piece_are_those_made_at_once(small, options, monkeypatch):
     """Logits of five tokens at a time."""
     case = make_case(small, **options)
-    branches, seen = case.rollouts.pack(small.features, [0, 1])
+    branches, seen = case.rollouts.pack(small.processor, [0, 1])
     num_rows: list[int] = []
     hook = case.module.model.base.lm_head.register_forward_hook(lambda _, inputs, __: num_rows.append(len(inputs[0])))
 
@@ -295,7 +295,7 @@ def test_logprobs_made_piece_by_piece_are_those_made_at_once(small, options, mon
 
     whole, expected = run()
     assert max(num_rows) == len(branches.target_ids)
-    monkeypatch.setattr("descore.model.LOGIT_BYTES", 5 * 4 * 320 + 7)
+    monkeypatch.setattr("descore.model.reward_model.LOGIT_BYTES", 5 * 4 * 320 + 7)
     pieces, found = run()
     hook.remove()
     assert max(num_rows) == 5

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from descore.model import RewardModel
-from descore.parts import make_trainable
+from descore.model.reward_model import RewardModel
+from descore.model.trainable import make_trainable
 from descore.types import Prefix, Thought
-from tests.examples import make_prefixes, make_thought
+from tests.helpers.examples import make_prefixes, make_thought
 from tests.parity.plain import plain_forward, stock
 
 EMPTY = Thought()
@@ -35,7 +35,7 @@ TRAINED = ("language", "vision", "merger", "query", "head")
 
 
 def packed(model: RewardModel, prefixes: list[Prefix], thoughts: list[list[Thought]]) -> tuple[Tensor, Tensor]:
-    forward = model(model.features.pack(prefixes, thoughts), with_logprobs=True)
+    forward = model(model.processor.pack(prefixes, thoughts), with_logprobs=True)
     return forward.rewards, forward.logprobs
 
 
@@ -126,7 +126,7 @@ def test_a_thought_and_a_video_change_the_reward(model):
 
 
 def test_lm_head_runs_at_the_thoughts_only_and_only_when_asked(model):
-    branches = model.features.pack(make_prefixes(model, 4), FOUR_VIDEOS)
+    branches = model.processor.pack(make_prefixes(model, 4), FOUR_VIDEOS)
     num_rows = []
     hook = model.base.lm_head.register_forward_hook(lambda _, inputs, output: num_rows.append(len(inputs[0])))
     assert len(model(branches).logprobs) == 0
@@ -139,13 +139,13 @@ def test_lm_head_runs_at_the_thoughts_only_and_only_when_asked(model):
 def test_every_video_passes_the_vision_tower_once(model):
     calls = []
     hook = model.base.model.visual.register_forward_hook(lambda *_: calls.append(1))
-    model(model.features.pack(make_prefixes(model, 4), FOUR_VIDEOS), with_logprobs=True)
+    model(model.processor.pack(make_prefixes(model, 4), FOUR_VIDEOS), with_logprobs=True)
     hook.remove()
     assert len(calls) == 1
 
 
 def test_rewards_stay_float32_under_autocast(model):
-    branches = model.features.pack(make_prefixes(model, 4), FOUR_VIDEOS)
+    branches = model.processor.pack(make_prefixes(model, 4), FOUR_VIDEOS)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         low = model(branches, with_logprobs=True)
         hidden = model.hidden(branches)
@@ -157,7 +157,7 @@ def test_rewards_stay_float32_under_autocast(model):
 
 def test_forbidden_tokens_have_no_probability(model):
     logprobs = model.next_logits(torch.randn(5, 64, generator=torch.Generator().manual_seed(0))).log_softmax(-1)
-    assert logprobs[:, model.features.forbidden_ids].isneginf().all()
+    assert logprobs[:, model.processor.forbidden_ids].isneginf().all()
     assert_close(logprobs.exp().sum(-1), torch.ones(5))
 
 
@@ -166,4 +166,4 @@ def test_dropout_in_the_attention_is_refused(build):
     for layer in dropping.base.model.language_model.layers:
         layer.self_attn.attention_dropout = 0.1
     with pytest.raises(ValueError, match=r"attention dropout is 0\.1; expected 0"):
-        dropping(dropping.features.pack(make_prefixes(dropping, 1), ONE))
+        dropping(dropping.processor.pack(make_prefixes(dropping, 1), ONE))

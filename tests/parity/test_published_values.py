@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from descore.advantages import group_advantages
-from descore.losses import KLEstimator, PolicyVariant, kl_divergence, policy_loss
+from descore.losses.pair_losses import Labels, PairLossName, mean_over_usable, pair_loss
+from descore.losses.policy import KLEstimator, PolicyVariant, kl_divergence, policy_loss
+from descore.losses.token_weights import Average
 from descore.metrics import preference_accuracy
-from descore.pair_losses import Labels, PairLossName, mean_over_usable, pair_loss
 from descore.rewards import PUBLISHED_WEIGHTS, format_reward, quality_reward
-from descore.token_weights import Average
 
 PUBLISHED = json.loads(Path(__file__).with_name("published_values.json").read_text(encoding="utf-8"))
 PUBLISHED_INVALID = 22

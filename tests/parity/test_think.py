@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from descore.cache import ThoughtCache
-from descore.features import prefixes_of
-from descore.model import RewardModel
-from descore.sampling import Sampling
-from descore.think import _Thinker, think
+from descore.inputs.processor import prefixes_of
+from descore.model.reward_model import RewardModel
+from descore.model.sampling import Sampling
+from descore.model.thought_cache import ThoughtCache
+from descore.thinking.think import _Thinker, think
 from descore.types import Branches, Group, Thought
-from tests.examples import make_prefixes, make_thought
+from tests.helpers.examples import make_prefixes, make_thought
 from tests.parity.plain import inputs_of, stock
 
 NAMES = ("a", "b", "c")
@@ -25,12 +25,12 @@ def brief(request: pytest.FixtureRequest, build) -> RewardModel:
 
 
 def with_few_words(model: RewardModel) -> RewardModel:
-    model.features.forbidden_ids = sorted(set(range(320)) - {*range(100, 109), model.features.end_id})
+    model.processor.forbidden_ids = sorted(set(range(320)) - {*range(100, 109), model.processor.end_id})
     return model
 
 
 def videos_of(model: RewardModel, num: int = 3) -> Branches:
-    return model.features.pack(make_prefixes(model, num), [[Thought()]] * num)
+    return model.processor.pack(make_prefixes(model, num), [[Thought()]] * num)
 
 
 def lengths_of(groups: list[Group]) -> list[int]:
@@ -48,8 +48,8 @@ def assert_same_groups(ours: list[Group], theirs: list[Group], atol: float = 1e-
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(num_thoughts=5, temperature=1.0)], ids=["greedy", "sampled"])
 def test_rewards_and_logprobs_are_those_of_the_packed_forward(brief, sampling):
     prefixes = make_prefixes(brief, 3)
-    groups = think(brief, brief.features.pack(prefixes, [[Thought()]] * 3), sampling, names=NAMES)
-    branches = brief.features.pack(prefixes, [group.thoughts for group in groups])
+    groups = think(brief, brief.processor.pack(prefixes, [[Thought()]] * 3), sampling, names=NAMES)
+    branches = brief.processor.pack(prefixes, [group.thoughts for group in groups])
     forward = brief(branches, with_logprobs=True)
     assert_close(torch.cat([group.rewards for group in groups]), forward.rewards, atol=1e-5, rtol=0)
     found = torch.cat([logprobs for group in groups for logprobs in group.logprobs])
@@ -73,27 +73,27 @@ def test_several_rewards_are_those_of_the_packed_forward(build, query):
     model = with_few_words(build(reward_names=("motion", "look"), query=query, max_thought_tokens=12))
     prefixes = make_prefixes(model, 3)
     groups = think(model, videos_of(model), Sampling(num_thoughts=4, temperature=1.0), names=NAMES)
-    forward = model(model.features.pack(prefixes, [group.thoughts for group in groups]))
+    forward = model(model.processor.pack(prefixes, [group.thoughts for group in groups]))
     assert forward.rewards.shape == (12, 2)
     assert_close(torch.cat([group.rewards for group in groups]), forward.rewards, atol=1e-5, rtol=0)
 
 
 def test_logprobs_are_those_of_the_sampling_temperature(brief):
     groups = think(brief, videos_of(brief), Sampling(num_thoughts=3, temperature=0.5), names=NAMES)
-    branches = brief.features.pack(make_prefixes(brief, 3), [group.thoughts for group in groups])
+    branches = brief.processor.pack(make_prefixes(brief, 3), [group.thoughts for group in groups])
     logits = brief.base.lm_head(brief.hidden(branches)[branches.source_index])
-    allowed = sorted(set(range(320)) - set(brief.features.forbidden_ids))
+    allowed = sorted(set(range(320)) - set(brief.processor.forbidden_ids))
     expected = 2 * logits.gather(1, branches.target_ids[:, None])[:, 0] - (2 * logits[:, allowed]).logsumexp(-1)
     assert_close(torch.cat([one for group in groups for one in group.logprobs]), expected, atol=1e-5, rtol=0)
 
 
 def test_a_long_thought_outgrows_the_first_block_of_the_cache(build):
     model = build(max_thought_tokens=70)
-    model.features.forbidden_ids = sorted(set(range(320)) - set(range(100, 109)))  # it never ends
+    model.processor.forbidden_ids = sorted(set(range(320)) - set(range(100, 109)))  # it never ends
     prefixes = make_prefixes(model, 2)
     groups = think(model, videos_of(model, 2), Sampling(num_thoughts=2, temperature=1.0))
     assert lengths_of(groups) == [70] * 4
-    forward = model(model.features.pack(prefixes, [group.thoughts for group in groups]))
+    forward = model(model.processor.pack(prefixes, [group.thoughts for group in groups]))
     assert_close(torch.cat([group.rewards for group in groups]), forward.rewards, atol=1e-5, rtol=0)
 
 
@@ -118,7 +118,7 @@ def test_draws_go_by_name_not_by_place_or_company(brief):
     prefixes, sampling = make_prefixes(brief, 3), Sampling(num_thoughts=4, temperature=1.0)
 
     def run(order: list[int], sampling: Sampling = sampling, names: str = "abc") -> list[Group]:
-        packed = brief.features.pack([prefixes[index] for index in order], [[Thought()]] * len(order))
+        packed = brief.processor.pack([prefixes[index] for index in order], [[Thought()]] * len(order))
         return think(brief, packed, sampling, names=[names[index] for index in order])
 
     groups = run([0, 1, 2])
@@ -141,8 +141,8 @@ def test_sampling_follows_the_probabilities(build):
     model = with_few_words(build(max_thought_tokens=1))
     videos, num = videos_of(model, 1), 1200
     group = think(model, videos, Sampling(num_thoughts=num, temperature=1.0))[0]
-    drawn = [thought.token_ids[0] if thought.token_ids else model.features.end_id for thought in group.thoughts]
-    prefixes = model.features.pack(prefixes_of(videos), [()])
+    drawn = [thought.token_ids[0] if thought.token_ids else model.processor.end_id for thought in group.thoughts]
+    prefixes = model.processor.pack(prefixes_of(videos), [()])
     expected = model.next_logits(model.hidden(prefixes)[-1:])[0].softmax(-1)
     found = torch.bincount(torch.tensor(drawn), minlength=320) / num
     assert ((found - expected).abs() <= 4 * (expected * (1 - expected) / num).sqrt()).all()
@@ -154,12 +154,12 @@ def test_greedy_thoughts_are_those_of_transformers_generate(qwen3):
     model.base.model.language_model.norm.weight.data.neg_()  # or it would repeat what it read last
     theirs = stock(model)
     for prefix in make_prefixes(model, 3):
-        group = think(model, model.features.pack([prefix], [[Thought()]]), Sampling(max_tokens=24))[0]
+        group = think(model, model.processor.pack([prefix], [[Thought()]]), Sampling(max_tokens=24))[0]
         inputs = inputs_of(theirs, prefix, [])
-        suppressed = theirs.features.forbidden_ids
+        suppressed = theirs.processor.forbidden_ids
         written = theirs.base.generate(**inputs, max_new_tokens=24, do_sample=False, suppress_tokens=suppressed)
         new = written[0, len(prefix.input_ids) :].tolist()
-        assert [*group.thoughts[0].token_ids, *[model.features.end_id] * group.thoughts[0].closed] == new
+        assert [*group.thoughts[0].token_ids, *[model.processor.end_id] * group.thoughts[0].closed] == new
         assert len(set(new)) > 3, "a thought that says one thing only would show little"
 
 
@@ -167,7 +167,7 @@ def test_greedy_thoughts_are_those_of_transformers_generate(qwen3):
 def test_forbidden_tokens_are_never_sampled(qwen3, temperature):
     """Even where the model would say nothing else."""
     model = deepcopy(qwen3)
-    forbidden = model.features.forbidden_ids
+    forbidden = model.processor.forbidden_ids
 
     def push(_module: object, _inputs: object, logits: torch.Tensor) -> torch.Tensor:
         return logits.index_fill(-1, torch.tensor(forbidden), 100.0)
@@ -182,7 +182,7 @@ def test_forbidden_tokens_are_never_sampled(qwen3, temperature):
 
 def test_a_draw_at_the_very_end_takes_a_token_that_has_probability(qwen3):
     """The largest draw there is, and last tokens without probability: the sum before them is reached, not passed."""
-    thinker = _Thinker(qwen3, qwen3.features.pack(make_prefixes(qwen3, 1), [()]), Sampling(temperature=1.0), ["a"])
+    thinker = _Thinker(qwen3, qwen3.processor.pack(make_prefixes(qwen3, 1), [()]), Sampling(temperature=1.0), ["a"])
     thinker.rows[0].noise.fill_(1 - 2**-24)
     for seed in range(50):
         logits = torch.randn(1, 320, generator=torch.Generator().manual_seed(seed))
@@ -208,7 +208,7 @@ def test_each_video_passes_the_vision_tower_once_and_each_reward_costs_one_token
 
 def test_branches_of_a_packed_batch_are_not_read(brief):
     prefixes = make_prefixes(brief, 3)
-    full = brief.features.pack(prefixes, [[make_thought(4)], [make_thought(2), Thought()], [Thought()]])
+    full = brief.processor.pack(prefixes, [[make_thought(4)], [make_thought(2), Thought()], [Thought()]])
     assert_same_groups(think(brief, full), think(brief, videos_of(brief)), atol=0)
 
 
@@ -226,7 +226,7 @@ def test_the_model_is_in_eval_mode_meanwhile_and_as_it_was_after(qwen3, training
 def test_rewards_stay_float32_under_autocast(brief):
     with torch.autocast("cpu", torch.bfloat16):
         groups = think(brief, videos_of(brief), Sampling(num_thoughts=2))
-        again = brief(brief.features.pack(make_prefixes(brief, 3), [group.thoughts for group in groups]))
+        again = brief(brief.processor.pack(make_prefixes(brief, 3), [group.thoughts for group in groups]))
     assert {group.rewards.dtype for group in groups} == {torch.float32}
     assert_close(torch.cat([group.rewards for group in groups]), again.rewards, atol=0.03, rtol=0)
 

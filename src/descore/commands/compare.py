@@ -10,9 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from descore.commands.numbers import percent, percents
-from descore.results import Record, load_evaluation, plain
-from descore.summary import compare
+from descore.commands.formatting import percent, percents
+from descore.evaluation.comparison import compare
+from descore.evaluation.folder import Record, load_evaluation, plain
 
 EXAMPLES = """example:
   descore compare runs/evaluations/stage1 runs/evaluations/stage2

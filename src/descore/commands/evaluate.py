@@ -9,13 +9,13 @@ from typing import Any, get_args
 from rich.console import Console
 from rich.table import Table
 
-from descore.benchmark import Benchmark, known_benchmarks, load_benchmark, table_benchmark
-from descore.commands.numbers import percent, percents
-from descore.evaluate import EvaluationError, evaluate
-from descore.pairs import OnBadRow
-from descore.readings import ReadingError
-from descore.results import Evaluation, Record
-from descore.settings import RewardSource
+from descore.commands.formatting import percent, percents
+from descore.evaluation.benchmark import Benchmark, known_benchmarks, load_benchmark, table_benchmark
+from descore.evaluation.folder import Evaluation, EvaluationError, Record
+from descore.evaluation.run import evaluate
+from descore.inputs.settings import RewardSource
+from descore.tables.pairs import OnBadRow
+from descore.thinking.readout import ReadoutError
 
 EXAMPLES = """examples:
   descore evaluate --model runs/stage1/version_0/export/last --benchmark rendered_ood --output runs/evaluations/ood
@@ -92,7 +92,7 @@ def _evaluate(options: argparse.Namespace) -> int:
             skip_missing=options.skip_missing,
             tie_threshold_from=options.tie_threshold_from,
         )
-    except (EvaluationError, ReadingError, FileNotFoundError, ImportError) as error:
+    except (EvaluationError, ReadoutError, FileNotFoundError, ImportError) as error:
         raise SystemExit(f"descore evaluate: {error}") from error
     if not evaluation.is_complete:
         _say_left(evaluation)
@@ -144,7 +144,7 @@ def show(evaluation: Evaluation) -> None:
     console.print(f"{failed}{rejected}", highlight=False)
     for reason, count in list(summary["errors"].items())[:5]:
         console.print(f"  {count}: {reason}", highlight=False, markup=False)
-    console.print(str(evaluation.folder / "summary.json"), highlight=False)
+    console.print(str(evaluation.folder / "summary.json"), highlight=False, soft_wrap=True)
 
 
 def describe_protocol(protocol: Record) -> str:

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from descore.replay import replay
-from descore.video import VideoError
+from descore.objectives.replay import replay
+from descore.video.checks import VideoError
 
 
 def add(commands: Any) -> None:

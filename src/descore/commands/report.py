@@ -33,7 +33,7 @@ def add(commands: Any) -> None:
 
 def _report(options: argparse.Namespace) -> int:
     try:
-        from descore.report import report_on, write_page  # here, since it needs an extra that the others do not
+        from descore.report import report_on, write_page
 
         page = report_on(options.runs, title=options.title, num_pairs=options.pairs)
     except (FileNotFoundError, ImportError, ValueError) as error:

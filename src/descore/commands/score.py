@@ -12,8 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from descore.scoring import Scorer
-from descore.types import Score
+from descore.scoring.score import Score
+from descore.scoring.scorer import Scorer
 
 EXAMPLES = """examples:
   descore score --model runs/stage1/version_0/export/last --prompt "A red circle moves left fast." a.mp4 b.mp4

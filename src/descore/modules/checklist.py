@@ -12,22 +12,23 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.optim import AdamW
 
-from descore.checklist import Question, answer_logprobs, ask, fit_weights, read_checklist, weights_of
-from descore.collate import PairCollator, Read
-from descore.features import Features
-from descore.model import RewardModel
-from descore.modules.automatic import AutomaticSystem
-from descore.modules.sharding import gathered
+from descore.inputs.checklist import Question, ask, read_checklist, weights_of
+from descore.inputs.collate import PairCollator, Read
+from descore.inputs.processor import Processor
+from descore.inputs.prompts import PromptTemplate
+from descore.inputs.settings import ModelSettings
+from descore.model.reward_model import RewardModel
+from descore.model.trainable import Part
+from descore.modules.supervised import SupervisedSystem
 from descore.modules.system import Schedule
-from descore.parts import Part
-from descore.prompts import PromptTemplate
-from descore.readings import read_answers
-from descore.settings import ModelSettings
+from descore.objectives.checklist import answer_logprobs, fit_weights
+from descore.runtime.sharding import gathered
+from descore.thinking.readout import read_answers
 from descore.types import Pair, PairBatch, Side, Thought
-from descore.video import VideoSettings
+from descore.video.frames import VideoSettings
 
 
-class ChecklistModule(AutomaticSystem):
+class ChecklistModule(SupervisedSystem):
     """Trains the answers to a checklist, and fits their weights on training pairs before every validation.
 
     The right answers follow from the annotated dimension scores (scores_a and scores_b of the table); a dimension that
@@ -113,8 +114,8 @@ class ChecklistModule(AutomaticSystem):
     def collator(self, *, training: bool, read: Read | None = None) -> Callable[[int, list[Pair]], PairBatch]:
         """Training asks and answers; what is only read needs the prefixes."""
         if training:
-            return AnsweredCollator(self.model.features, read=read)
-        return PairCollator(self.model.features, thoughts=False, keep_frames=True, read=read)
+            return AnsweredCollator(self.model.processor, read=read)
+        return PairCollator(self.model.processor, thoughts=False, keep_frames=True, read=read)
 
     def on_fit_start(self) -> None:
         """Check before the first step that every question has its answer."""
@@ -168,7 +169,7 @@ class ChecklistModule(AutomaticSystem):
         """As in `RewardSystem`; a copy has the weights too."""
         model = super().whole_model()
         if model is not None:
-            model.features.settings = self.model.settings
+            model.processor.settings = self.model.settings
         return model
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -185,20 +186,20 @@ class ChecklistModule(AutomaticSystem):
         settings = self.model.settings
         fitted = [None if weight != weight else weight for weight in weights]
         questions = tuple(replace(one, weight=weight) for one, weight in zip(settings.checklist, fitted, strict=True))
-        self.model.features.settings = replace(settings, checklist=questions)
+        self.model.processor.settings = replace(settings, checklist=questions)
 
 
 class AnsweredCollator(PairCollator):
     """Gives every video one branch for each question that its prompt asks for: the question and its right answer.
 
     Args:
-        features: How prompts and videos become inputs.
-        read: Reads a video; by default `features.read`.
+        processor: How prompts and videos become inputs.
+        read: Reads a video; by default `processor.read`.
     """
 
-    def __init__(self, features: Features, *, read: Read | None = None) -> None:
-        super().__init__(features, read=read)
-        self.asked = [(one, ask(one, features.tokenizer)) for one in features.settings.checklist]
+    def __init__(self, processor: Processor, *, read: Read | None = None) -> None:
+        super().__init__(processor, read=read)
+        self.asked = [(one, ask(one, processor.tokenizer)) for one in processor.settings.checklist]
 
     def branches(self, side: Side, masked: bool) -> list[Thought]:
         """The questions that have an answer for this video, answered."""

@@ -12,19 +12,19 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import AdamW
 
-from descore.collate import Masking, PairCollator, Read
-from descore.model import RewardModel
-from descore.modules.automatic import AutomaticSystem
+from descore.inputs.collate import Masking, PairCollator, Read
+from descore.inputs.prompts import PromptTemplate
+from descore.inputs.settings import SAID, ModelSettings, QueryMode, RewardSource
+from descore.losses.pair_losses import Labels, PairLossName, pair_loss
+from descore.model.reward_model import RewardModel
+from descore.model.trainable import Part
+from descore.modules.supervised import SupervisedSystem
 from descore.modules.system import Schedule
-from descore.pair_losses import Labels, PairLossName, pair_loss
-from descore.parts import Part
-from descore.prompts import PromptTemplate
-from descore.settings import SAID, ModelSettings, QueryMode, RewardSource
 from descore.types import Pair, PairBatch
-from descore.video import VideoSettings
+from descore.video.frames import VideoSettings
 
 
-class ColdStartModule(AutomaticSystem):
+class ColdStartModule(SupervisedSystem):
     """Trains the head, the query token and the backbone on preferences; teacher thoughts come with the data.
 
     Args:
@@ -143,7 +143,7 @@ class ColdStartModule(AutomaticSystem):
     def collator(self, *, training: bool, read: Read | None = None) -> Callable[[int, list[Pair]], PairBatch]:
         """Mask in training only; validation scores each video with its thought and without."""
         return PairCollator(
-            self.model.features,
+            self.model.processor,
             thoughts=self.thoughts,
             masking=self.cot_masking if training else "both",
             mask_prob=self.cot_mask_prob,

@@ -12,24 +12,25 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import AdamW
 
 from descore.advantages import AdvantageVariant
-from descore.algorithms import ALGORITHMS, AlgorithmName
-from descore.collate import PairCollator, Read
-from descore.losses import KLEstimator, PolicyVariant
-from descore.model import RewardModel
-from descore.modules.monitor import Means, Stopwatch, count_rollouts
-from descore.modules.sharding import clip_by_norm, gathered, is_sharded, takes_one_backward, total_norm
+from descore.inputs.collate import PairCollator, Read
+from descore.losses.policy import KLEstimator, PolicyVariant
+from descore.losses.token_weights import Average
+from descore.model.reward_model import RewardModel
+from descore.model.sampling import Sampling
+from descore.model.trainable import Part
+from descore.modules.gradient_split import gradients_of_shards
+from descore.modules.step_metrics import Means, Stopwatch, count_rollouts
 from descore.modules.system import RewardSystem, Schedule
-from descore.objectives import DualObjective, Losses, Shares
-from descore.parts import Part
-from descore.replay import KeptStep, keep_video
+from descore.objectives.algorithms import ALGORITHMS, AlgorithmName
+from descore.objectives.dual import DualObjective, Losses, Shares
+from descore.objectives.kept_step import KeptStep, keep_video
 from descore.rewards import NEED_SCORES, PUBLISHED_WEIGHTS, Rubric
-from descore.rollouts import Rollouts, RolloutSettings, roll_out
-from descore.sampling import Sampling
-from descore.token_weights import Average
+from descore.runtime.sharding import clip_by_norm, gathered, is_sharded, takes_one_backward, total_norm
+from descore.thinking.rollouts import Rollouts, RolloutSettings, roll_out
 from descore.types import Pair, PairBatch
 
 
@@ -199,7 +200,7 @@ class RLModule(RewardSystem):
     def collator(self, *, training: bool, read: Read | None = None) -> Callable[[int, list[Pair]], PairBatch]:
         """Training reads prefixes only; validation scores each video with its thought and without."""
         return PairCollator(
-            self.model.features,
+            self.model.processor,
             thoughts=not training,
             masking="sampled" if training else "both",
             keep_frames=not training,
@@ -248,7 +249,7 @@ class RLModule(RewardSystem):
         logprobs = torch.zeros_like(rollouts.old_logprobs)
         with self.clock("reference"), self._reference() as reference, gathered(reference):
             for pairs in _split(range(len(rollouts.pairs)), self.micro_batch_pairs):
-                branches, seen = rollouts.pack(self.model.features, pairs)
+                branches, seen = rollouts.pack(self.model.processor, pairs)
                 sampling = self.rollout_settings.sampling
                 forward = reference(branches, with_logprobs=True, sampling=sampling, seen=seen)
                 logprobs[rollouts.videos(pairs)] = rollouts.by_token(forward.logprobs, pairs)
@@ -293,7 +294,7 @@ class RLModule(RewardSystem):
         """Losses of a micro-batch, from one packed forward; without pairs, they are those of another pair times 0."""
         if not pairs:
             pairs, shares = [0], Shares(torch.zeros_like(shares.tokens), torch.zeros_like(shares.preference))
-        branches, seen = rollouts.pack(self.model.features, pairs)
+        branches, seen = rollouts.pack(self.model.processor, pairs)
         videos = rollouts.videos(pairs)
         with self.clock("forward"):
             sampling = self.rollout_settings.sampling
@@ -355,7 +356,7 @@ class RLModule(RewardSystem):
         """Add the gradients of one loss, without touching those of the parameters."""
         with self.clock("backward"):
             if is_sharded(self.model):
-                found = _gradients_of_shards(loss, self._trained())
+                found = gradients_of_shards(loss, self._trained())
             else:
                 found = list(torch.autograd.grad(loss, self._trained(), retain_graph=True, allow_unused=True))
         return [old if new is None else old + new for old, new in zip(gradients, found, strict=True)]
@@ -380,21 +381,6 @@ class RLModule(RewardSystem):
         """Optimizer steps of an epoch."""
         size: int = self.trainer.datamodule.batch_size  # type: ignore[attr-defined]
         return super()._steps_of_epoch() * self.update_epochs * len(_split(range(size), self.mini_batch_pairs))
-
-
-def _gradients_of_shards(loss: Tensor, parameters: list[nn.Parameter]) -> list[Tensor | None]:
-    """Gradients of a loss, those of the parameters left as they are.
-
-    By a backward pass, whose hooks sum shards over processes; `torch.autograd.grad` would go past them.
-    """
-    kept = [parameter.grad for parameter in parameters]
-    for parameter in parameters:
-        parameter.grad = None
-    loss.backward(retain_graph=True)  # type: ignore[no-untyped-call]
-    found = [parameter.grad for parameter in parameters]
-    for parameter, gradient in zip(parameters, kept, strict=True):
-        parameter.grad = gradient
-    return found
 
 
 def _split(pairs: Sequence[int], size: int) -> list[list[int]]:

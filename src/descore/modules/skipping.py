@@ -9,9 +9,9 @@ from lightning import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from descore.export import save
-from descore.model import RewardModel
-from descore.replay import MODEL, KeptStep
+from descore.model.export import save
+from descore.model.reward_model import RewardModel
+from descore.objectives.kept_step import MODEL, KeptStep
 
 MAX_KEPT = 3
 """Skipped steps that a run keeps; each takes as much room as an export."""

@@ -14,14 +14,14 @@ from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor, nn
 from transformers import get_scheduler
 
-from descore.collate import Read
-from descore.model import RewardModel
-from descore.modules.fsdp1 import FSDP1Strategy
-from descore.modules.sharding import ShardedStrategy, gathered, in_turn, is_sharded, total_norm, trained_state
+from descore.inputs.collate import Read
+from descore.model.reward_model import RewardModel
+from descore.model.trainable import Part, check_parts, make_trainable, trainable
 from descore.modules.skipping import Skipping
 from descore.modules.validation import Reading, Validated, Validation
-from descore.parts import Part, check_parts, make_trainable, trainable
-from descore.replay import KeptStep
+from descore.objectives.kept_step import KeptStep
+from descore.runtime.fsdp1 import FSDP1Strategy
+from descore.runtime.sharding import ShardedStrategy, gathered, in_turn, is_sharded, total_norm, trained_state
 from descore.types import Pair, PairBatch
 
 Schedule = Literal["constant_with_warmup", "cosine", "linear"]
@@ -124,7 +124,7 @@ class RewardSystem(LightningModule):
 
         Args:
             training: Whether the batches are trained on.
-            read: Reads a video; by default `Features.read`.
+            read: Reads a video; by default `Processor.read`.
         """
         raise NotImplementedError
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from descore.checklist import Question
-from descore.metrics import PreferenceAccuracy
-from descore.model import RewardModel
-from descore.readings import read_answers, read_rewards, weigh
+from descore.inputs.checklist import Question
+from descore.metrics.accuracy import PreferenceAccuracy
+from descore.model.reward_model import RewardModel
 from descore.rewards import format_reward, quality_reward
-from descore.think import think
+from descore.thinking.readout import read_answers, read_rewards, weigh
+from descore.thinking.think import think
 from descore.types import Group, PairBatch
 
 Reading = Literal["teacher_thought", "no_thought", "own_thought"]

@@ -6,8 +6,8 @@ except ImportError as error:
     raise ImportError("descore.report draws with matplotlib: pip install 'descore[report]'") from error
 
 from descore.report import figures
+from descore.report.evaluations import report_on
 from descore.report.page import Cell, Figure, Highlight, Page, Section, Table, Viewer, write_page
-from descore.report.runs import report_on
 from descore.report.viewer import browse
 
 __all__ = [

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from descore.report.look import (
+from descore.report.style import (
     INK,
     MARKERS,
     MUTED,

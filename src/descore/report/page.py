@@ -16,8 +16,8 @@ import matplotlib.figure
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from descore import folders
-from descore.report.look import SERIES, to_svg
+from descore import atomic as folders
+from descore.report.style import SERIES, to_svg
 
 _SHORT = 28  # letters of a cell that is not broken into lines
 

@@ -13,11 +13,12 @@ from typing import Any
 
 from PIL import Image
 
-from descore.decoding import Decoder
+from descore.evaluation.folder import Evaluation, plain, reward_of
 from descore.report.page import Viewer
-from descore.results import Evaluation, plain, reward_of
 from descore.types import Frames
-from descore.video import VideoError, VideoReader, VideoSettings
+from descore.video.checks import VideoError
+from descore.video.frames import VideoReader, VideoSettings
+from descore.video.isolation import IsolatedReader
 
 _SHARES = {"errors": 2, "failed": 1, "others": 1}
 """How the pairs that a page has room for are shared out; what one kind does not use is left to the next."""
@@ -52,7 +53,7 @@ def browse(
     entries = _collect(runs)
     chosen = _choose(list(entries.values()), num_pairs)
     settings = VideoSettings(fps=1000, min_frames=1, max_frames=num_frames, min_pixels=1, max_pixels=max_pixels)
-    videos = _Videos(Decoder(VideoReader(settings, factor=2, even=2), seconds=60.0, memory_gb=4.0), quality)
+    videos = _Videos(IsolatedReader(VideoReader(settings, factor=2, even=2), seconds=60.0, memory_gb=4.0), quality)
     pairs = [_pair_of(entry, videos) for entry in chosen]
     data = {
         "runs": [{"name": name, "benchmark": run.info["benchmark"]} for name, run in runs.items()],
@@ -149,7 +150,7 @@ def _choose(entries: list[_Entry], num_pairs: int) -> list[_Entry]:
 class _Videos:
     """Frames of each file as pictures, read once however many pairs show it."""
 
-    def __init__(self, decoder: Decoder, quality: int) -> None:
+    def __init__(self, decoder: IsolatedReader[Frames], quality: int) -> None:
         self.found: list[dict[str, Any]] = []
         self._decoder, self._quality = decoder, quality
         self._places: dict[str, int] = {}

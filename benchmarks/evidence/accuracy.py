@@ -1,0 +1,122 @@
+"""What exported models reach on held-out rendered pairs: preference accuracy, and how good their thoughts are.
+
+    python -m benchmarks.evidence.accuracy before=runs/stage1/version_0/export/last after=FOLDER
+
+Several folders of one NAME, separated by commas, are seeds: the table shows their mean, and each of them. Every model
+sees the same pairs, so `--against NAME` compares pair by pair. Intervals are 95 %, over pairs or videos.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks.evidence.data import SPLITS
+from benchmarks.evidence.given_thoughts import BATCH, given_margins
+from data_modules.world.rendering import RenderSettings, render_split
+from data_modules.world.scene import Split
+from data_modules.world.teacher import Teacher
+from descore.evaluation.benchmark import Benchmark, table_benchmark
+from descore.evaluation.folder import Evaluation
+from descore.evaluation.run import evaluate
+from descore.metrics import bootstrap_interval, calls
+from descore.model.reward_model import RewardModel
+from descore.rewards import quality_reward
+from descore.tables.pairs import read_pairs
+from descore.types import Pair
+
+GIVEN = ("accuracy, exact thoughts", "accuracy, teacher's thoughts", "accuracy, no thought")
+
+
+def measure(folder: str, benchmark: Benchmark, exact: Sequence[Pair]) -> dict[str, Tensor]:
+    """Measure an exported model: each measure as one value per decided pair (1 right, 0 wrong) or per video.
+
+    Args:
+        folder: The exported folder.
+        benchmark: Pairs with the teacher's thoughts.
+        exact: The same pairs with exact ones.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        greedy = evaluate(folder, benchmark, Path(name) / "greedy", batch_size=BATCH)
+        sampled = evaluate(folder, benchmark, Path(name) / "sampled", batch_size=BATCH, temperature=1.0)
+    both = zip(exact, read_pairs(benchmark.table).pairs, strict=True)
+    texts = [[getattr(pair, side).thought for pair in row] + [""] for row in both for side in ("a", "b")]
+    given = given_margins(RewardModel.from_pretrained(folder), exact, texts)
+    preferences = greedy.preferences("overall")
+    return {
+        "accuracy, own thoughts": _right(greedy.margins("overall"), preferences),
+        **{name: _right(margins, preferences) for name, margins in zip(GIVEN, given.T, strict=True)},
+        "quality, most probable thought": _qualities(greedy),
+        "quality, sampled thought": _qualities(sampled),
+    }
+
+
+def _right(margins: Tensor, preferences: Tensor) -> Tensor:
+    return calls(margins, preferences)[preferences != 0]
+
+
+def _qualities(evaluation: Evaluation) -> Tensor:
+    sides = [(pair[side], pair[f"scores_{side}"]) for pair in evaluation.pairs for side in "ab"]
+    thoughts = [score["thought"] if score else "" for score in evaluation.scores]
+    return torch.tensor([quality_reward(thoughts[video], scores) for video, scores in sides])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+", metavar="NAME=FOLDER[,FOLDER...]", help="exported folders")
+    parser.add_argument("--against", metavar="NAME", help="compare every other model with this one")
+    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS), help="splits to measure")
+    parser.add_argument("--pairs", type=int, default=600, help="pairs per split (default 600)")
+    parser.add_argument("--root", type=Path, default=Path("runs/accuracy"), help="where pairs are rendered")
+    options = parser.parse_args()
+    models = {name: folders.split(",") for name, folders in (entry.split("=", 1) for entry in options.models)}
+    if options.against and options.against not in models:
+        parser.error(f"--against expects one of {', '.join(models)}, got {options.against}")
+    columns = [*models, *(f"{name} - {options.against}" for name in models if options.against not in (None, name))]
+    print(f"| split | measure | n | {' | '.join(columns)} |\n|{'---|' * (3 + len(columns))}", flush=True)
+    for split in options.splits:
+        found = _measure_all(models, options.root, split, options.pairs)
+        for name, values in found.items():
+            num = next(iter(values.values())).shape[1]
+            cells = [_cell(seeds) for seeds in values.values()]
+            if options.against:
+                base = values.pop(options.against).mean(0)
+                cells += [_difference(seeds.mean(0) - base) for seeds in values.values()]
+            print(f"| {SPLITS[split]} | {name} | {num} | {' | '.join(cells)} |", flush=True)
+
+
+def _measure_all(
+    models: dict[str, list[str]], root: Path, split: Split, num_pairs: int
+) -> dict[str, dict[str, Tensor]]:
+    """Measure every seed of every model: by measure and model, [seeds, n]."""
+    exact = read_pairs(render_split(root, split, num_pairs, RenderSettings(teacher=Teacher(habits={})), seed=0)).pairs
+    benchmark = table_benchmark(render_split(root, split, num_pairs, RenderSettings(), seed=0))
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, folders in models.items():
+        print(f"{name}: {', '.join(folders)}", file=sys.stderr)
+        seeds = [measure(folder, benchmark, exact) for folder in folders]
+        for measured in seeds[0]:
+            found.setdefault(measured, {})[name] = torch.stack([seed[measured] for seed in seeds])
+    return found
+
+
+def _cell(seeds: Tensor) -> str:
+    """Mean over seeds `[S, n]` with the interval over the n, and the mean of each seed when there are several."""
+    each = f"; {', '.join(f'{mean:.3f}' for mean in seeds.mean(1).tolist())}" if len(seeds) > 1 else ""
+    low, high = bootstrap_interval(seeds.mean(0))
+    return f"{seeds.mean():.3f} ({low:.3f} to {high:.3f}){each}"
+
+
+def _difference(values: Tensor) -> str:
+    low, high = bootstrap_interval(values)
+    return f"{values.mean():+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Speed and memory, each against the plain way."""

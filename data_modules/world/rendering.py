@@ -1,0 +1,212 @@
+"""Render a data set of pairs to disk: prompts, mp4 files and a pair table, the same bytes for the same seed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from data_modules.world import drawing
+from data_modules.world.scene import Request, Scene, Split, count_scores, draw_request, draw_shown, wrong_attributes
+from data_modules.world.teacher import Teacher
+from data_modules.world.wording import write_prompt
+from descore.answer import overall_score
+from descore.seeding import fold, uniform
+from descore.tables.writer import write_pairs
+from descore.types import Pair, Side
+from descore.video.writer import write_video
+
+WORLD_VERSION = 1
+"""Raise it when what is drawn or said changes: data written by another version is then rendered anew."""
+
+TABLE_VERSION = 2
+"""Raise it when only the table changes: one written by another version is then written anew, its videos kept."""
+
+SIDES = ("a", "b")
+TABLE, MARKER = "pairs.jsonl", "rendered.json"
+TABLE_ONLY = ("label_noise", "teacher")  # settings that no video depends on
+
+
+@dataclass(frozen=True)
+class RenderSettings:
+    """What is rendered.
+
+    Attributes:
+        size: Width and height of a video in pixels, an even number.
+        num_frames: Frames of a video.
+        fps: Frames per second.
+        corruption: Probability that a video gets an asked attribute wrong.
+        omission: Probability that a prompt leaves out camera, environment or style, each.
+        label_noise: Probability that a training preference is replaced by a wrong one.
+        teacher: How the teacher's thoughts differ from the truth.
+    """
+
+    size: int = 96
+    num_frames: int = 16
+    fps: int = 8
+    corruption: float = 0.3
+    omission: float = 0.25
+    label_noise: float = 0.0
+    teacher: Teacher = field(default_factory=Teacher)
+
+    def __post_init__(self) -> None:
+        for name in ("corruption", "omission", "label_noise"):
+            if not 0 <= (value := getattr(self, name)) <= 1:
+                raise ValueError(f"expected a probability from 0 to 1 for {name}, got {value}")
+
+
+def render_split(
+    root: Path,
+    split: Split,
+    num_pairs: int,
+    settings: RenderSettings | None = None,
+    seed: int = 0,
+    *,
+    num_workers: int = 2,
+) -> Path:
+    """Write `<root>/<split>/pairs.jsonl` and its videos, or return at once when they are there.
+
+    Videos are kept when only the labels or the teacher change, and an interrupted rendering goes on where it stopped.
+    Pair i depends on the seed, the split and the settings, not on `num_pairs`.
+
+    Args:
+        root: Folder of all splits.
+        split: `train`, `val` from the same distribution, or `ood` with what those never show.
+        num_pairs: Pairs to render.
+        settings: What to render; the defaults if not given.
+        seed: Seed of every draw.
+        num_workers: Threads that draw and encode.
+
+    Returns:
+        Path of the pair table.
+
+    Raises:
+        FileExistsError: If the split's folder holds something else.
+    """
+    folder, job = root / split, _Job(split, num_pairs, settings or RenderSettings(), seed)
+    wanted, found = job.fingerprints(), _read_marker(folder)
+    if found == wanted:
+        return folder / TABLE
+    if found is None or found["videos"] != wanted["videos"]:
+        _render_videos(job, folder, num_workers)
+    # Until the table is written, the folder vouches for its videos alone.
+    _write_marker(folder, {"videos": wanted["videos"]})
+    write_pairs(folder / TABLE, map(partial(job.pair, folder), range(num_pairs)))
+    _write_marker(folder, wanted)
+    return folder / TABLE
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One split to render; every draw is keyed by the seed, a purpose, and the name of the pair and the side."""
+
+    split: Split
+    num_pairs: int
+    settings: RenderSettings
+    seed: int
+
+    def fingerprints(self) -> dict[str, str]:
+        """Hash what the videos, and what videos and table, depend on."""
+        everything = asdict(self) | {"version": WORLD_VERSION}
+        drawn = {name: value for name, value in everything["settings"].items() if name not in TABLE_ONLY}
+        table = everything | {"table_version": TABLE_VERSION}
+        return {"videos": _hash(everything | {"settings": drawn}), "table": _hash(table)}
+
+    def pair(self, folder: Path, index: int) -> Pair:
+        name, request = self._request(index)
+        prompt = write_prompt(request, self.split, self._rng("wording", name))
+        a, b = (self._side(folder, name, side, request) for side in SIDES)
+        noise = self.settings.label_noise if self.split == "train" else 0.0
+        return Pair(name, prompt, a, b, (_preference(a, b, noise, fold(self.seed, "label", name)),))
+
+    def render(self, folder: Path, index: int) -> None:
+        """Draw and encode both videos of a pair, each into a file that appears whole or not at all."""
+        domain = drawing.SHIFTED if self.split == "ood" else drawing.SEEN
+        size, num_frames = self.settings.size, self.settings.num_frames
+        name, request = self._request(index)
+        for side in SIDES:
+            path = folder / _video(name, side)
+            if not path.exists():
+                shown = self._shown(name, side, request)
+                frames = drawing.draw(shown, self._rng("draw", name, side), domain, size=size, num_frames=num_frames)
+                unfinished = path.with_suffix(".partial")
+                write_video(unfinished, frames, self.settings.fps)
+                unfinished.replace(path)
+
+    def _request(self, index: int) -> tuple[str, Request]:
+        name = f"{self.split}-{index:05d}"
+        return name, draw_request(self._rng("request", name), self.split, self.settings.omission)
+
+    def _shown(self, name: str, side: str, request: Request) -> Scene:
+        return draw_shown(self._rng("shown", name, side), request, self.split, self.settings.corruption)
+
+    def _side(self, folder: Path, name: str, side: str, request: Request) -> Side:
+        shown = self._shown(name, side, request)
+        thought = self.settings.teacher.thought(request, shown, seed=self.seed, video=f"{name}-{side}")
+        scores = count_scores(wrong_attributes(request, shown))
+        return Side(str(folder / _video(name, side)), thought, scores, mos=(overall_score(scores),))
+
+    def _rng(self, purpose: str, *names: str) -> np.random.Generator:
+        return np.random.default_rng(fold(self.seed, purpose, *names))
+
+
+def _render_videos(job: _Job, folder: Path, num_workers: int) -> None:
+    """Render into a folder named by the job, so that it can be gone on with, and put it in place when it is whole."""
+    videos = job.fingerprints()["videos"]
+    unfinished = folder.with_name(f".{folder.name}-{videos}")
+    (unfinished / "videos").mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(num_workers) as pool:
+        done = pool.map(partial(job.render, unfinished), range(job.num_pairs))
+        for _ in track(done, f"Rendering {folder}", total=job.num_pairs, console=Console(stderr=True)):
+            pass
+    _write_marker(unfinished, {"videos": videos})
+    if folder.exists():
+        shutil.rmtree(folder)
+    unfinished.rename(folder)
+
+
+def _read_marker(folder: Path) -> dict[str, str] | None:
+    if not folder.exists():
+        return None
+    if not (folder / MARKER).is_file():
+        raise FileExistsError(
+            f"expected {folder} to be new or rendered before, got a folder without {MARKER}; "
+            "choose another root or remove the folder"
+        )
+    marker: dict[str, str] = json.loads((folder / MARKER).read_text())
+    return marker
+
+
+def _write_marker(folder: Path, fingerprints: Mapping[str, str]) -> None:
+    unfinished = folder / f"{MARKER}.partial"
+    unfinished.write_text(json.dumps(fingerprints))
+    unfinished.replace(folder / MARKER)
+
+
+def _preference(a: Side, b: Side, noise: float, draws: int) -> float:
+    """Prefer the higher overall score; noise turns a side into the other and a tie into either."""
+    assert a.scores is not None
+    assert b.scores is not None
+    difference = overall_score(a.scores) - overall_score(b.scores)
+    preference = float((difference > 0) - (difference < 0))
+    if uniform(draws, "noise") >= noise:
+        return preference
+    return -preference or (1.0 if uniform(draws, "side") < 0.5 else -1.0)
+
+
+def _video(name: str, side: str) -> str:
+    return f"videos/{name}-{side}.mp4"
+
+
+def _hash(values: Mapping[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=8).hexdigest()

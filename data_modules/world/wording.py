@@ -1,0 +1,65 @@
+"""Say a request in words: a small closed vocabulary, so that a small model can learn the language from the prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+
+import numpy as np
+
+from data_modules.world.scene import Request, Split
+
+Wording = Mapping[str, str]
+"""One sentence per dimension, in the order of the prompt; the one of `subject` speaks for the dynamics too."""
+
+SEEN: tuple[Wording, ...] = (
+    {
+        "subject": "A {colour} {shape} moves {motion} {speed}.",
+        "camera": "The camera {movement}, {shot}.",
+        "environment": "A {setting} by {light}.",
+        "style": "The look is {look}.",
+    },
+    {
+        "style": "The video is {look}.",
+        "environment": "It is {light}, the place is a {setting}.",
+        "subject": "A {colour} {shape} moves {speed} {motion}.",
+        "camera": "The shot is {shot}, the camera {movement}.",
+    },
+    {
+        "camera": "A {shot} shot, the camera {movement}.",
+        "subject": "The {shape} is {colour} and moves {motion} {speed}.",
+        "style": "It looks {look}.",
+        "environment": "The {setting} is seen by {light}.",
+    },
+    {
+        "environment": "The place is a {setting} by {light}.",
+        "camera": "The camera {movement}, a {shot} shot.",
+        "style": "The look is {look}.",
+        "subject": "A {shape} in {colour} moves {speed} {motion}.",
+    },
+)
+"""What train and validation prompts sound like."""
+
+UNSEEN: tuple[Wording, ...] = (
+    {
+        "camera": "The camera {movement} and the shot is {shot}.",
+        "style": "The video looks {look}.",
+        "subject": "A {shape} moves {motion} {speed} and is {colour}.",
+        "environment": "It is a {setting} by {light}.",
+    },
+    {
+        "environment": "The place by {light} is a {setting}.",
+        "style": "It is {look}.",
+        "camera": "It is a {shot} shot and the camera {movement}.",
+        "subject": "A {shape} moves {speed} {motion} in {colour}.",
+    },
+)
+"""What out-of-domain prompts sound like: no new word, other sentences in another order."""
+
+
+def write_prompt(request: Request, split: Split, rng: np.random.Generator) -> str:
+    """Write a request as a prompt in one of the wordings of its split."""
+    wordings = UNSEEN if split == "ood" else SEEN
+    wording = wordings[int(rng.integers(len(wordings)))]
+    words = asdict(request.scene)
+    return " ".join(sentence.format(**words) for name, sentence in wording.items() if name in request.asked)

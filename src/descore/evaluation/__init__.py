@@ -1,0 +1,1 @@
+"""A model measured on a benchmark: request, schedule, run, folder, summary, comparison."""

@@ -1,0 +1,98 @@
+"""Evaluations of one benchmark side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from descore.evaluation.folder import Evaluation, Record
+from descore.metrics import bootstrap_interval, calls, paired_test, rank_correlation
+
+
+def compare(evaluations: Sequence[Evaluation]) -> Record:
+    """Put evaluations of one benchmark side by side, on the pairs that all of them have; the first is the measure.
+
+    Returns:
+        {"benchmark", "num_pairs", "num_videos", "dimensions": {name: [a record per evaluation]}}. A record has
+        "accuracy" without ties, over the shared pairs that count for it, with "interval" and "num_pairs"; "spearman"
+        where the data has opinion scores; and, but for the first, "difference", "difference_interval" and "p_value" of
+        the paired test. Numbers that do not exist are nan.
+
+    Raises:
+        ValueError: If there are fewer than two, one is not finished, they are of different benchmarks, or they share
+            no pair and no video.
+    """
+    _check_comparable(evaluations)
+    first = evaluations[0]
+    pairs, videos = _shared([_by_pair(one) for one in evaluations]), _shared([_by_video(one) for one in evaluations])
+    if not pairs and (first.pairs or not videos):
+        raise ValueError("these evaluations have no pair in common; compare runs of the same table and limit")
+    names = [name for name in first.info["dimensions"] if all(name in one.info["dimensions"] for one in evaluations)]
+    return {
+        "benchmark": first.info["benchmark"],
+        "num_pairs": len(pairs),
+        "num_videos": len(videos),
+        "dimensions": {name: _side_by_side(evaluations, name, pairs, videos) for name in names},
+    }
+
+
+def _check_comparable(evaluations: Sequence[Evaluation]) -> None:
+    if len(evaluations) < 2:
+        raise ValueError(f"expected at least two evaluations to compare, got {len(evaluations)}")
+    for one in evaluations:
+        if not one.summary:
+            done = sum(score is not None for score in one.scores)
+            raise ValueError(
+                f"{one.folder} is not finished: {done} of {len(one.videos)} videos are scored; "
+                "run its `descore evaluate` again, then compare"
+            )
+    kinds = {(one.info["benchmark"], one.info["preset"]): one.folder for one in evaluations}
+    if len(kinds) > 1:
+        found = ", ".join(f"{folder} is of {name} ({preset})" for (name, preset), folder in kinds.items())
+        raise ValueError(f"expected evaluations of one benchmark: {found}")
+
+
+def _by_pair(evaluation: Evaluation) -> dict[Any, int]:
+    """Return the place of each pair, by its id and content."""
+    names = [video["video"] for video in evaluation.videos]
+    return {
+        (pair["id"], pair["prompt"], names[pair["a"]], names[pair["b"]]): index
+        for index, pair in enumerate(evaluation.pairs)
+    }
+
+
+def _by_video(evaluation: Evaluation) -> dict[Any, int]:
+    return {(video["video"], video["prompt"]): index for index, video in enumerate(evaluation.videos)}
+
+
+def _shared(places: Sequence[Mapping[Any, int]]) -> list[Any]:
+    return [key for key in places[0] if all(key in other for other in places)]
+
+
+def _side_by_side(
+    evaluations: Sequence[Evaluation], name: str, pairs: Sequence[Any], videos: Sequence[Any]
+) -> list[Record]:
+    prompts = [prompt for _, prompt, _, _ in pairs]
+    columns = []
+    for one in evaluations:
+        places = _by_pair(one)
+        order = [places[key] for key in pairs]
+        columns.append(calls(one.margins(name)[order], one.preferences(name)[order]))
+    records: list[Record] = []
+    for one, column in zip(evaluations, columns, strict=True):
+        counted = column[~column.isnan()]
+        record = {"run": str(one.folder), "model": one.info["model"], "protocol": one.info["protocol"]}
+        record |= {"num_pairs": len(counted), "accuracy": float(counted.mean())}
+        record |= {"interval": bootstrap_interval(column, prompts), "spearman": _spearman(one, name, videos)}
+        if records:
+            test = paired_test(column, columns[0], prompts)
+            record |= {"difference": test.difference, "difference_interval": (test.low, test.high)}
+            record |= {"p_value": test.p_value}
+        records.append(record)
+    return records
+
+
+def _spearman(evaluation: Evaluation, name: str, videos: Sequence[Any]) -> float:
+    places = _by_video(evaluation)
+    order = [places[key] for key in videos]
+    return rank_correlation(evaluation.rewards(name)[order], evaluation.opinions(name)[order]).spearman

@@ -1,0 +1,243 @@
+"""An evaluation's folder, and what can be read of it.
+
+evaluation.json          model, protocol, benchmark: what the scores depend on
+pairs.jsonl              the pairs, by the places of their videos
+videos.jsonl             every (video, prompt) once, with what scoring it is estimated to take
+scores.jsonl             a line per video, in the order of the plan; with shards scores-1-of-8.jsonl and so on
+summary.json             once every video is scored
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from descore.atomic import write_whole
+from descore.evaluation.schedule import Batches, costs_of
+from descore.inputs.settings import ModelSettings
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What an evaluation's folder holds.
+
+    Attributes:
+        folder: The folder.
+        info: evaluation.json.
+        pairs: pairs.jsonl; none where the benchmark has single videos.
+        videos: videos.jsonl.
+        scores: The score record of each video; None while it is missing.
+        summary: summary.json; empty until every video is scored.
+    """
+
+    folder: Path
+    info: Record
+    pairs: list[Record]
+    videos: list[Record]
+    scores: list[Record | None]
+    summary: Record
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every video has its record, of a reward or of a failure."""
+        return None not in self.scores
+
+    def rewards(self, dimension: str) -> Tensor:
+        """Return `[num_videos]` float64 rewards, nan where a video failed or is not scored yet.
+
+        Of a model with several rewards it is the one with the dimension's name, in any case, or else their sum.
+        """
+        return torch.tensor([reward_of(score, dimension) for score in self.scores], dtype=torch.float64)
+
+    def margins(self, dimension: str) -> Tensor:
+        """Return `[num_pairs]` float64: the reward of A minus that of B, nan where a video failed."""
+        rewards = self.rewards(dimension)
+        return rewards[self._places("a")] - rewards[self._places("b")]
+
+    def preferences(self, dimension: str) -> Tensor:
+        """Return `[num_pairs]` float64: +1 A, -1 B, 0 tie, nan without a usable label."""
+        labels = [number(pair["preference"][dimension]) for pair in self.pairs]
+        return torch.tensor(labels, dtype=torch.float64)
+
+    def opinions(self, dimension: str) -> Tensor:
+        """Return `[num_videos]` float64 mean opinion scores, nan where there is none."""
+        return torch.tensor([number(video["mos"][dimension]) for video in self.videos], dtype=torch.float64)
+
+    def _places(self, side: str) -> Tensor:
+        return torch.tensor([pair[side] for pair in self.pairs], dtype=torch.int64)
+
+
+def load_evaluation(folder: str | Path) -> Evaluation:
+    """Read an evaluation's folder, finished or not.
+
+    Raises:
+        FileNotFoundError: If it is no such folder.
+    """
+    folder = Path(folder)
+    if not (folder / "evaluation.json").is_file():
+        raise FileNotFoundError(f"{folder} is no folder of `descore evaluate`: it has no evaluation.json")
+    videos = read_lines(folder / "videos.jsonl")
+    scores: list[Record | None] = [None] * len(videos)
+    for path in score_files(folder):
+        for score in read_lines(path):
+            scores[score["index"]] = score
+    summary = folder / "summary.json"
+    return Evaluation(
+        folder=folder,
+        info=json.loads((folder / "evaluation.json").read_text()),
+        pairs=read_lines(folder / "pairs.jsonl"),
+        videos=videos,
+        scores=scores,
+        summary=json.loads(summary.read_text()) if summary.is_file() else {},
+    )
+
+
+def score_files(folder: Path) -> list[Path]:
+    """Return the files of scores in a folder."""
+    return sorted([*folder.glob("scores.jsonl"), *folder.glob("scores-*-of-*.jsonl")])
+
+
+def read_lines(path: Path) -> list[Record]:
+    """Read the lines of a JSONL file; a last line without its end is one that is being written."""
+    lines = path.read_bytes().split(b"\n")[:-1]
+    return [json.loads(line) for line in lines]
+
+
+def write_lines(path: Path, records: Iterable[Record]) -> None:
+    """Write a JSONL file, whole or not at all."""
+    write_whole(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+
+
+def reward_of(score: Record | None, dimension: str) -> float:
+    """Return the reward of a score record for a dimension; nan where there is none."""
+    if score is None:
+        return math.nan
+    by_name = {name.lower(): reward for name, reward in score["rewards"].items()}
+    return number(by_name.get(dimension.lower(), score["reward"]))
+
+
+def number(value: float | None) -> float:
+    """Read a number of a record, nan for null."""
+    return math.nan if value is None else float(value)
+
+
+def plain(value: Any) -> Any:
+    """Return a value for JSON: null where a number is nan."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def relative(path: str, root: Path) -> str:
+    """Return a path relative to a folder, if it lies below it; else as it is."""
+    full, folder = os.path.abspath(path), os.path.abspath(root)
+    return os.path.relpath(full, folder) if Path(full).is_relative_to(folder) else path
+
+
+_MAY_CHANGE = {"root", "table", "model", "description"}  # what lies there is in the digests
+
+
+class EvaluationError(ValueError):
+    """An evaluation that cannot begin or go on: the message says what is wrong, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """What a table asks for: its records, the path of each video, the files that are not there, and rows left out."""
+
+    pairs: list[Record]
+    videos: list[Record]
+    paths: list[str]
+    missing: list[str]
+    rejected: dict[str, int]
+
+
+def begin(folder: Path, info: Record, items: Items, settings: ModelSettings) -> None:
+    """Write what is asked for, or make sure that the folder asks for the same."""
+    begun = folder / "evaluation.json"
+    if begun.is_file():
+        _check_same(folder, json.loads(begun.read_text()), info)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    costs = costs_of(items.paths, settings.video)
+    write_lines(folder / "pairs.jsonl", items.pairs)
+    videos = zip(items.videos, costs, strict=True)
+    write_lines(folder / "videos.jsonl", [video | {"cost": cost} for video, cost in videos])
+    write_whole(begun, json.dumps(info, indent=2, ensure_ascii=False) + "\n")
+
+
+def _check_same(folder: Path, found: Record, wanted: Record) -> None:
+    before, now = _flat(found), _flat(wanted)
+    differences = [
+        f"{key} is {now.get(key)!r} and was {before.get(key)!r}"
+        for key in dict.fromkeys([*before, *now])
+        if key not in _MAY_CHANGE and before.get(key) != now.get(key)
+    ]
+    if differences:
+        raise EvaluationError(
+            f"{folder} is of another evaluation: {'; '.join(differences)}. "
+            "Ask for the same again to go on with it, or choose another --output"
+        )
+
+
+def _flat(info: Record) -> dict[str, Any]:
+    protocol: Record = info["protocol"]
+    return {key: value for key, value in info.items() if key != "protocol"} | protocol
+
+
+def name_scores_file(folder: Path, shard: tuple[int, int]) -> str:
+    """Name the file of a shard's scores; the others in the folder have to be of as many shards."""
+    end = f"-of-{shard[1]}.jsonl"
+    others = [p.name for p in score_files(folder) if not p.name.endswith(end if shard[1] > 1 else "scores.jsonl")]
+    if others:
+        raise EvaluationError(
+            f"{folder} holds {', '.join(others)}, which are no part of shard {shard[0]}/{shard[1]}: go on with as many "
+            "shards as they are of, or choose another --output"
+        )
+    return "scores.jsonl" if shard[1] == 1 else f"scores-{shard[0]}{end}"
+
+
+@contextmanager
+def exclusive_writer(file: Path) -> Iterator[None]:
+    """Hold an exclusive lock on the file; the OS releases it if the process dies."""
+    lock = FileLock(file.with_name(f".{file.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise EvaluationError(f"{file} is being written by another process: wait for it, or end it") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def find_unscored(part: Batches, file: Path) -> Batches:
+    """Return the batches that are still to be scored, and cut off what is there of one that is not whole."""
+    lines = file.read_bytes().splitlines(keepends=True) if file.is_file() else []
+    lines = [line for line in lines if line.endswith(b"\n")]
+    planned = list(chain.from_iterable(part))
+    for number, (line, place) in enumerate(zip(lines, [*planned, None], strict=False), start=1):
+        if (found := json.loads(line)["index"]) != place:
+            raise EvaluationError(f"{file}, line {number}: expected video {place}, got {found}; remove the file")
+    kept, num_batches = 0, 0
+    while num_batches < len(part) and kept + len(part[num_batches]) <= len(lines):
+        kept += len(part[num_batches])
+        num_batches += 1
+    if file.is_file():
+        os.truncate(file, sum(map(len, lines[:kept])))
+    return part[num_batches:]

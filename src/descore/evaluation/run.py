@@ -1,0 +1,167 @@
+"""Evaluation: score the videos of a benchmark, each once, in a folder that a killed run goes on in.
+
+The batches are fixed by the videos alone. A batch that was not written whole is scored again whole, and no other; so
+kills, resuming and shards change no reward, and the summary is the same to the byte.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from descore.atomic import write_whole
+from descore.evaluation.benchmark import Benchmark
+from descore.evaluation.folder import (
+    Evaluation,
+    EvaluationError,
+    Items,
+    Record,
+    begin,
+    exclusive_writer,
+    find_unscored,
+    load_evaluation,
+    name_scores_file,
+    plain,
+    read_lines,
+)
+from descore.evaluation.request import (
+    check_counts,
+    describe_request,
+    load_tuned,
+    make_protocol,
+    read_items,
+    say_missing,
+)
+from descore.evaluation.schedule import Batches, order_batches, take_shard, total_cost
+from descore.evaluation.summary import summarise
+from descore.inputs.settings import ModelSettings, RewardSource
+from descore.model.export import describe, digest
+from descore.scoring.scorer import Scorer
+from descore.tables.pairs import OnBadRow
+
+__all__ = ["Evaluation", "EvaluationError", "evaluate", "load_evaluation"]
+
+
+def evaluate(
+    model: str,
+    benchmark: Benchmark,
+    output: str | Path,
+    *,
+    num_thoughts: int = 1,
+    thoughts: bool = True,
+    limit: int | None = None,
+    shard: tuple[int, int] = (1, 1),
+    batch_size: int = 8,
+    device: str | None = None,
+    temperature: float | None = None,
+    reward_from: RewardSource | None = None,
+    on_bad_row: OnBadRow = "error",
+    skip_missing: bool = False,
+    tie_threshold_from: str | Path | None = None,
+) -> Evaluation:
+    """Score the videos of a benchmark that its folder has no scores of yet; after the last of them, write the summary.
+
+    Args:
+        model: Exported folder or hub id.
+        benchmark: What to evaluate on; see `load_benchmark` and `table_benchmark`.
+        output: The evaluation's folder. One that was begun goes on, if model, protocol and table are the same.
+        num_thoughts: Thoughts per video; the reward is their mean.
+        thoughts: Whether the model thinks before it scores.
+        limit: Only the first so many pairs, or single videos, of the table.
+        shard: (i, n) scores part i of n, from 1. The parts share one folder, or their files are brought into one.
+        batch_size: Videos scored together. It is part of the protocol, since it changes rewards by rounding errors.
+        device: Where to run; a GPU if there is one.
+        temperature: Of the sampling; 0 for one thought and 1 for several, if not given.
+        reward_from: What the reward is read from, if not from what the model was trained for; see `Scorer`.
+        on_bad_row: Whether a row that cannot be used stops the run or is counted and left out.
+        skip_missing: Whether to go on where videos are missing; they count as failed.
+        tie_threshold_from: A finished evaluation of another split, whose tie thresholds are tried on this one.
+
+    Raises:
+        EvaluationError: If the table cannot be read; an option is out of its range; videos are missing; the folder is
+            of something else; another process writes it; or the thresholds are of another model or of this very table.
+        ExportError: If the model cannot be loaded.
+        FileNotFoundError: If the table is not there.
+        ReadoutError: If the model cannot give that reward.
+    """
+    check_counts(shard, num_thoughts, limit, batch_size)
+    folder = Path(output)
+    settings = ModelSettings.from_json(describe(model)["settings"])
+    items = read_items(benchmark, limit, on_bad_row)
+    if items.missing and not skip_missing:
+        raise EvaluationError(say_missing(items, benchmark.root))
+    info = describe_request(benchmark, items, limit) | {
+        "model": model,
+        "model_digest": digest(model),
+        "protocol": make_protocol(settings, num_thoughts if thoughts else 0, temperature, reward_from, batch_size),
+    }
+    tuned_on = load_tuned(tie_threshold_from, info) if tie_threshold_from else None
+    begin(folder, info, items, settings)
+    costs = [video["cost"] for video in read_lines(folder / "videos.jsonl")]
+    part = take_shard(order_batches(costs, batch_size), costs, shard)
+    file = folder / name_scores_file(folder, shard)
+    with exclusive_writer(file):
+        if left := find_unscored(part, file):
+            _score(file, left, items, costs, info, device)
+    evaluation = load_evaluation(folder)
+    if evaluation.is_complete:
+        summary = plain(summarise(evaluation, tuned_on))
+        write_whole(folder / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    return load_evaluation(folder)
+
+
+# What is asked for
+
+
+# The folder
+
+
+# Scoring
+
+
+def _score(file: Path, left: Batches, items: Items, costs: Sequence[int], info: Record, device: str | None) -> None:
+    """Score batch after batch, a line for each video."""
+    num_thoughts, batch_size = info["protocol"]["thoughts"], info["protocol"]["batch_size"]
+    scorer = Scorer(
+        info["model"],
+        device=device,
+        thoughts=num_thoughts > 0,
+        batch_size=batch_size,
+        reward_from=info["protocol"]["reward_from"],
+    )
+    order = list(chain.from_iterable(left))
+    videos = [items.videos[place] for place in order]
+    scores = scorer.stream(
+        [items.paths[place] for place in order],
+        [video["prompt"] for video in videos],
+        num_thoughts=max(num_thoughts, 1),
+        temperature=info["protocol"]["temperature"],
+        # Relative to the root, so that thoughts do not depend on where the data is mounted.
+        names=[f"{video['video']}: {video['prompt']}" for video in videos],
+    )
+    with file.open("a", encoding="utf-8", newline="\n") as lines, _progress() as progress:
+        task = progress.add_task("Scoring", total=total_cost(costs, order), done=0, videos=len(order))
+        for done, (place, score) in enumerate(zip(order, scores, strict=True), start=1):
+            record = plain({"index": place} | score.to_json())
+            lines.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+            lines.flush()
+            progress.update(task, advance=total_cost(costs, [place]), done=done)
+
+
+def _progress() -> Progress:
+    """Show videos, time, and the time left by what the remaining videos cost."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[done]} of {task.fields[videos]} videos"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        speed_estimate_period=600,
+    )

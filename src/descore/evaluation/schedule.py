@@ -1,0 +1,67 @@
+"""Scoring order: most expensive videos first, in batches determined by the videos alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from descore.video.checks import VideoError, VideoHeader, read_header
+from descore.video.frames import VideoSettings, sample_indices
+from descore.video.isolation import IsolatedReader
+
+Batches = list[list[int]]
+"""Places of videos, batch by batch."""
+
+
+def costs_of(paths: Sequence[str], settings: VideoSettings) -> list[int]:
+    """Estimate the cost of scoring each video, in thousands of pixels shown to the model.
+
+    Only headers are read, in child processes, as videos are: a few milliseconds a file. A file without a usable header
+    costs 0; scoring tells what is wrong with it.
+    """
+    read = IsolatedReader(read_header)
+
+    def cost(path: str) -> int:
+        try:
+            return _pixels_seen(read(path), settings) // 1000
+        except VideoError:
+            return 0
+
+    with ThreadPoolExecutor(4) as pool:
+        return list(pool.map(cost, paths))
+
+
+def _pixels_seen(header: VideoHeader, settings: VideoSettings) -> int:
+    num_frames = len(sample_indices(max(header.num_frames, 1), header.fps, settings, even=2))
+    area = header.height * header.width
+    return num_frames * min(max(area, settings.min_pixels), settings.max_pixels)
+
+
+def order_batches(costs: Sequence[int], batch_size: int) -> Batches:
+    """Cut the videos into batches, the most expensive first; of equal ones the earlier first.
+
+    >>> order_batches([10, 30, 20, 30, 5], batch_size=2)
+    [[1, 3], [2, 0], [4]]
+    """
+    order = sorted(range(len(costs)), key=lambda index: (-costs[index], index))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def take_shard(batches: Batches, costs: Sequence[int], shard: tuple[int, int]) -> Batches:
+    """Take shard i of n of a plan: each batch goes, whole, to the shard with the lowest cost so far.
+
+    >>> take_shard([[1, 3], [2, 0], [4]], [10, 30, 20, 30, 5], (2, 2))
+    [[2, 0], [4]]
+    """
+    shards: list[Batches] = [[] for _ in range(shard[1])]
+    spent = [0] * shard[1]
+    for batch in batches:
+        least = spent.index(min(spent))
+        shards[least].append(batch)
+        spent[least] += total_cost(costs, batch)
+    return shards[shard[0] - 1]
+
+
+def total_cost(costs: Sequence[int], places: Iterable[int]) -> int:
+    """Add up the costs of some videos, each at least 1, so that progress shows."""
+    return sum(max(costs[place], 1) for place in places)

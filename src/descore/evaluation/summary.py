@@ -1,0 +1,152 @@
+"""What an evaluation's folder says in numbers, and several of them side by side."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from descore.evaluation.folder import Evaluation, Record, reward_of
+from descore.metrics import (
+    accuracy_at,
+    bootstrap_interval,
+    by_group,
+    calibration,
+    calls,
+    preference_accuracy,
+    rank_correlation,
+)
+from descore.rewards import format_reward, quality_reward
+
+
+def summarise(evaluation: Evaluation, tuned_on: Evaluation | None = None) -> Record:
+    """Compute summary.json of a complete evaluation; numbers that do not exist are nan.
+
+    Args:
+        evaluation: Its summary is not looked at.
+        tuned_on: A finished evaluation of another split, whose tie thresholds are tried.
+    """
+    info = evaluation.info
+    errors = _errors(evaluation)
+    return {
+        "benchmark": info["benchmark"],
+        "model": info["model"],
+        "protocol": info["protocol"],
+        "num_videos": len(evaluation.videos),
+        "num_failed_videos": sum(errors.values()),
+        "errors": errors,
+        "rejected": info["rejected"],
+        "thoughts": _thoughts(evaluation) if info["protocol"]["thoughts"] else None,
+        "dimensions": {name: _dimension(evaluation, name, tuned_on) for name in info["dimensions"]},
+    }
+
+
+def _errors(evaluation: Evaluation) -> dict[str, int]:
+    """Count failed videos by reason, the most frequent first; what comes before a reason is its video."""
+    scores = zip(evaluation.videos, evaluation.scores, strict=True)
+    reasons = Counter(
+        (score["error"] or "no reward").rpartition(f"{video['video']}: ")[2]
+        for video, score in scores
+        if score is not None and score["reward"] is None
+    )
+    return dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _thoughts(evaluation: Evaluation) -> Record:
+    truths = _annotations(evaluation)
+    scored = [(index, score) for index, score in enumerate(evaluation.scores) if score and _has_thought(score)]
+    thoughts = [(index, thought) for index, score in scored for thought in score["each"] or [score]]
+    qualities = [quality_reward(one["thought"], truths[index]) for index, one in thoughts if index in truths]
+    deviations = [score["reward_std"] for _, score in scored if score["reward_std"] is not None]
+    return {
+        "well_formed": _mean([format_reward(thought["thought"]) for _, thought in thoughts]),
+        "mean_tokens": _mean([thought["num_thought_tokens"] for _, thought in thoughts]),
+        "truncated": _mean([float(thought["truncated"]) for _, thought in thoughts]),
+        "quality": _mean(qualities),
+        "mean_std": _mean(deviations),
+    }
+
+
+def _has_thought(score: Record) -> bool:
+    """Whether the model thought, if only something that no reward could be read from; not so of a broken video."""
+    return bool(score["each"] or score["thought"] or score["error"] is None)
+
+
+def _annotations(evaluation: Evaluation) -> dict[int, Record]:
+    """Return the annotated dimension scores by video; of several, the first."""
+    sides = [(pair[side], pair[f"scores_{side}"]) for pair in evaluation.pairs for side in "ab"]
+    return {place: scores for place, scores in reversed(sides) if scores is not None}
+
+
+def _dimension(evaluation: Evaluation, name: str, tuned_on: Evaluation | None) -> Record:
+    margins, preferences = evaluation.margins(name), evaluation.preferences(name)
+    prompts = [pair["prompt"] for pair in evaluation.pairs]
+    agreement = preference_accuracy(margins, preferences)
+    decided, all_pairs = calls(margins, preferences), calls(margins, preferences, agreement.tie_threshold)
+    return asdict(agreement) | {
+        "without_ties_interval": bootstrap_interval(decided, prompts),
+        "with_ties_interval": bootstrap_interval(all_pairs, prompts),
+        "fixed_threshold": _fixed(margins, preferences, name, tuned_on),
+        "calibration": asdict(calibration(margins, preferences)),
+        "correlation": _correlation(evaluation, name),
+        "by_generator": _by_generator(evaluation, margins, preferences),
+        "by_num_thoughts": _by_num_thoughts(evaluation, name, preferences),
+    }
+
+
+def _fixed(margins: Tensor, preferences: Tensor, name: str, tuned_on: Evaluation | None) -> Record | None:
+    if tuned_on is None or name not in tuned_on.summary["dimensions"]:
+        return None
+    threshold = tuned_on.summary["dimensions"][name]["tie_threshold"]
+    accuracy = accuracy_at(margins, preferences, threshold)
+    return {"threshold": threshold, "from": str(tuned_on.folder), "accuracy": accuracy}
+
+
+def _correlation(evaluation: Evaluation, name: str) -> Record | None:
+    opinions = evaluation.opinions(name)
+    return None if opinions.isnan().all() else asdict(rank_correlation(evaluation.rewards(name), opinions))
+
+
+def _by_generator(evaluation: Evaluation, margins: Tensor, preferences: Tensor) -> dict[str, Record]:
+    """Compare the pairs that a generator takes part in, for each of them: a pair of two counts for both."""
+    generators = [video["generator"] for video in evaluation.videos]
+    taken = [
+        (index, generator)
+        for index, pair in enumerate(evaluation.pairs)
+        for generator in sorted({generators[pair["a"]], generators[pair["b"]]} - {""})
+    ]
+    places = torch.tensor([index for index, _ in taken], dtype=torch.int64)
+    groups = by_group(margins[places], preferences[places], [generator for _, generator in taken])
+    return {generator: asdict(agreement) for generator, agreement in groups.items()}
+
+
+def _by_num_thoughts(evaluation: Evaluation, name: str, preferences: Tensor) -> dict[str, float] | None:
+    """Accuracy without ties if each video had 1 to k thoughts.
+
+    For j thoughts it is the mean over the k windows of j thoughts in a row, the first following the last: every thought
+    counts equally often, and both videos of a pair have the same window.
+    """
+    k = evaluation.info["protocol"]["thoughts"]
+    if k < 2 or not evaluation.pairs:
+        return None
+    failed = [None] * k
+    each = torch.tensor(
+        [[reward_of(one, name) for one in (score and score["each"]) or failed] for score in evaluation.scores],
+        dtype=torch.float64,
+    )  # [num_videos, k]
+    a, b = (torch.tensor([pair[side] for pair in evaluation.pairs], dtype=torch.int64) for side in "ab")
+
+    def accuracy(start: int, j: int) -> float:
+        rewards = each.roll(-start, 1)[:, :j].nanmean(1)  # over those that have one, as the reward of a video is
+        return preference_accuracy(rewards[a] - rewards[b], preferences).without_ties
+
+    return {str(j): _mean([accuracy(start, j) for start in range(k if j < k else 1)]) for j in range(1, k + 1)}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return fmean(values) if values else math.nan

@@ -1,0 +1,1 @@
+"""Prompt, frames and thoughts to one packed batch."""

@@ -1,0 +1,109 @@
+"""Pairs -> one packed batch: decode, tokenise, decide which pairs lose their thoughts, lay out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+
+from descore.inputs.processor import Processor
+from descore.seeding import uniform
+from descore.types import Frames, Pair, PairBatch, PairFrames, Side, Thought
+
+Masking = Literal["sampled", "both"]
+Read = Callable[[str], Frames]
+
+
+class PairCollator:
+    """Turns pairs into a `PairBatch`; runs in the loader's workers.
+
+    Args:
+        processor: How prompts, videos and thoughts become inputs.
+        thoughts: Whether the teacher's thoughts are read at all.
+        masking: "sampled" gives each video one branch, without its thought where the pair is masked; "both" gives two,
+            with the thought and without, at the cost of one more query.
+        mask_prob: Probability that "sampled" masks a pair, one draw per pair and epoch.
+        seed: Of the draws.
+        keep_frames: Whether the batch carries the frames of its videos, to be looked at.
+        read: Reads a video, from a cache or from afar; by default `processor.read`.
+    """
+
+    def __init__(
+        self,
+        processor: Processor,
+        *,
+        thoughts: bool = True,
+        masking: Masking = "sampled",
+        mask_prob: float = 0.0,
+        seed: int = 0,
+        keep_frames: bool = False,
+        read: Read | None = None,
+    ) -> None:
+        self.processor = processor
+        self.thoughts = thoughts
+        self.masking = masking
+        self.mask_prob = mask_prob
+        self.seed = seed
+        self.keep_frames = keep_frames
+        self.read = read
+
+    def frames(self, pair: Pair) -> PairFrames:
+        """Read both videos of a pair.
+
+        Raises:
+            VideoError: If one of them cannot be used.
+        """
+        read = self.read or self.processor.read
+        return read(pair.a.video), read(pair.b.video)
+
+    def __call__(self, epoch: int, pairs: Sequence[Pair], pair_frames: Sequence[PairFrames] | None = None) -> PairBatch:
+        """Build the batch of these pairs in this epoch.
+
+        Args:
+            epoch: The epoch; masks are drawn anew in each.
+            pairs: The pairs.
+            pair_frames: What `frames` gave for each of them; read here if not given.
+
+        Raises:
+            ValueError: If a pair has another number of labels than the model gives rewards.
+            VideoError: If a video cannot be used.
+        """
+        self._check_labels(pairs)
+        both = [self.frames(pair) for pair in pairs] if pair_frames is None else pair_frames
+        masked = [self._masks(epoch, pair) for pair in pairs]
+        videos = [(pair, pair.a, mask) for pair, mask in zip(pairs, masked, strict=True)]
+        videos += [(pair, pair.b, mask) for pair, mask in zip(pairs, masked, strict=True)]
+        frames = [seen for seen, _ in both] + [seen for _, seen in both]
+        prefixes = [self.processor.prefix(pair.prompt, seen) for (pair, _, _), seen in zip(videos, frames, strict=True)]
+        branches = [self.branches(side, mask) for _, side, mask in videos]
+        unknown = (float("nan"),) * len(self.processor.settings.reward_names)
+        return PairBatch(
+            pairs=tuple(pairs),
+            branches=self.processor.pack(prefixes, branches),
+            thoughts=tuple(map(tuple, branches)),
+            preference=torch.tensor([pair.preference for pair in pairs]),
+            mos=torch.tensor([[pair.a.mos or unknown for pair in pairs], [pair.b.mos or unknown for pair in pairs]]),
+            masked=torch.tensor(masked),
+            frames=tuple(frames) if self.keep_frames else (),
+        )
+
+    def branches(self, side: Side, masked: bool) -> list[Thought]:
+        """The branches of one video, whose pair is masked or not."""
+        thought = self.processor.thought(side.thought) if self.thoughts else Thought()
+        if self.masking == "both":
+            return [thought, Thought()]
+        return [Thought() if masked else thought]
+
+    def _check_labels(self, pairs: Sequence[Pair]) -> None:
+        names = self.processor.settings.reward_names
+        for pair in pairs:
+            for labels in (pair.preference, pair.a.mos or names, pair.b.mos or names):
+                if len(labels) != len(names):
+                    raise ValueError(
+                        f"pair {pair.id!r} has {len(labels)} labels {tuple(labels)}, but the model gives {len(names)} "
+                        f"rewards {tuple(names)}: set data.dimensions and model.reward_names to the same names"
+                    )
+
+    def _masks(self, epoch: int, pair: Pair) -> bool:
+        return self.masking == "sampled" and uniform(self.seed, "cot_mask", epoch, pair.id) < self.mask_prob

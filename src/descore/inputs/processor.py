@@ -1,0 +1,193 @@
+"""Frames, prompts and thoughts -> what a backbone reads: a prefix per video, then one packed batch of branches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from descore.inputs.backbone import Backbone
+from descore.inputs.prompts import PromptTemplate, neutralise
+from descore.inputs.settings import ModelSettings
+from descore.types import Branches, Frames, Layout, Prefix, Thought
+from descore.video.frames import VideoReader
+from descore.video.isolation import IsolatedReader
+
+VIDEO = "<|vision_start|><|video_pad|><|vision_end|>"
+END_OF_TURN = "<|im_end|>"
+
+
+class Processor:
+    """Turns prompts, videos and thoughts into the inputs of one backbone; holds no weights, so workers get a copy.
+
+    Args:
+        settings: How videos and prompts are read.
+        folder: Where the backbone's configuration and tokenizer lie, if not with the backbone itself.
+    """
+
+    def __init__(self, settings: ModelSettings, folder: Path | None = None) -> None:
+        self.settings = settings
+        self.backbone = Backbone.read(settings.backbone, settings.query_tokens, folder)
+        self.tokenizer = self.backbone.tokenizer
+        self.template = PromptTemplate(settings.template)
+        self.query_ids: list[int] = self.tokenizer.convert_tokens_to_ids(list(settings.query_tokens))
+        self.end_id: int = self.tokenizer.convert_tokens_to_ids(END_OF_TURN)
+        self._control_tokens = list(self.tokenizer.get_added_vocab())
+        self.forbidden_ids = self._forbidden()
+        self._video_id: int = self.backbone.config.video_token_id
+        self._rope_index = self.backbone.rope_index
+        vision = self.backbone.config.vision_config
+        factor = vision.patch_size * vision.spatial_merge_size
+        self.video_reader = VideoReader(settings.video, factor=factor, even=vision.temporal_patch_size)
+        self._decode = IsolatedReader(self.video_reader)
+        self._mean = torch.tensor(self.backbone.image_mean).view(3, 1) * 255
+        self._std = torch.tensor(self.backbone.image_std).view(3, 1) * 255
+
+    def read(self, path: str) -> Frames:
+        """Decode the frames of a video file at the size the backbone reads, in a child process.
+
+        Raises:
+            VideoError: If the file cannot be used, or hangs or crashes the decoder.
+        """
+        return self._decode(path)
+
+    def prefix(self, prompt: str, frames: Frames) -> Prefix:
+        """Build everything before a thought: the chat turn with the video, and the assistant header."""
+        patches, grid = self._patchify(frames.pixels)
+        messages = self.template.messages(neutralise(prompt, self._control_tokens))
+        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        text = text.replace(VIDEO, self._video_text(frames, grid), 1)
+        input_ids = torch.tensor(self.tokenizer.encode(text, add_special_tokens=False))
+        return Prefix(input_ids, self._positions(input_ids, frames, grid), patches, grid)
+
+    def normalise(self, patches: Tensor) -> Tensor:
+        """Make patches what the vision tower reads, on their device; until then a byte a value is all they cost.
+
+        Args:
+            patches: [N, patch_dim] uint8.
+
+        Returns:
+            [N, patch_dim] float32.
+        """
+        channels = patches.view(len(patches), 3, -1).float()
+        return channels.sub_(self._mean.to(patches.device)).div_(self._std.to(patches.device)).flatten(1)
+
+    def thought(self, text: str) -> Thought:
+        """Tokenise a thought, cut at the length limit; an empty text is no thought."""
+        if not text:
+            return Thought()
+        token_ids = tuple(self.tokenizer.encode(text, add_special_tokens=False))
+        limit = self.settings.max_thought_tokens
+        return Thought(token_ids[:limit], closed=len(token_ids) <= limit)
+
+    def pack(self, prefixes: Sequence[Prefix], branches: Sequence[Sequence[Thought]]) -> Branches:
+        """Lay out each video's prefix and its branches in one row; every branch ends in the query tokens.
+
+        Args:
+            prefixes: One per video, all on one device, where the row will lie.
+            branches: The thoughts of each video; `Thought()` is a branch of the query tokens alone.
+        """
+        device = prefixes[0].input_ids.device
+        ids, positions, sources, targets, owners = [], [], [], [], []
+        queries = [torch.empty(0, len(self.query_ids), dtype=torch.int64)]
+        start, owner = 0, 0
+        for prefix, thoughts in zip(prefixes, branches, strict=True):
+            ids.append(prefix.input_ids)
+            length = len(prefix.input_ids)
+            positions.append(torch.cat([torch.arange(length, device=device)[None], prefix.position_ids]))
+            end = start + length
+            cursor = end
+            for thought in thoughts:
+                size, closed = len(thought.token_ids), thought.closed
+                ids.append(torch.tensor([*thought.token_ids, *self.query_ids], device=device))
+                positions.append(positions_after(prefix, size + len(self.query_ids)))
+                queries.append(torch.arange(len(self.query_ids))[None] + cursor + size)
+                sources.append(torch.tensor([end - 1, *range(cursor, cursor + size)])[: size + closed])
+                targets.append(torch.tensor([*thought.token_ids, self.end_id])[: size + closed])
+                owners.append(torch.full((size + closed,), owner))
+                cursor += size + len(self.query_ids)
+                owner += 1
+            start = cursor
+        return Branches(
+            input_ids=torch.cat(ids)[None],
+            position_ids=torch.cat(positions, dim=1)[:, None],
+            layout=self._layout(prefixes, branches),
+            query_index=torch.cat(queries).to(device),
+            source_index=_concatenate(sources).to(device),
+            target_ids=_concatenate(targets).to(device),
+            target_branch=_concatenate(owners).to(device),
+            patches=torch.cat([prefix.patches for prefix in prefixes]),
+            grids=torch.stack([prefix.grid for prefix in prefixes]),
+        )
+
+    def _forbidden(self) -> list[int]:
+        """Tokens that no thought may hold: control tokens, query tokens, and rows beyond the tokenizer."""
+        control = {token_id for token_id, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        control = (control | set(self.query_ids)) - {self.end_id}
+        beyond = range(len(self.tokenizer), self.backbone.config.get_text_config().vocab_size)
+        return sorted(control | set(beyond))
+
+    def _layout(self, prefixes: Sequence[Prefix], branches: Sequence[Sequence[Thought]]) -> Layout:
+        lengths = tuple(tuple(len(thought.token_ids) + len(self.query_ids) for thought in row) for row in branches)
+        return Layout(tuple(len(prefix.input_ids) for prefix in prefixes), lengths)
+
+    def _patchify(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """[T, 3, H, W] uint8 -> patches [N, 3 * t * p * p] uint8, merge block by merge block, and the grid [3]."""
+        vision = self.backbone.config.vision_config
+        patch, merge, depth = vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
+        time, rows, columns = len(pixels) // depth, pixels.shape[2] // patch, pixels.shape[3] // patch
+        blocks = pixels.view(time, depth, 3, rows // merge, merge, patch, columns // merge, merge, patch)
+        patches = blocks.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(time * rows * columns, -1)
+        return patches, torch.tensor([time, rows, columns])
+
+    def _video_text(self, frames: Frames, grid: Tensor) -> str:
+        time, rows, columns = grid.tolist()
+        num_tokens = rows * columns // self.backbone.config.vision_config.spatial_merge_size**2
+        if not self.backbone.family.timestamps:
+            return VIDEO.replace("<|video_pad|>", "<|video_pad|>" * (num_tokens * time))
+        block = VIDEO.replace("<|video_pad|>", "<|video_pad|>" * num_tokens)
+        return "".join(f"<{seconds:.1f} seconds>{block}" for seconds in self._timestamps(frames))
+
+    def _timestamps(self, frames: Frames) -> list[float]:
+        """Middle of each temporal patch in seconds, from the real frame indices."""
+        depth = self.backbone.config.vision_config.temporal_patch_size
+        firsts, lasts = frames.indices[::depth], frames.indices[depth - 1 :: depth]
+        fps = frames.source_fps
+        # In this order, as Qwen3-VL's processor: another one rounds one label in a hundred to another tenth.
+        return [(first / fps + last / fps) / 2 for first, last in zip(firsts, lasts, strict=True)]
+
+    def _positions(self, input_ids: Tensor, frames: Frames, grid: Tensor) -> Tensor:
+        kinds = (input_ids == self._video_id).int() * 2
+        options = {}
+        if self.backbone.family.seconds_per_grid:
+            sampled_fps = len(frames.indices) / frames.num_source_frames * frames.source_fps
+            depth = self.backbone.config.vision_config.temporal_patch_size
+            options["second_per_grid_ts"] = torch.tensor([depth / sampled_fps])
+        positions, _ = self._rope_index(
+            input_ids[None], mm_token_type_ids=kinds[None], video_grid_thw=grid[None], **options
+        )
+        return positions[:, 0]
+
+
+def positions_after(prefix: Prefix, length: int) -> Tensor:
+    """[4, length] positions of a branch: all rows count on from where the prefix ends."""
+    steps = torch.arange(length, device=prefix.input_ids.device)
+    return torch.cat([(len(prefix.input_ids) + steps)[None], prefix.position_ids[:, -1:] + 1 + steps.expand(3, -1)])
+
+
+def prefixes_of(branches: Branches) -> list[Prefix]:
+    """Take a packed batch apart into the prefixes of its videos; `Processor.pack` is the way back."""
+    lengths = branches.layout.prefix_lengths
+    sizes = [prefix + sum(own) for prefix, own in zip(lengths, branches.layout.branch_lengths, strict=True)]
+    ids = torch.split(branches.input_ids[0], sizes)
+    positions = torch.split(branches.position_ids[1:, 0], sizes, dim=1)
+    patches = torch.split(branches.patches, branches.grids.prod(1).tolist())
+    videos = zip(lengths, ids, positions, patches, branches.grids, strict=True)
+    return [Prefix(row[:length], places[:, :length], pixels, grid) for length, row, places, pixels, grid in videos]
+
+
+def _concatenate(indices: list[Tensor]) -> Tensor:
+    """Concatenate, of no tensors too."""
+    return torch.cat(indices) if indices else torch.empty(0, dtype=torch.int64)

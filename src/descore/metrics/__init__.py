@@ -1,0 +1,24 @@
+"""How well rewards agree with people: accuracy, intervals, paired tests, calibration and rank correlation."""
+
+from descore.metrics.accuracy import Agreement, PreferenceAccuracy, accuracy_at, by_group, calls, preference_accuracy
+from descore.metrics.calibration import Bin, Calibration, calibration
+from descore.metrics.correlation import RankCorrelation, rank_correlation
+from descore.metrics.intervals import PairedTest, bootstrap_interval, interval, paired_test
+
+__all__ = [
+    "Agreement",
+    "Bin",
+    "Calibration",
+    "PairedTest",
+    "PreferenceAccuracy",
+    "RankCorrelation",
+    "accuracy_at",
+    "bootstrap_interval",
+    "by_group",
+    "calibration",
+    "calls",
+    "interval",
+    "paired_test",
+    "preference_accuracy",
+    "rank_correlation",
+]

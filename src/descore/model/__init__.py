@@ -1,0 +1,1 @@
+"""The reward model: packed forward, thought cache, what trains, the exported folder."""

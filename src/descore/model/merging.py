@@ -1,0 +1,67 @@
+"""What a model has learned, as plain tensors: adapters added to their layers, query rows, parts trained in full."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, cast
+
+from peft.tuners.lora import LoraLayer
+from torch import Tensor
+
+from descore.inputs.processor import Processor
+
+
+class Exportable(Protocol):
+    """What a reward model has that travels."""
+
+    processor: Processor
+    network: Any
+    head: Any
+
+    @property
+    def base(self) -> Any:
+        """The transformers model itself."""
+
+
+def query_rows(model: Exportable) -> Tensor:
+    """Embedding rows of the query tokens, [Q, hidden], trained or not."""
+    for name, parameter in model.network.named_parameters():
+        if "trainable_tokens_delta" in name:
+            return cast("Tensor", parameter.detach())
+    embedding: Tensor = model.base.get_input_embeddings().weight
+    return embedding[model.processor.query_ids].detach()
+
+
+def merged_state(model: Exportable) -> dict[str, Tensor]:
+    """State of the plain transformers model: adapters added to their layers, the model itself left as it is."""
+    state = {
+        _plain_name(name): tensor.detach() for name, tensor in model.base.state_dict().items() if not _is_adapter(name)
+    }
+    for name, module in model.base.named_modules():
+        if isinstance(module, LoraLayer):
+            for adapter in module.active_adapters:
+                state[f"{name}.weight"] = state[f"{name}.weight"] + module.get_delta_weight(adapter).detach()
+    for name in [name for name in state if name.endswith("embed_tokens.weight")]:
+        rows = state[name].clone()
+        rows[model.processor.query_ids] = query_rows(model).to(rows.dtype)
+        state[name] = rows
+        if model.base.config.tie_word_embeddings:
+            state["lm_head.weight"] = rows
+    return state
+
+
+def trained_in_full(model: Exportable) -> dict[str, Tensor]:
+    """Parameters of the backbone that train by themselves, named as in the model: neither adapter nor query row."""
+    return {
+        f"network.{_plain_name(name)}": parameter
+        for name, parameter in model.base.named_parameters()
+        if parameter.requires_grad and not _is_adapter(name)
+    }
+
+
+def _is_adapter(name: str) -> bool:
+    return "lora_" in name or "trainable_tokens" in name
+
+
+def _plain_name(name: str) -> str:
+    """Name a tensor as the model does without PEFT's wrappers."""
+    return name.replace(".token_adapter", "").replace(".base_layer", "")

@@ -1,0 +1,110 @@
+"""The parts of a reward model: which parameters belong to each, and which of them train, in full or by LoRA."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
+
+from peft import LoraConfig, TrainableTokensConfig, get_peft_model
+from torch import nn
+
+from descore.model.reward_model import RewardModel
+
+Part = Literal["embedding", "language", "vision", "merger", "query", "head"]
+PARTS: tuple[Part, ...] = get_args(Part)
+
+
+def part_of(name: str) -> Part:
+    """Name the part that a parameter or module of a `RewardModel` belongs to.
+
+    >>> part_of("network.model.visual.merger.norm.weight")
+    'merger'
+    >>> part_of("network.model.language_model.layers.0.mlp.up_proj.weight")
+    'language'
+    """
+    if name.startswith("head."):
+        return "head"
+    if "trainable_tokens" in name:
+        return "query"
+    if "embed_tokens" in name:
+        return "embedding"
+    if ".visual." in f".{name}":
+        return "merger" if "merger" in name else "vision"
+    return "language"
+
+
+def make_trainable(
+    model: RewardModel,
+    parts: Sequence[Part],
+    *,
+    lora_parts: Sequence[Part] = (),
+    lora_rank: int = 0,
+    lora_alpha: int = 0,
+) -> None:
+    """Choose what trains, in place; everything else is frozen.
+
+    Of the embedding only the query rows train, through PEFT's trainable tokens, unless the part "embedding" is named.
+
+    Args:
+        model: A model whose network is not wrapped yet.
+        parts: The parts that train.
+        lora_parts: Those of them that train through LoRA instead of their own weights.
+        lora_rank: Rank of the adapters.
+        lora_alpha: Scale of the adapters, divided by the rank.
+
+    Raises:
+        ValueError: For an unknown part, LoRA on a part that does not train or without rank and alpha, or query and
+            embedding together.
+    """
+    check_parts(parts, lora_parts, lora_rank, lora_alpha)
+    model.requires_grad_(False)
+    tokens = model.processor.query_ids if "query" in parts else None
+    if lora_parts:
+        config = LoraConfig(
+            r=lora_rank,
+            lora_alpha=lora_alpha,
+            target_modules=_linears(model, lora_parts),
+            trainable_token_indices={"embed_tokens": tokens} if tokens else None,
+        )
+        model.network = get_peft_model(model.base, config)
+    elif tokens:
+        config = TrainableTokensConfig(token_indices=tokens, target_modules=["embed_tokens"])
+        model.network = get_peft_model(model.base, config)
+    in_full = set(parts) - set(lora_parts)
+    for name, parameter in model.named_parameters():
+        if part_of(name) in in_full:
+            parameter.requires_grad_(True)
+
+
+def trainable(model: RewardModel) -> Mapping[Part, list[nn.Parameter]]:
+    """Group the parameters that train by part."""
+    groups: dict[Part, list[nn.Parameter]] = {part: [] for part in PARTS}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups[part_of(name)].append(parameter)
+    return {part: parameters for part, parameters in groups.items() if parameters}
+
+
+def _linears(model: RewardModel, parts: Sequence[Part]) -> list[str]:
+    """Names of the linear layers of some parts, as LoRA's targets; never lm_head."""
+    return [
+        name
+        for name, module in model.base.named_modules()
+        if isinstance(module, nn.Linear) and part_of(name) in parts and "lm_head" not in name
+    ]
+
+
+def check_parts(parts: Sequence[Part], lora_parts: Sequence[Part], lora_rank: int, lora_alpha: int) -> None:
+    """Raise ValueError if these cannot train as `make_trainable` says."""
+    if unknown := sorted({*parts, *lora_parts} - set(PARTS)):
+        raise ValueError(f"unknown parts {unknown}; expected some of {', '.join(PARTS)}")
+    if {"query", "embedding"} <= set(parts):
+        raise ValueError("the query token is a row of the embedding: train one of query and embedding, not both")
+    allowed = {"language", "vision", "merger"} & set(parts)
+    if wrong := sorted(set(lora_parts) - allowed):
+        raise ValueError(f"LoRA is asked for on {wrong}; expected parts that train, out of language, vision, merger")
+    if lora_parts and min(lora_rank, lora_alpha) < 1:
+        raise ValueError(
+            f"lora_rank is {lora_rank} and lora_alpha {lora_alpha}; expected at least 1 for LoRA on "
+            f"{', '.join(lora_parts)}"
+        )

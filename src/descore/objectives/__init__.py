@@ -1,0 +1,1 @@
+"""What each stage minimises, in training and when a kept step is replayed."""

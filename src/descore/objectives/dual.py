@@ -1,0 +1,129 @@
+"""The dual objective of stage 2: how good the thoughts are, and whether the rewards still order the pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from descore.losses.policy import KLEstimator, kl_divergence, policy_terms
+from descore.losses.preference import bradley_terry_loss
+from descore.losses.token_weights import token_weights
+from descore.objectives.algorithms import Algorithm
+from descore.thinking.rollouts import Rollouts
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """What each token and each decided preference of a mini-batch adds to its losses.
+
+    Micro-batches sum their own part, so they add up to the loss of the mini-batch however it is split, over time or
+    over ranks.
+    """
+
+    tokens: Tensor  # [V, n, T], 0 outside of the mini-batch
+    preference: Tensor  # scalar
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """The losses of a micro-batch, without their weights.
+
+    Attributes:
+        policy: Policy gradient on the thoughts.
+        kl: KL divergence to the reference; 0 without one.
+        calibration: Bradley-Terry on the rewards of the thoughts.
+        metrics: Detached means over the tokens of the micro-batch.
+    """
+
+    policy: Tensor
+    kl: Tensor
+    calibration: Tensor
+    metrics: dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class DualObjective:
+    """Policy gradient, KL to the reference, and a Bradley-Terry loss that keeps the head calibrated.
+
+    Attributes:
+        algorithm: The policy loss.
+        max_tokens: Limit of a thought, for averages that need it.
+        kl_estimator: Estimator of the KL divergence.
+    """
+
+    algorithm: Algorithm
+    max_tokens: int
+    kl_estimator: KLEstimator = "low_var"
+
+    def shares(
+        self, rollouts: Rollouts, pairs: Sequence[int], mean_over_ranks: Callable[[Tensor], Tensor] = lambda mean: mean
+    ) -> Shares:
+        """Share the weight of a mini-batch out over its tokens and preferences.
+
+        Args:
+            rollouts: The rollout batch.
+            pairs: Places of the pairs of the mini-batch.
+            mean_over_ranks: Averages a scalar over the ranks of a run.
+        """
+        videos, tokens = rollouts.videos(pairs), torch.zeros_like(rollouts.old_logprobs)
+        mask = rollouts.mask[videos]
+        weights = token_weights(
+            mask.flatten(0, 1),
+            average=self.algorithm.average,
+            max_tokens=self.max_tokens,
+            length_exponent=self.algorithm.length_exponent,
+            mean_over_ranks=mean_over_ranks,
+        )
+        tokens[videos] = weights.view_as(mask)
+        num_decided = mean_over_ranks((rollouts.preference[list(pairs)].nan_to_num() != 0).sum().float())
+        return Shares(tokens, 1 / (num_decided.clamp(min=torch.finfo().tiny) * mask.shape[1]))
+
+    def __call__(
+        self,
+        rollouts: Rollouts,
+        pairs: Sequence[int],
+        shares: Shares,
+        logprobs: Tensor,
+        rewards: Tensor,
+        reference_logprobs: Tensor | None = None,
+    ) -> Losses:
+        """Losses of some pairs of a mini-batch.
+
+        Args:
+            rollouts: The rollout batch.
+            pairs: Places of the m pairs of the micro-batch.
+            shares: Of the mini-batch that they belong to.
+            logprobs: `[2m, n, T]` log-probabilities of the thoughts' tokens now, by video: A of all pairs, then B.
+            rewards: `[2m, n, K]` rewards of the thoughts, float32.
+            reference_logprobs: `[2m, n, T]` the same under the reference; None leaves the KL out.
+        """
+        videos = rollouts.videos(pairs)
+        mask, tokens = rollouts.mask[videos], shares.tokens[videos]
+        policy, metrics = self._policy(rollouts, videos, tokens, logprobs)
+        kl = torch.zeros_like(policy)
+        if reference_logprobs is not None:
+            divergence = kl_divergence(logprobs, reference_logprobs, estimator=self.kl_estimator)
+            kl = (tokens * divergence).sum()
+            metrics["kl"] = (divergence.detach() * mask).sum() / mask.sum().clamp(min=1)
+        reward_a, reward_b = rewards.chunk(2)
+        preference = rollouts.preference[list(pairs)][:, None].expand_as(reward_a)
+        calibration = (shares.preference * bradley_terry_loss(reward_a, reward_b, preference)).sum()
+        return Losses(policy, kl, calibration, metrics)
+
+    def _policy(
+        self, rollouts: Rollouts, videos: list[int], tokens: Tensor, logprobs: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        terms, metrics = policy_terms(
+            logprobs.flatten(0, 1),
+            rollouts.old_logprobs[videos].flatten(0, 1),
+            rollouts.advantages[videos].flatten(),
+            rollouts.mask[videos].flatten(0, 1),
+            clip_low=self.algorithm.clip_low,
+            clip_high=self.algorithm.clip_high,
+            clip_dual=self.algorithm.clip_dual,
+            variant=self.algorithm.policy,
+        )
+        return (tokens.flatten(0, 1) * terms).sum(), metrics

@@ -1,0 +1,170 @@
+"""A step that was not finite, kept in a folder with the model as it was, and taken again pair by pair."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from descore.losses.pair_losses import Labels, pair_loss
+from descore.model.reward_model import Forward, RewardModel
+from descore.model.sampling import Sampling
+from descore.objectives.algorithms import Algorithm
+from descore.objectives.checklist import answer_logprobs
+from descore.objectives.dual import DualObjective
+from descore.objectives.kept_step import MODEL, KeptStep, KeptVideo
+from descore.thinking.rollouts import Rollouts
+from descore.types import Group, Pair
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What one pair of a kept step gave when it was taken again.
+
+    Attributes:
+        rank: The process that had it.
+        pair: Its id.
+        loss: Its own loss, without the rest of the batch.
+        reward_a: Mean reward of the thoughts about video A.
+        reward_b: The same of B.
+        gradient_norm: Norm of its own gradient, over the whole model.
+        reason: What was not finite first: the output of a module, the loss, or a gradient; empty if all is well.
+    """
+
+    rank: int
+    pair: str
+    loss: float
+    reward_a: float
+    reward_b: float
+    gradient_norm: float
+    reason: str
+
+
+def replay(folder: Path, device: torch.device) -> Iterator[Replayed]:
+    """Take a kept step again: forward and backward of each pair by itself, in the precision that the step had.
+
+    Args:
+        folder: Such as `<run>/skipped/step-12`.
+        device: Where to run.
+
+    Raises:
+        FileNotFoundError: If it holds no kept step.
+        ExportError: If its model cannot be trusted.
+    """
+    files = sorted(folder.glob("rank-*.json"))
+    if not files:
+        raise FileNotFoundError(f"expected a kept step such as <run>/skipped/step-12, found no rank-0.json in {folder}")
+    model = RewardModel.from_pretrained(str(folder / MODEL)).to(device).train()
+    for file in files:
+        step, rank = KeptStep.read(file), int(file.stem.removeprefix("rank-"))
+        for pair, videos in zip(step.pairs, step.videos, strict=True):
+            yield _replay(model, step, pair, videos, rank)
+
+
+def _replay(model: RewardModel, step: KeptStep, pair: Pair, videos: tuple[KeptVideo, KeptVideo], rank: int) -> Replayed:
+    processor, device = model.processor, model.head.weight.device
+    prefixes = [processor.prefix(pair.prompt, processor.read(side.video)) for side in (pair.a, pair.b)]
+    branches = processor.pack(prefixes, [video.thoughts for video in videos]).to(device)
+    sampling = Sampling(**step.loss["sampling"]) if step.stage == "rl" else None
+    model.zero_grad()
+    narrow = torch.autocast(device.type, torch.bfloat16, enabled=step.precision.startswith("bf16"))
+    with _first_not_finite(model) as found, narrow:
+        forward = model(branches, with_logprobs=bool(len(branches.target_ids)), sampling=sampling)
+        loss = _LOSSES[step.stage](step.loss, pair, videos, forward)
+    loss.backward()  # type: ignore[no-untyped-call]
+    if not found and not loss.isfinite():
+        found.append("the loss")
+    found += [f"the gradient of {name}" for name, gradient in _gradients(model) if not gradient.isfinite().all()]
+    norm = torch.nn.utils.get_total_norm([gradient for _, gradient in _gradients(model)])
+    if not found and not norm.isfinite():
+        found.append("the norm of the gradient")
+    num_a = len(videos[0].thoughts)
+    reward_a, reward_b = (float(rewards.detach().mean()) for rewards in forward.rewards.tensor_split([num_a]))
+    reason = found[0] if found else ""
+    return Replayed(rank, pair.id, float(loss.detach()), reward_a, reward_b, float(norm), reason)
+
+
+def _cold_start_loss(options: Mapping[str, Any], pair: Pair, videos: Sequence[KeptVideo], forward: Forward) -> Tensor:
+    rewards = forward.rewards
+    names = [float("nan")] * rewards.shape[1]
+    columns = (pair.preference, pair.a.mos or names, pair.b.mos or names)
+    reward_a, reward_b = rewards.chunk(2)
+    labels = Labels(*(rewards.new_tensor(column).expand_as(reward_a) for column in columns))
+    by_name = pair_loss(options["name"], theta=options["theta"], margin=options["margin"])
+    preference = by_name(reward_a, reward_b, labels)[by_name.usable(labels)].sum()
+    spoken = options["language_model_weight"] and len(forward.logprobs)
+    language = -forward.logprobs.mean() if spoken else preference.new_zeros(())
+    return options["preference_weight"] * preference + options["language_model_weight"] * language  # type: ignore[no-any-return]
+
+
+def _checklist_loss(options: Mapping[str, Any], pair: Pair, videos: Sequence[KeptVideo], forward: Forward) -> Tensor:
+    questions = [thought for video in videos for thought in video.thoughts]
+    return -answer_logprobs(forward.logprobs, questions).mean()
+
+
+def _rl_loss(options: Mapping[str, Any], pair: Pair, videos: Sequence[KeptVideo], forward: Forward) -> Tensor:
+    objective = DualObjective(Algorithm(**options["algorithm"]), options["max_tokens"], options["kl_estimator"])
+    rollouts = _rollouts(pair, videos, forward.rewards.device)
+    reference = [video.reference_logprobs for video in videos]
+    losses = objective(
+        rollouts,
+        [0],
+        objective.shares(rollouts, [0]),
+        rollouts.by_token(forward.logprobs, [0]),
+        forward.rewards.view(2, -1, forward.rewards.shape[1]),
+        _padded(reference, rollouts.mask) if reference[0] else None,
+    )
+    weights: Mapping[str, float] = options["weights"]
+    return weights["policy"] * losses.policy + weights["kl"] * losses.kl + weights["calibration"] * losses.calibration
+
+
+_LOSSES = {"cold_start": _cold_start_loss, "checklist": _checklist_loss, "rl": _rl_loss}
+
+
+def _rollouts(pair: Pair, videos: Sequence[KeptVideo], device: torch.device) -> Rollouts:
+    """The rollouts of one pair, as far as its losses read them."""
+    advantages = torch.tensor([video.advantages for video in videos], dtype=torch.float64, device=device)
+    rows = [torch.tensor(row, device=device) for video in videos for row in video.old_logprobs]
+    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True).bool()
+    mask = mask.view(2, -1, mask.shape[1]) & ~advantages.isnan()[..., None]
+    nothing = torch.zeros_like(advantages)
+    groups = tuple(Group(video.thoughts, (), tuple(map(torch.tensor, video.old_logprobs)), nothing) for video in videos)
+    preference = torch.tensor([pair.preference], device=device)
+    old = _padded([video.old_logprobs for video in videos], mask)
+    return Rollouts((pair,), preference, groups, nothing, {}, advantages.nan_to_num(), old, mask, (), None)
+
+
+def _padded(rows: Sequence[Sequence[Sequence[float]]], mask: Tensor) -> Tensor:
+    flat = [torch.tensor(row) for video in rows for row in video]
+    return pad_sequence(flat, batch_first=True).view_as(mask).to(mask.device)
+
+
+def _gradients(model: RewardModel) -> list[tuple[str, Tensor]]:
+    return [(name, parameter.grad) for name, parameter in model.named_parameters() if parameter.grad is not None]
+
+
+@contextmanager
+def _first_not_finite(model: nn.Module) -> Iterator[list[str]]:
+    """Name the modules whose output is not finite, in the order in which they ran."""
+    found: list[str] = []
+
+    def look(name: str, output: Any) -> None:
+        if isinstance(output, Tensor) and output.is_floating_point() and not bool(output.isfinite().all()):
+            found.append(name)
+
+    leaves = [(name, module) for name, module in model.named_modules() if not [*module.children()]]
+    handles = [
+        module.register_forward_hook(lambda _module, _inputs, output, name=name: look(name, output))
+        for name, module in leaves
+    ]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()

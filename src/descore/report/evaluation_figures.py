@@ -1,0 +1,122 @@
+"""The figures of evaluations on one benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from descore.evaluation.folder import Evaluation, number
+from descore.metrics import interval
+from descore.report import figures
+from descore.report.figures import Estimate
+from descore.report.page import Figure
+from descore.report.viewer import judged_dimension
+
+COIN = 0.5
+"""Accuracy of a coin."""
+
+Runs = Mapping[str, Evaluation]
+Colors = Mapping[str, str]
+_Make = Callable[[Runs, Colors], Figure | None]
+
+
+def figures_of(runs: Runs, colors: Colors) -> list[Figure]:
+    """Return the figures of evaluations on one benchmark, without those that nothing is known for."""
+    makers: Sequence[_Make] = (accuracies, generators, margins, calibrations, numbers_of_thoughts, opinions)
+    return [figure for make in makers if (figure := make(runs, colors)) is not None]
+
+
+def accuracies(runs: Runs, colors: Colors) -> Figure | None:
+    """Draw the accuracy without ties by reward dimension."""
+    series = {
+        name: {dimension: _accuracy(result) for dimension, result in run.summary["dimensions"].items()}
+        for name, run in runs.items()
+        if run.pairs
+    }
+    if not series:
+        return None
+    picture = figures.bars(series, x_label="accuracy without ties", reference=COIN, colors=colors)
+    return Figure(picture, "With 95 % intervals over prompts; the dashed line is a coin.", "Accuracy by dimension")
+
+
+def generators(runs: Runs, colors: Colors) -> Figure | None:
+    """Draw the accuracy of the pairs that each generator takes part in."""
+    series = {
+        name: {
+            generator: Estimate(group["without_ties"], *interval(group["without_ties"], group["num_decided"]))
+            for generator, group in result_of(run)["by_generator"].items()
+            if group["num_decided"]
+        }
+        for name, run in runs.items()
+    }
+    if not any(series.values()):
+        return None
+    picture = figures.bars(series, x_label="accuracy without ties", reference=COIN, colors=colors)
+    caption = "Pairs that a generator takes part in, with Wilson's 95 % intervals; the dashed line is a coin."
+    return Figure(picture, caption, "Accuracy by generator")
+
+
+def margins(runs: Runs, colors: Colors) -> Figure | None:
+    """Draw histograms of the margins of decided pairs, turned so that those below 0 are wrong."""
+    series = {}
+    for name, run in runs.items():
+        labels = run.preferences(judged_dimension(run))
+        signed = run.margins(judged_dimension(run)) * labels
+        series[name] = signed[~signed.isnan() & (labels != 0)].tolist()
+    if not any(series.values()):
+        return None
+    label = "reward of the preferred video minus the other's"
+    picture = figures.margin_histograms(series, x_label=label, colors=colors)
+    caption = "Pairs that people decided; those to the left of 0 are wrong. Each run has its own unit."
+    return Figure(picture, caption, "Margins")
+
+
+def calibrations(runs: Runs, colors: Colors) -> Figure | None:
+    """Draw how often margins are right against how sure they are."""
+    series = {
+        name: [(bin_["confidence"], bin_["accuracy"], bin_["num"]) for bin_ in bins if bin_["num"]]
+        for name, run in runs.items()
+        if (bins := result_of(run)["calibration"]["bins"])
+    }
+    if not any(series.values()):
+        return None
+    caption = "On the dashed line a margin is as sure as it is right; below it, it is too sure."
+    return Figure(figures.calibration_curves(series, colors=colors), caption, "Calibration")
+
+
+def numbers_of_thoughts(runs: Runs, colors: Colors) -> Figure | None:
+    """Draw the accuracy of the mean reward over 1 to k thoughts."""
+    series = {
+        name: {float(num): Estimate(number(accuracy)) for num, accuracy in by_number.items()}
+        for name, run in runs.items()
+        if (by_number := result_of(run)["by_num_thoughts"])
+    }
+    if not series:
+        return None
+    picture = figures.lines(
+        series, x_label="thoughts per video", y_label="accuracy without ties", log_x=True, colors=colors
+    )
+    return Figure(picture, "The reward is the mean over the thoughts.", "Accuracy by number of thoughts")
+
+
+def opinions(runs: Runs, colors: Colors) -> Figure | None:
+    """Draw each video's reward against its opinion score."""
+    series = {}
+    for name, run in runs.items():
+        x, y = run.opinions(judged_dimension(run)), run.rewards(judged_dimension(run))
+        known = ~(x.isnan() | y.isnan())
+        series[name] = list(zip(x[known].tolist(), y[known].tolist(), strict=True))
+    if not any(series.values()):
+        return None
+    picture = figures.clouds(series, x_label="opinion score", y_label="reward", colors=colors)
+    return Figure(picture, "Each point is a video. Each run has its own unit.", "Rewards and opinion scores")
+
+
+def result_of(run: Evaluation) -> dict[str, Any]:
+    """Return what a summary says of the dimension that a page judges by."""
+    result: dict[str, Any] = run.summary["dimensions"][judged_dimension(run)]
+    return result
+
+
+def _accuracy(result: Mapping[str, Any]) -> Estimate:
+    return Estimate(number(result["without_ties"]), *map(number, result["without_ties_interval"]))

@@ -1,0 +1,158 @@
+"""A page of evaluations: their table, their figures, and the pairs that they got wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from descore.evaluation.comparison import compare
+from descore.evaluation.folder import Evaluation, load_evaluation, number
+from descore.report import figures
+from descore.report.evaluation_figures import figures_of, result_of
+from descore.report.page import Cell, Highlight, Page, Section, Table
+from descore.report.viewer import browse, key_of
+
+_HOW_TO_READ = """\
+Accuracy is the share of pairs where the video that people prefer has the larger reward. Without ties leaves out the
+pairs that people call a tie; with ties counts all pairs, with the best threshold below which a margin is called a tie.
+Ranges are 95 % intervals over prompts. Failed pairs are in neither."""
+
+
+def report_on(folders: Sequence[str | Path], *, title: str = "", num_pairs: int = 40) -> Page:
+    """Make the page of one or more finished evaluations.
+
+    Args:
+        folders: Folders of `descore evaluate`.
+        title: Its heading; the benchmarks, if empty.
+        num_pairs: Pairs in its viewer at most.
+
+    Raises:
+        FileNotFoundError: If a folder holds no evaluation.
+        ValueError: If an evaluation is not finished.
+    """
+    evaluations = [load_evaluation(folder) for folder in folders]
+    for run in evaluations:
+        _check_finished(run)
+    runs = dict(zip(names_of([run.folder for run in evaluations]), evaluations, strict=True))
+    benchmarks = list(dict.fromkeys(run.info["benchmark"] for run in evaluations))
+    sections = [Section("Runs", _HOW_TO_READ, tables=tables_of(runs))]
+    for benchmark in benchmarks:
+        chosen = {name: run for name, run in runs.items() if run.info["benchmark"] == benchmark}
+        panels = figures_of(chosen, figures.colors_of(runs))
+        description = next(iter(chosen.values())).info["description"]
+        sections.append(Section(benchmark, description, panels, _differences(chosen, list(runs))))
+    return Page(
+        title or f"Evaluation on {' and '.join(benchmarks)}",
+        sections=sections,
+        configuration={name: run.info for name, run in runs.items()},
+        viewer=browse(runs, num_pairs=num_pairs) if any(run.pairs for run in evaluations) else None,
+        highlights=[_highlight(name, run, place) for place, (name, run) in enumerate(runs.items()) if run.pairs],
+    )
+
+
+def names_of(folders: Sequence[Path]) -> list[str]:
+    """Name each folder by the end of its path, as short as it can be without two of one name.
+
+    >>> names_of([Path("/runs/a/val"), Path("/runs/b/val"), Path("/runs/c")])
+    ['a/val', 'b/val', 'runs/c']
+    >>> names_of([Path("/runs/a"), Path("/runs/b"), Path("/runs/b")])
+    ['a', 'b', 'b (3)']
+    """
+    parts = [folder.absolute().parts for folder in folders]
+    different = len(set(parts))
+    lengths = range(1, max(map(len, parts)) + 1)
+    length = next(length for length in lengths if len({part[-length:] for part in parts}) == different)
+    names = ["/".join(part[-length:]) for part in parts]
+    return [name if names.index(name) == place else f"{name} ({place + 1})" for place, name in enumerate(names)]
+
+
+def tables_of(runs: Mapping[str, Evaluation]) -> list[Table]:
+    """Return a table of the evaluations of pairs, and one of those that have opinion scores."""
+    pairs, videos = [], []
+    for place, (name, run) in enumerate(runs.items()):
+        for dimension, result in run.summary["dimensions"].items():
+            head, end = [Cell(name, series=place), dimension], [run.info["benchmark"], protocol_of(run)]
+            if run.pairs:
+                pairs.append([*head, *_pair_cells(result), *end])
+            if result["correlation"]:
+                videos.append([*head, *_video_cells(result["correlation"]), *end])
+    tables = [
+        Table([*_HEAD, "without ties", "with ties", "pairs", "decided", "failed", "ECE", *_END], pairs),
+        Table([*_HEAD, "Spearman", "Kendall", "videos", "failed", *_END], videos, "Against opinion scores"),
+    ]
+    return [table for table in tables if table.rows]
+
+
+def protocol_of(run: Evaluation) -> str:
+    """Say in a line how an evaluation scored."""
+    protocol = run.info["protocol"]
+    num = protocol["thoughts"]
+    parts = [f"{num} thought{'s' if num > 1 else ''}" if num else "no thoughts"]
+    if num:
+        parts.append(f"temperature {protocol['temperature']:g}")
+    parts += [f"reward from {protocol['reward_from'].replace('_', ' ')}", f"{protocol['fps']:g} frames a second"]
+    if run.info["limit"] is not None:
+        parts.append(f"the first {run.info['limit']} of the table")
+    return ", ".join(parts)
+
+
+_HEAD, _END = ("run", "dimension"), ("benchmark", "protocol")
+
+
+def _check_finished(run: Evaluation) -> None:
+    if not run.summary:
+        done = sum(score is not None for score in run.scores)
+        raise ValueError(
+            f"{run.folder} is not finished: {done} of {len(run.videos)} videos are scored; "
+            "run its `descore evaluate` again, then make the page"
+        )
+
+
+def _highlight(name: str, run: Evaluation, place: int) -> Highlight:
+    result = result_of(run)
+    value, low, high = (100 * number(value) for value in (result["without_ties"], *result["without_ties_interval"]))
+    if math.isnan(value):
+        return Highlight("-", name, "no pair that people decided", series=place)
+    note = f"without ties, {low:.0f} to {high:.0f} %, {result['num_decided']} pairs"
+    return Highlight(f"{value:.1f} %", name, note, series=place)
+
+
+def _pair_cells(result: Mapping[str, Any]) -> list[object]:
+    accuracies = [
+        Cell(number(result[name]), _range(result[f"{name}_interval"])) for name in ("without_ties", "with_ties")
+    ]
+    counts = [result[name] for name in ("num_pairs", "num_decided", "num_failed")]
+    return [*accuracies, *counts, number(result["calibration"]["expected_error"])]
+
+
+def _video_cells(correlation: Mapping[str, Any]) -> list[object]:
+    values = [number(correlation[name]) for name in ("spearman", "kendall")]
+    return [*values, correlation["num_videos"], correlation["num_failed"]]
+
+
+def _differences(runs: Mapping[str, Evaluation], names: Sequence[str]) -> list[Table]:
+    """Return a table of each evaluation against the first on the pairs that all of them have, if there are any."""
+    shared = set.intersection(*({key_of(run, pair) for pair in run.pairs} for run in runs.values()))
+    if len(runs) < 2 or not shared:
+        return []
+    rows = [
+        [
+            Cell(name, series=names.index(name)),
+            dimension,
+            record["accuracy"],
+            Cell(f"{record['difference']:+.3f}", _range(record["difference_interval"], "+.2f")),
+            f"{record['p_value']:.2g}",
+            record["num_pairs"],
+        ]
+        for dimension, records in compare(list(runs.values()))["dimensions"].items()
+        for name, record in list(zip(runs, records, strict=True))[1:]
+    ]
+    header = ("run", "dimension", "without ties", "difference", "p (McNemar)", "decided")
+    return [Table(header, rows, f"Against {next(iter(runs))}, on the {len(shared)} pairs that all of them have")]
+
+
+def _range(interval: Sequence[float | None], form: str = ".2f") -> str:
+    low, high = map(number, interval)
+    return "" if math.isnan(low) else f"{low:{form}} to {high:{form}}"

@@ -1,0 +1,1 @@
+"""How a run spreads over devices, saves, resumes and ends."""

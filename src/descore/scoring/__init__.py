@@ -1,0 +1,1 @@
+"""What others call: videos and prompts in, score records out."""

@@ -1,0 +1,1 @@
+"""Pair tables: every layout read, ours written."""

@@ -1,0 +1,1 @@
+"""Thoughts: sampled, graded, and what a reward is read from."""

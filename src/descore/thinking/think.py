@@ -1,0 +1,177 @@
+"""Thinking: sample thoughts for videos from one prefill, and score each from the cache it was written in.
+
+All videos and thoughts are decoded in one batch. A thought that ends is fed the query token in the very next step, its
+reward is read there, and its slot is given up; so a reward costs one token, and never a second pass over the video.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from descore.inputs.processor import prefixes_of
+from descore.model.reward_model import RewardModel
+from descore.model.sampling import Sampling
+from descore.model.thought_cache import ThoughtCache
+from descore.seeding import generator
+from descore.types import Branches, Group, Thought, VideoFeatures
+
+
+@torch.no_grad()
+def think(
+    model: RewardModel,
+    videos: Branches,
+    sampling: Sampling | None = None,
+    *,
+    names: Sequence[str] | None = None,
+    seen: Sequence[VideoFeatures] | None = None,
+) -> list[Group]:
+    """Think about each video and score every thought.
+
+    Args:
+        model: The model; it is in eval mode meanwhile.
+        videos: A packed batch; only its prefixes are read.
+        sampling: How to sample; greedy, one thought, if not given.
+        names: Unique names of the videos, which key the draws; their places in the batch if not given.
+        seen: What `model.see` gave for these videos, if the vision tower need not look again.
+
+    Returns:
+        One group per video.
+
+    Raises:
+        ValueError: If there is another number of names than of videos.
+    """
+    num_videos = len(videos.layout.prefix_lengths)
+    names = [str(index) for index in range(num_videos)] if names is None else names
+    if len(names) != num_videos:
+        raise ValueError(f"expected one name per video, got {len(names)} names and {num_videos} videos")
+    training = model.training
+    model.eval()
+    try:
+        prefixes = model.processor.pack(prefixes_of(videos), [()] * num_videos)
+        return _Thinker(model, prefixes, sampling or Sampling(), names, seen).run()
+    finally:
+        model.train(training)
+
+
+@dataclass(slots=True)
+class _Slot:
+    """A thought as it grows, and what was read at its query tokens."""
+
+    noise: Tensor | None  # [max_tokens + 1], one draw per position
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    closed: bool = False
+    queries: list[Tensor] = field(default_factory=list)
+
+
+class _Thinker:
+    """One call of `think`: rows of the batch are slots of the cache, in the order of their videos."""
+
+    def __init__(
+        self,
+        model: RewardModel,
+        prefixes: Branches,
+        sampling: Sampling,
+        names: Sequence[str],
+        seen: Sequence[VideoFeatures] | None = None,
+    ) -> None:
+        self.model = model
+        self.sampling = sampling
+        self.query_ids = model.processor.query_ids
+        self.end_id = model.processor.end_id
+        self.limit = sampling.max_tokens or model.settings.max_thought_tokens
+        self.slots = [[_Slot(self._noise(name, k)) for k in range(sampling.num_thoughts)] for name in names]
+        self.rows: list[_Slot | None] = [slot for slots in self.slots for slot in slots]
+        lengths = prefixes.layout.prefix_lengths
+        prefill = DynamicCache(config=model.base.config.get_text_config())
+        hidden = model.hidden(prefixes, prefill, seen=seen)
+        self.cache = ThoughtCache(prefill, lengths, sampling.num_thoughts)
+        ends = (torch.tensor(lengths).cumsum(0) - 1).repeat_interleave(sampling.num_thoughts).to(hidden.device)
+        self.hidden = hidden[ends]  # [rows, hidden]
+        self.positions = prefixes.position_ids[:, 0, ends]  # [4, rows]
+
+    def run(self) -> list[Group]:
+        """Decode until every thought is scored."""
+        while any(self.rows):
+            fed = self._choose()
+            self._advance(fed)
+            for row, (slot, token) in enumerate(zip(self.rows, fed, strict=True)):
+                if slot is not None and token in self.query_ids:
+                    slot.queries.append(self.hidden[row])
+                    if len(slot.queries) == len(self.query_ids):
+                        self.rows[row] = None
+            self._shrink()
+        return [self._group(slots) for slots in self.slots]
+
+    def _choose(self) -> list[int]:
+        """Return the token that each row is fed next."""
+        logprobs = self.sampling.warp(self.model.next_logits(self.hidden)).log_softmax(-1)
+        chosen = logprobs.argmax(-1) if self.sampling.temperature == 0 else self._sample(logprobs)
+        picked = logprobs.gather(1, chosen[:, None])[:, 0]
+        if bool(picked.isnan().any()):
+            raise FloatingPointError("the model's logits are not finite: its weights have diverged, or are not loaded")
+        pairs = zip(chosen.tolist(), picked.tolist(), strict=True)
+        return [self._grow(slot, *pair) for slot, pair in zip(self.rows, pairs, strict=True)]
+
+    def _sample(self, logprobs: Tensor) -> Tensor:
+        """Invert the distribution function at each row's own draw for this position."""
+        noises = [(slot.noise, len(slot.tokens)) if slot is not None else (None, 0) for slot in self.rows]
+        draws = [0.0 if noise is None else noise[position].item() for noise, position in noises]
+        mass = logprobs.exp().cumsum(-1)
+        wanted = torch.tensor(draws, device=mass.device)[:, None] * mass[:, -1:]
+        return torch.searchsorted(mass, wanted, right=True)[:, 0].clamp(max=mass.shape[1] - 1)
+
+    def _grow(self, slot: _Slot | None, token: int, logprob: float) -> int:
+        """Add a token to a thought that is not complete; return what is fed: that token, or the next query."""
+        if slot is None:
+            return self.end_id
+        if slot.closed or len(slot.tokens) == self.limit:
+            return self.query_ids[len(slot.queries)]
+        slot.logprobs.append(logprob)
+        if token == self.end_id:
+            slot.closed = True
+            return self.query_ids[0]
+        slot.tokens.append(token)
+        return token
+
+    def _advance(self, tokens: list[int]) -> None:
+        """Feed one token per row."""
+        self.positions = self.positions + 1
+        input_ids = torch.tensor(tokens, device=self.positions.device)[:, None]
+        self.hidden = self.model.step(input_ids, self.positions[:, :, None], self.cache)
+
+    def _shrink(self) -> None:
+        """Give up rows once a quarter of them are done; every video that stays keeps equally many."""
+        per_video = len(self.rows) // self.cache.num_videos
+        left = [
+            [row for row in range(start, start + per_video) if self.rows[row] is not None]
+            for start in range(0, len(self.rows), per_video)
+        ]
+        width = max(map(len, left))
+        videos = [video for video, rows in enumerate(left) if rows]
+        if not videos or len(videos) * width > 0.75 * len(self.rows):
+            return
+        # A video with fewer thoughts left than another repeats its last row, as a row of no slot.
+        index = [row for rows in left if rows for row in rows + rows[-1:] * (width - len(rows))]
+        self.rows = [
+            slot for rows in left if rows for slot in [self.rows[row] for row in rows] + [None] * (width - len(rows))
+        ]
+        flat = torch.tensor(index, device=self.hidden.device)
+        self.cache.keep(torch.tensor(videos, device=flat.device), flat)
+        self.hidden, self.positions = self.hidden[flat], self.positions[:, flat]
+
+    def _group(self, slots: list[_Slot]) -> Group:
+        rewards = self.model.head(torch.stack([torch.stack(slot.queries) for slot in slots]))
+        thoughts = tuple(Thought(tuple(slot.tokens), slot.closed) for slot in slots)
+        texts = tuple(self.model.processor.tokenizer.decode(thought.token_ids) for thought in thoughts)
+        return Group(thoughts, texts, tuple(torch.tensor(slot.logprobs) for slot in slots), rewards)
+
+    def _noise(self, name: str, index: int) -> Tensor | None:
+        if self.sampling.temperature == 0:
+            return None
+        return torch.rand(self.limit + 1, generator=generator(self.sampling.seed, "thought", name, index))

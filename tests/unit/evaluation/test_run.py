@@ -1,0 +1,411 @@
+"""Evaluations of real files by a tiny model: the same to the byte, however often and wherever they stop."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from filelock import FileLock
+
+from descore.cli import main
+from descore.evaluation import run as module
+from descore.evaluation.benchmark import Benchmark, table_benchmark
+from descore.evaluation.folder import Evaluation, EvaluationError, load_evaluation
+from descore.evaluation.run import evaluate
+from descore.scoring.scorer import Scorer
+from descore.thinking.readout import ReadoutError
+
+SCORES = {"subject": 2, "dynamics": 1, "camera": "N/A", "environment": 0, "style": 2}
+BATCH = 2
+
+
+def save(model, folder: Path) -> str:
+    with torch.no_grad():
+        model.head.weight.mul_(10)
+    model.save_pretrained(str(folder))
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def export(build, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save(build(max_thought_tokens=4), tmp_path_factory.mktemp("model") / "export")
+
+
+@pytest.fixture(scope="module")
+def data(clips: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four pairs of four clips and two prompts, which are six (video, prompt)."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "videos").mkdir()
+    for index, clip in enumerate(clips):
+        shutil.copy(clip, folder / f"videos/{index}.mp4")
+    rows = [("a bar", 0, 1, "A"), ("a bar", 1, 2, "tie"), ("a cat", 3, 0, "B"), ("a bar", 0, 3, "A")]
+    records = [
+        {
+            "id": f"p{index}",
+            "prompt": prompt,
+            "video_a": f"videos/{a}.mp4",
+            "video_b": f"videos/{b}.mp4",
+            "preference": preference,
+            "scores_a": SCORES,
+            "generator_a": f"g{a}",
+            "generator_b": f"g{b}",
+        }
+        for index, (prompt, a, b, preference) in enumerate(rows)
+    ]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def benchmark(data: Path) -> Benchmark:
+    return table_benchmark(data / "pairs.jsonl")
+
+
+@pytest.fixture(scope="module")
+def whole(export: str, benchmark: Benchmark, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
+    """An evaluation that nothing stopped."""
+    return evaluate(export, benchmark, tmp_path_factory.mktemp("whole") / "run", batch_size=BATCH, num_thoughts=2)
+
+
+def again(export: str, benchmark: Benchmark, folder: Path, **options: object) -> Evaluation:
+    return evaluate(export, benchmark, folder, **{"batch_size": BATCH, "num_thoughts": 2} | options)
+
+
+def summary_of(folder: Path) -> bytes:
+    return (folder / "summary.json").read_bytes()
+
+
+@pytest.fixture
+def scored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the videos that are scored from here on."""
+    names, score = [], Scorer._score_batch
+    monkeypatch.setattr(
+        Scorer,
+        "_score_batch",
+        lambda self, items, *rest: names.extend(i.name for i in items) or score(self, items, *rest),
+    )
+    return names
+
+
+def test_each_video_is_scored_once_per_prompt_the_dearest_first(whole, export, data):
+    videos = [(video["video"], video["prompt"]) for video in whole.videos]
+    assert videos == [
+        ("videos/0.mp4", "a bar"),
+        ("videos/1.mp4", "a bar"),
+        ("videos/2.mp4", "a bar"),
+        ("videos/3.mp4", "a cat"),
+        ("videos/0.mp4", "a cat"),
+        ("videos/3.mp4", "a bar"),
+    ]
+    assert [(pair["a"], pair["b"]) for pair in whole.pairs] == [(0, 1), (1, 2), (3, 4), (0, 5)]
+    costs = [video["cost"] for video in whole.videos]
+    lines = [json.loads(line) for line in (whole.folder / "scores.jsonl").read_text().splitlines()]
+    assert [line["index"] for line in lines] == sorted(range(6), key=lambda index: -costs[index])
+    names = [f"{video}: {prompt}" for video, prompt in videos]
+    plain = Scorer(export, batch_size=BATCH)
+    order = [line["index"] for line in lines]
+    expected = plain.stream(
+        [str(data / videos[index][0]) for index in order],
+        [videos[index][1] for index in order],
+        num_thoughts=2,
+        names=[names[index] for index in order],
+    )
+    for line, score in zip(lines, expected, strict=True):
+        assert line == {"index": line["index"]} | json.loads(json.dumps(score.to_json())), "to the bit"
+
+
+def test_the_folder_says_what_was_asked(whole, export, benchmark):
+    info = whole.info
+    assert (info["benchmark"], info["num_videos"], info["num_pairs"], info["limit"]) == ("pairs", 6, 4, None)
+    assert info["protocol"] | {"thoughts": 2, "temperature": 1.0, "batch_size": 2, "max_frames": 6} == info["protocol"]
+    first = whole.pairs[0]
+    assert first | {"id": "p0", "preference": {"overall": 1}, "scores_a": SCORES, "scores_b": None} == first
+    assert [video["generator"] for video in whole.videos][:2] == ["g0", "g1"]
+    margins = whole.margins("overall")
+    rewards = [score["reward"] for score in whole.scores]
+    assert margins.tolist() == [
+        rewards[0] - rewards[1],
+        rewards[1] - rewards[2],
+        rewards[3] - rewards[4],
+        rewards[0] - rewards[5],
+    ]
+    assert whole.preferences("overall").tolist() == [1, 0, -1, 1]
+    numbers = whole.summary["dimensions"]["overall"]
+    assert (numbers["num_pairs"], numbers["num_decided"], numbers["num_failed"]) == (4, 3, 0)
+    assert set(numbers["by_num_thoughts"]) == {"1", "2"}
+    assert set(numbers["by_generator"]) == {"g0", "g1", "g2", "g3"}
+    assert whole.summary["thoughts"]["mean_tokens"] <= 4
+
+
+@pytest.mark.parametrize("lines", [0, 1, 2, 3, 4, 5, 6])
+@pytest.mark.parametrize("torn", [0, 40])
+def test_a_run_that_was_killed_goes_on_where_it_was(whole, export, benchmark, tmp_path, scored, lines, torn):
+    folder = tmp_path / "run"
+    shutil.copytree(whole.folder, folder)
+    (folder / "summary.json").unlink()
+    written = (folder / "scores.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "scores.jsonl").write_bytes(b"".join(written[:lines]) + b"".join(written[lines : lines + 1])[:torn])
+    assert again(export, benchmark, folder).is_complete
+    assert summary_of(folder) == summary_of(whole.folder)
+    assert (folder / "scores.jsonl").read_bytes() == b"".join(written)
+    assert len(scored) == 6 - lines // BATCH * BATCH, "only batches that were not written whole"
+
+
+def test_a_run_that_is_finished_scores_nothing_and_loads_no_model(whole, export, benchmark, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    shutil.copytree(whole.folder, folder)
+    monkeypatch.setattr(module, "Scorer", None)
+    assert again(export, benchmark, folder).summary == whole.summary
+
+
+def test_a_run_that_was_killed_before_its_first_score_begins_anew(whole, export, benchmark, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "pairs.jsonl").write_text("{}\n")
+    again(export, benchmark, folder)
+    assert summary_of(folder) == summary_of(whole.folder)
+
+
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)])
+def test_shards_give_the_same_summary_once_all_are_there(whole, export, benchmark, tmp_path, order):
+    for index in order:
+        evaluation = again(export, benchmark, tmp_path / "run", shard=(index, 2))
+        assert evaluation.is_complete == bool(evaluation.summary) == (index == order[-1])
+    assert summary_of(tmp_path / "run") == summary_of(whole.folder)
+    assert {path.name for path in (tmp_path / "run").glob("scores*")} == {"scores-1-of-2.jsonl", "scores-2-of-2.jsonl"}
+    with pytest.raises(EvaluationError, match=r"scores-1-of-2\.jsonl.*no part of shard 1/1"):
+        again(export, benchmark, tmp_path / "run")
+
+
+def test_shards_that_wrote_elsewhere_are_brought_together(whole, export, benchmark, tmp_path):
+    for index in (1, 2):
+        again(export, benchmark, tmp_path / str(index), shard=(index, 2))
+    shutil.copy(tmp_path / "2/scores-2-of-2.jsonl", tmp_path / "1")
+    assert again(export, benchmark, tmp_path / "1", shard=(1, 2)).is_complete
+    assert summary_of(tmp_path / "1") == summary_of(whole.folder)
+
+
+def test_another_mount_point_gives_the_same_thoughts(whole, export, data, tmp_path):
+    shutil.copytree(data, tmp_path / "elsewhere")
+    moved = again(export, table_benchmark(tmp_path / "elsewhere/pairs.jsonl"), tmp_path / "run")
+    assert moved.scores == whole.scores
+    shutil.copytree(whole.folder, tmp_path / "begun")
+    assert (
+        again(export, table_benchmark(tmp_path / "elsewhere/pairs.jsonl"), tmp_path / "begun").summary == whole.summary
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"num_thoughts": 3}, "thoughts is 3 and was 2"),
+        ({"thoughts": False}, "thoughts is 0 and was 2; temperature is None and was 1.0"),
+        ({"batch_size": 3}, "batch_size is 3 and was 2"),
+        ({"limit": 2}, "limit is 2 and was None"),
+        ({"temperature": 0.5}, "temperature is 0.5 and was 1.0"),
+    ],
+)
+def test_a_folder_of_another_protocol_is_refused(whole, export, benchmark, options, reason):
+    with pytest.raises(EvaluationError, match=rf"{reason}[\s\S]*choose another --output"):
+        again(export, benchmark, whole.folder, **options)
+
+
+def test_a_folder_of_another_model_or_table_is_refused(whole, build, benchmark, data, tmp_path):
+    other = save(build(max_thought_tokens=5), tmp_path / "other")
+    with pytest.raises(EvaluationError, match="model_digest is"):
+        again(other, benchmark, whole.folder)
+    table = data / "changed.jsonl"
+    table.write_text((data / "pairs.jsonl").read_text().replace('"preference": "tie"', '"preference": "A"'))
+    changed = Benchmark("pairs", data, table)
+    with pytest.raises(EvaluationError, match="table_digest is"):
+        again(whole.info["model"], changed, whole.folder)
+
+
+def test_a_file_that_is_being_written_is_left_alone(export, benchmark, tmp_path):
+    (tmp_path / "run").mkdir()
+    with FileLock(tmp_path / "run/.scores.jsonl.lock"), pytest.raises(EvaluationError, match="by another process"):
+        again(export, benchmark, tmp_path / "run")
+
+
+def test_a_file_of_other_scores_is_refused(whole, export, benchmark, tmp_path):
+    shutil.copytree(whole.folder, tmp_path / "run")
+    lines = (tmp_path / "run/scores.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "run/scores.jsonl").write_text("".join(lines[::-1]))
+    with pytest.raises(EvaluationError, match=r"scores\.jsonl, line 1: expected video \d, got \d"):
+        again(export, benchmark, tmp_path / "run")
+
+
+def with_gaps(data: Path, folder: Path) -> Benchmark:
+    """The same pairs, of which one video is missing and one cannot be read."""
+    shutil.copytree(data, folder)
+    (folder / "videos/3.mp4").unlink()
+    (folder / "videos/2.mp4").write_bytes((data / "videos/2.mp4").read_bytes()[:900])
+    return table_benchmark(folder / "pairs.jsonl")
+
+
+def test_missing_videos_are_listed_before_anything_starts(export, data, tmp_path):
+    benchmark = with_gaps(data, tmp_path / "data")
+    with pytest.raises(EvaluationError, match=r"1 of 4 video files are not there[\s\S]*--skip-missing[\s\S]*3\.mp4"):
+        again(export, benchmark, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_fails_is_counted_and_never_zero(export, data, tmp_path):
+    evaluation = again(export, with_gaps(data, tmp_path / "data"), tmp_path / "run", skip_missing=True)
+    assert evaluation.info["missing"] == ["videos/3.mp4"]
+    summary = evaluation.summary
+    assert summary["num_failed_videos"] == 3
+    assert list(summary["errors"].values()) == [2, 1]
+    assert next(iter(summary["errors"])).startswith("cannot be opened")
+    assert evaluation.margins("overall").isnan().tolist() == [False, True, True, True]
+    numbers = summary["dimensions"]["overall"]
+    assert (numbers["num_pairs"], numbers["num_failed"]) == (1, 3)
+    assert all(score["reward"] is None for score in evaluation.scores if score["error"])
+
+
+def test_a_limit_takes_the_first_pairs(export, benchmark, tmp_path):
+    evaluation = again(export, benchmark, tmp_path / "run", limit=2, thoughts=False)
+    assert [pair["id"] for pair in evaluation.pairs] == ["p0", "p1"]
+    assert len(evaluation.videos) == 3
+    assert evaluation.summary["thoughts"] is None
+    assert evaluation.summary["dimensions"]["overall"]["by_num_thoughts"] is None
+
+
+def test_a_threshold_comes_from_another_split_of_the_same_model(whole, export, benchmark, tmp_path):
+    other = again(export, benchmark, tmp_path / "other", limit=2)
+    evaluation = again(export, benchmark, tmp_path / "run", tie_threshold_from=other.folder)
+    fixed = evaluation.summary["dimensions"]["overall"]["fixed_threshold"]
+    assert fixed["threshold"] == other.summary["dimensions"]["overall"]["tie_threshold"]
+    assert fixed["from"] == str(other.folder)
+    assert 0 <= fixed["accuracy"] <= 1
+    with pytest.raises(EvaluationError, match="these very pairs"):
+        again(export, benchmark, tmp_path / "run", tie_threshold_from=whole.folder)
+    with pytest.raises(EvaluationError, match="another model or protocol"):
+        again(export, benchmark, tmp_path / "one", num_thoughts=1, tie_threshold_from=other.folder)
+
+
+def test_a_model_that_never_thinks_is_said_to(build, benchmark, tmp_path):
+    model = save(build(thoughts=False), tmp_path / "model")
+    evaluation = again(model, benchmark, tmp_path / "run", num_thoughts=4)
+    assert (evaluation.info["protocol"]["thoughts"], evaluation.info["protocol"]["temperature"]) == (0, None)
+    assert evaluation.summary["thoughts"] is None
+    assert evaluation.summary["num_failed_videos"] == 0
+
+
+def test_rewards_can_be_read_from_thoughts(export, benchmark, tmp_path):
+    evaluation = again(export, benchmark, tmp_path / "run", reward_from="overall_score")
+    assert evaluation.info["protocol"]["reward_from"] == "overall_score"
+    assert evaluation.summary["num_failed_videos"] == 6, "no random thought says a score"
+    assert evaluation.summary["thoughts"]["well_formed"] == 0
+    with pytest.raises(ReadoutError, match="let the model think"):
+        again(export, benchmark, tmp_path / "other", reward_from="overall_score", thoughts=False)
+
+
+def test_a_model_with_several_rewards_is_asked_for_the_one_of_that_name(build, data, tmp_path):
+    model = save(build(reward_names=("VQ", "TA"), max_thought_tokens=3), tmp_path / "model")
+    rows = [json.loads(line) for line in (data / "pairs.jsonl").read_text().splitlines()]
+    rows = [row | {"preference_ta": row["preference"], "preference_Overall": row["preference"]} for row in rows]
+    table = data / "named.jsonl"
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    benchmark = table_benchmark(table, dimensions=["ta", "Overall"])
+    evaluation = again(model, benchmark, tmp_path / "run", num_thoughts=1)
+    rewards = [score["rewards"] for score in evaluation.scores]
+    assert evaluation.rewards("ta").tolist() == [reward["TA"] for reward in rewards]
+    assert evaluation.rewards("Overall").tolist() == pytest.approx([r["TA"] + r["VQ"] for r in rewards])
+
+
+def test_single_videos_are_correlated(export, data, tmp_path):
+    rows = [{"video": f"videos/{i}.mp4", "prompt": "a bar", "mos": mos} for i, mos in enumerate((1, 4, 2, 3))]
+    (data / "rated.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    benchmark = table_benchmark(data / "rated.jsonl", preset="descore_videos")
+    evaluation = again(export, benchmark, tmp_path / "run", thoughts=False)
+    assert evaluation.pairs == []
+    ranks = evaluation.rewards("overall").argsort().argsort() + 1.0
+    expected = 1 - 6 * ((ranks - torch.tensor([1.0, 4.0, 2.0, 3.0])) ** 2).sum() / 60
+    correlation = evaluation.summary["dimensions"]["overall"]["correlation"]
+    assert correlation["spearman"] == pytest.approx(float(expected))
+    assert correlation["num_videos"] == 4
+    assert evaluation.summary["dimensions"]["overall"]["without_ties"] is None
+
+
+def test_options_out_of_range_are_refused(export, benchmark, tmp_path):
+    for options in ({"shard": (3, 2)}, {"limit": 0}, {"batch_size": 0}, {"num_thoughts": 0}):
+        with pytest.raises(ValueError, match="expected"):
+            again(export, benchmark, tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+class TestTheCommand:
+    def run(self, *args: object) -> int:
+        return main(["evaluate", *map(str, args), "--batch-size", "2", "--device", "cpu"])
+
+    def test_prints_protocol_numbers_and_intervals(self, export, data, tmp_path, capsys):
+        table, folder = data / "pairs.jsonl", tmp_path / "run"
+        assert self.run("--model", export, "--table", table, "--output", folder) == 0
+        printed = " ".join(capsys.readouterr().out.split())
+        assert "pointwise, reward from head, 1 thought a video at temperature 0, 4 to 6 frames at 2 a second" in printed
+        assert "256 to 1024 pixels a frame" in printed
+        assert "without ties" in printed
+        assert "0 of 6 videos failed" in printed
+        assert main(["compare", str(folder), str(folder), "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        second = found["dimensions"]["overall"][1]
+        assert (second["difference"], second["p_value"]) == (0.0, 1.0)
+
+    def test_a_failed_video_makes_the_exit_code_1(self, export, data, tmp_path, capsys):
+        benchmark = with_gaps(data, tmp_path / "data")
+        args = ("--model", export, "--table", benchmark.table, "--output", tmp_path / "run", "--no-thoughts")
+        with pytest.raises(SystemExit, match="1 of 4 video files are not there"):
+            self.run(*args)
+        assert self.run(*args, "--skip-missing") == 1
+        assert "3 of 6 videos failed" in capsys.readouterr().out
+
+    def test_a_shard_says_what_is_left(self, export, data, tmp_path, capsys):
+        args = ("--model", export, "--table", data / "pairs.jsonl", "--output", tmp_path / "run", "--no-thoughts")
+        assert self.run(*args, "--shard", "1/2") == 0
+        assert "of 6 videos are scored" in capsys.readouterr().out
+        with pytest.raises(SystemExit, match=r"not finished: [24] of 6 videos are scored"):
+            main(["compare", str(tmp_path / "run"), str(tmp_path / "run")])
+        assert self.run(*args, "--shard", "2/2") == 0
+        assert "summary.json" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        ("args", "reason"),
+        [
+            (["--benchmark", "nothing"], "expected a benchmark of .*rendered_val"),
+            ([], "expected --benchmark NAME or --table FILE"),
+            (["--benchmark", "rendered_val", "--preset", "descore"], "--preset goes with --table alone"),
+            (["--table", "gone.csv"], r"gone\.csv: expected the table"),
+            (
+                ["--table", "conf/stage1.yaml", "--preset", "mine"],
+                "expected a preset of descore, .*videofeedback, got 'mine'",
+            ),
+        ],
+    )
+    def test_what_cannot_be_found_is_told_in_one_line(self, export, tmp_path, args, reason):
+        with pytest.raises(SystemExit, match=reason):
+            self.run("--model", export, "--output", tmp_path / "run", *args)
+
+    def test_a_bad_row_stops_it_or_is_left_out_and_counted(self, export, data, tmp_path, capsys):
+        table = data / "bad.jsonl"
+        first, *rest = (data / "pairs.jsonl").read_text().splitlines()
+        table.write_text("\n".join([first.replace('"preference": "A"', '"preference": "maybe"'), *rest]))
+        args = ("--model", export, "--table", table, "--output", tmp_path / "run", "--no-thoughts")
+        with pytest.raises(SystemExit, match=r"bad\.jsonl, data row 1 .*'preference': expected A, B, tie.*got 'maybe'"):
+            self.run(*args)
+        assert not (tmp_path / "run").exists()
+        assert self.run(*args, "--on-bad-row", "skip") == 0
+        assert "1 rows left out (expected A, B, tie, invalid)" in " ".join(capsys.readouterr().out.split())
+
+    @pytest.mark.parametrize("shard", ["5", "1/x", "1/2/3"])
+    def test_a_shard_that_is_none_is_told_how_to_be_written(self, export, tmp_path, capsys, shard):
+        with pytest.raises(SystemExit):
+            self.run("--model", export, "--table", "t.csv", "--output", tmp_path / "run", "--shard", shard)
+        assert f"expected I/N, such as 1/4 for the first of four, got '{shard}'" in capsys.readouterr().err
+
+    def test_a_folder_that_is_none_is_refused(self, tmp_path):
+        with pytest.raises(SystemExit, match="is no folder of `descore evaluate`"):
+            main(["compare", str(tmp_path), str(tmp_path)])
+        with pytest.raises(FileNotFoundError, match=r"evaluation\.json"):
+            load_evaluation(tmp_path)

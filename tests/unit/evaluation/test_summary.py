@@ -1,0 +1,191 @@
+"""Summaries worked by hand, and evaluations side by side."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from descore.answer import Answer, write_thought
+from descore.evaluation.comparison import compare
+from descore.evaluation.folder import Evaluation, plain
+from descore.evaluation.summary import summarise
+
+TRUTH = {"subject": 2, "dynamics": 1, "camera": "N/A", "environment": 0, "style": 2}
+PROTOCOL = {"kind": "pointwise", "thoughts": 1, "temperature": 0.0, "reward_from": "head"}
+
+
+def score(reward: float | None, thought: str = "", each: tuple[float, ...] = (), **values: object) -> dict:
+    record = {"reward": reward, "rewards": {}, "thought": thought, "num_thought_tokens": len(thought)}
+    record |= {"truncated": False, "reward_std": None, "error": None if reward is not None else "v0: it broke"}
+    return record | {"each": [score(one, thought) for one in each]} | values
+
+
+def evaluation(
+    rewards: list[float | None], pairs: list[tuple[int, int, int | None]], /, *, name: str = "run", **values: object
+) -> Evaluation:
+    """Videos v0, v1, ... with a generator each, and pairs of two places and a preference."""
+    thoughts = values.pop("thoughts", 1)
+    info = {"benchmark": "mine", "preset": "descore", "model": f"m/{name}", "rejected": {}, "dimensions": ["overall"]}
+    videos = [
+        {"video": f"v{i}", "prompt": f"p{i // 2}", "generator": f"g{i}", "mos": {"overall": None}}
+        for i in range(len(rewards))
+    ]
+    records = [
+        {"id": f"{i}", "prompt": f"p{i}", "a": a, "b": b, "preference": {"overall": preference}}
+        | {"scores_a": None, "scores_b": None}
+        for i, (a, b, preference) in enumerate(pairs)
+    ]
+    found = {
+        "folder": Path(name),
+        "info": info | {"protocol": PROTOCOL | {"thoughts": thoughts}},
+        "pairs": records,
+        "videos": videos,
+        "scores": [score(reward) for reward in rewards],
+        "summary": {"done": True},
+    }
+    return Evaluation(**found | values)
+
+
+def numbers_of(one: Evaluation, tuned_on: Evaluation | None = None) -> dict:
+    return plain(summarise(one, tuned_on))["dimensions"]["overall"]
+
+
+def test_accuracies_by_hand():
+    """Margins 3, -1, 0.5, nan of A, A, tie, B: one of two decided is right, and a threshold of 0.5 saves the tie."""
+    one = evaluation([3.0, 0.0, 1.0, 2.0, 1.5, 1.0, 1.0, None], [(0, 1, 1), (2, 3, 1), (4, 5, 0), (6, 7, -1)])
+    numbers = numbers_of(one)
+    assert (numbers["without_ties"], numbers["num_decided"]) == (0.5, 2)
+    assert (numbers["with_ties"], numbers["tie_threshold"], numbers["num_pairs"]) == (pytest.approx(2 / 3), 0.5, 3)
+    assert (numbers["num_failed"], numbers["num_unusable"]) == (1, 0)
+    assert numbers["without_ties_interval"] == [0.0, 1.0]
+    assert numbers["calibration"]["expected_error"] is not None
+    assert numbers["correlation"] is None
+    assert numbers["fixed_threshold"] is None
+
+
+def test_a_pair_counts_for_both_generators():
+    one = evaluation([1.0, 0.0, 2.0], [(0, 1, 1), (1, 2, 1), (0, 0, 1)])
+    groups = numbers_of(one)["by_generator"]
+    # g0: right, and one pair with itself, whose margin of 0 is wrong. g1: right and wrong. g2: wrong.
+    assert {name: (group["without_ties"], group["num_pairs"]) for name, group in groups.items()} == {
+        "g0": (0.5, 2),
+        "g1": (0.5, 2),
+        "g2": (0.0, 1),
+    }
+
+
+def test_what_more_thoughts_buy_by_hand():
+    """Margins of three thoughts: 3, -1, -1. One thought is right once in three, any two twice, their mean always."""
+    scores = [score(1 / 3, each=(3.0, -1.0, -1.0)), score(0.0, each=(0.0, 0.0, 0.0))]
+    one = evaluation([0.0, 0.0], [(0, 1, 1)], scores=scores, thoughts=3)
+    assert numbers_of(one)["by_num_thoughts"] == pytest.approx({"1": 1 / 3, "2": 2 / 3, "3": 1.0})
+    assert numbers_of(evaluation([0.0, 1.0], [(0, 1, 1)]))["by_num_thoughts"] is None
+
+
+def test_a_thought_without_a_reward_is_left_out_of_the_mean():
+    """A: 4, none, 2. B: 3, 3, 3. Windows of one: right, none, wrong; of two: 4, 2 and 3 for A; of all: 3, a tie."""
+    scores = [score(3.0, each=(4.0, None, 2.0)), score(3.0, each=(3.0, 3.0, 3.0))]
+    one = evaluation([0.0, 0.0], [(0, 1, 1)], scores=scores, thoughts=3)
+    found = summarise(one)["dimensions"]["overall"]["by_num_thoughts"]
+    assert found == pytest.approx({"1": math.nan, "2": 1 / 3, "3": 0.0}, nan_ok=True)
+
+
+def test_a_video_that_failed_has_no_thoughts_to_count():
+    scores = [score(1.0, each=(1.0, 1.0)), score(None), score(0.0, each=(0.0, 0.0))]
+    one = evaluation([0.0] * 3, [(0, 1, 1), (0, 2, 1)], scores=scores, thoughts=2)
+    assert numbers_of(one)["by_num_thoughts"] == {"1": 1.0, "2": 1.0}
+
+
+def test_thoughts_are_graded_by_the_annotations():
+    exact = {"subject": 2, "dynamics": 1, "camera": None, "environment": 0, "style": 2}
+    good, fair = (write_thought("It moves.", Answer(scores)) for scores in (exact, exact | {"style": 0}))
+    scores = [
+        score(1.0, good, num_thought_tokens=10),
+        score(2.0, fair, num_thought_tokens=20, truncated=True),
+        score(None, "<think>", num_thought_tokens=30, error="the thought says no score"),
+        score(None),
+    ]
+    pairs = [
+        {"id": "0", "prompt": "p", "a": 0, "b": 1, "preference": {"overall": 1}, "scores_a": TRUTH, "scores_b": TRUTH},
+        {"id": "1", "prompt": "p", "a": 2, "b": 3, "preference": {"overall": 1}, "scores_a": None, "scores_b": TRUTH},
+    ]
+    found = plain(summarise(evaluation([0.0] * 4, [], scores=scores, pairs=pairs)))["thoughts"]
+    assert found == {
+        "well_formed": pytest.approx(2 / 3),
+        "mean_tokens": 20,
+        "truncated": pytest.approx(1 / 3),
+        "quality": pytest.approx(0.9),
+        "mean_std": None,
+    }
+
+
+def test_failures_are_counted_by_reason_without_their_video():
+    scores = [
+        score(None, error="/data/v0: it broke"),
+        score(None, error="v1: it broke"),
+        score(None, error="v2: it is empty"),
+        score(1.0),
+    ]
+    summary = summarise(evaluation([0.0] * 4, [], scores=scores))
+    assert summary["errors"] == {"it broke": 2, "it is empty": 1}
+    assert (summary["num_videos"], summary["num_failed_videos"]) == (4, 3)
+
+
+def test_opinion_scores_are_correlated():
+    videos = [
+        {"video": f"v{i}", "prompt": "p", "generator": "", "mos": {"overall": mos}}
+        for i, mos in enumerate((1, 2, 3, None))
+    ]
+    found = numbers_of(evaluation([0.1, 0.3, 0.2, 0.9], [], videos=videos))["correlation"]
+    assert found["spearman"] == pytest.approx(0.5)
+    assert (found["num_videos"], found["num_unusable"]) == (3, 1)
+
+
+def test_a_threshold_of_another_split():
+    summary = {"dimensions": {"overall": {"tie_threshold": 0.75}}}
+    other = evaluation([0.0], [], name="val", summary=summary)
+    numbers = numbers_of(evaluation([1.0, 0.5, 3.0, 0.0], [(0, 1, 0), (2, 3, 1)]), other)
+    assert numbers["fixed_threshold"] == {"threshold": 0.75, "from": "val", "accuracy": 1.0}
+
+
+PAIRS = [(0, 1, 1), (2, 3, 1), (4, 5, 0), (6, 7, -1)]
+
+
+class TestComparing:
+    def test_on_the_pairs_that_all_have(self):
+        """Shared are the first three; of two decided the first run has one right, and the second both."""
+        first = evaluation([1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0], PAIRS)
+        second = evaluation([1.0, 0.0, 1.0, 0.0, 5.0, 0.0], PAIRS[:3], name="other")
+        found = compare([first, second])
+        assert (found["benchmark"], found["num_pairs"], found["num_videos"]) == ("mine", 3, 6)
+        one, other = found["dimensions"]["overall"]
+        assert (one["run"], one["accuracy"], one["num_pairs"]) == ("run", 0.5, 2)
+        assert "difference" not in one
+        assert (other["accuracy"], other["difference"], other["p_value"]) == (1.0, 0.5, 1.0)
+        assert other["difference_interval"] == (0.0, 1.0)
+
+    def test_six_pairs_that_only_one_gets_right(self):
+        """McNemar: two-sided, 2 / 2^6."""
+        pairs = [(2 * i, 2 * i + 1, 1) for i in range(6)]
+        found = compare([evaluation([0.0, 1.0] * 6, pairs), evaluation([1.0, 0.0] * 6, pairs, name="other")])
+        assert found["dimensions"]["overall"][1]["p_value"] == pytest.approx(2 / 64)
+
+    def test_single_videos_by_their_correlation(self):
+        videos = [{"video": f"v{i}", "prompt": "p", "generator": "", "mos": {"overall": i}} for i in range(3)]
+        runs = [evaluation(rewards, [], videos=videos) for rewards in ([0.0, 1.0, 2.0], [0.0, 2.0, 1.0])]
+        found = compare(runs)["dimensions"]["overall"]
+        assert [record["spearman"] for record in found] == pytest.approx([1.0, 0.5])
+        assert math.isnan(found[0]["accuracy"])
+
+    def test_what_cannot_be_compared_is_refused(self):
+        one = evaluation([1.0, 0.0], PAIRS[:1])
+        with pytest.raises(ValueError, match="expected at least two evaluations to compare, got 1"):
+            compare([one])
+        other = evaluation([1.0, 0.0], PAIRS[:1], info=one.info | {"benchmark": "theirs"})
+        with pytest.raises(ValueError, match=r"one benchmark: .*mine .*theirs"):
+            compare([one, other])
+        with pytest.raises(ValueError, match="not finished: 1 of 2 videos are scored"):
+            compare([one, evaluation([1.0, 0.0], PAIRS[:1], scores=[score(1.0), None], summary={})])
+        apart = evaluation([1.0, 0.0], PAIRS[:1], pairs=[one.pairs[0] | {"id": "another"}])
+        with pytest.raises(ValueError, match="no pair in common"):
+            compare([one, apart])

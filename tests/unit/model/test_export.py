@@ -1,0 +1,270 @@
+"""An exported folder gives the model back, is refused when anything in it does not fit, and is never half written."""
+
+import json
+import shutil
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch.testing import assert_close
+from transformers import AutoModelForImageTextToText
+
+from descore.inputs.backbone import resolve
+from descore.model.export import ExportError, RewardStatistics, save
+from descore.model.reward_model import RewardModel
+from descore.model.trainable import make_trainable, trainable
+from tests.helpers.examples import make_prefixes, make_thought
+
+LORA = {"lora_parts": ("language",), "lora_rank": 3, "lora_alpha": 6}
+PARTS = ("language", "merger", "query", "head")
+
+
+def train(model: RewardModel, seed: int = 0, **lora: object) -> RewardModel:
+    """Give everything that trains other values, as training would."""
+    make_trainable(model, PARTS, **lora)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in (parameter for group in trainable(model).values() for parameter in group):
+            parameter.add_(torch.empty_like(parameter).normal_(0, 0.05, generator=generator))
+    return model
+
+
+def outputs(model: RewardModel) -> tuple[torch.Tensor, torch.Tensor]:
+    thoughts = [[make_thought(5, seed=index), make_thought(2, seed=index)] for index in range(2)]
+    with torch.no_grad():
+        forward = model(model.processor.pack(make_prefixes(model, 2), thoughts), with_logprobs=True)
+    return forward.rewards, forward.logprobs
+
+
+def assert_same_outputs(ours: RewardModel, theirs: RewardModel) -> None:
+    assert_close(outputs(ours), outputs(theirs), atol=1e-5, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def exports(build, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One export of each kind, to be copied and spoilt."""
+    folder = tmp_path_factory.mktemp("exports")
+    model = train(build(), **LORA)
+    for weights in ("merged", "adapter"):
+        save(model, folder / weights, weights=weights)
+    return {weights: folder / weights for weights in ("merged", "adapter")}
+
+
+@pytest.mark.parametrize("weights", ["merged", "adapter"])
+@pytest.mark.parametrize("query", ["shared", "each"])
+def test_an_export_of_lora_and_a_fully_trained_merger_comes_back(model, build, tmp_path, weights, query):
+    trained = train(build(model.base.config.model_type, reward_names=("motion", "look"), query=query), **LORA)
+    untrained = build(model.base.config.model_type, reward_names=("motion", "look"), query=query)
+    assert (outputs(trained)[0] - outputs(untrained)[0]).abs().max() > 0.01
+    trained.save_pretrained(str(tmp_path / "export"), weights=weights)
+    loaded = RewardModel.from_pretrained(str(tmp_path / "export"))
+    assert_same_outputs(loaded, trained)
+    assert loaded.settings == trained.settings
+    assert not loaded.training
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+
+
+def test_an_export_of_a_model_trained_in_full_comes_back(model, build, tmp_path):
+    trained = train(build(model.base.config.model_type))
+    trained.save_pretrained(str(tmp_path / "export"))
+    assert_same_outputs(RewardModel.from_pretrained(str(tmp_path / "export")), trained)
+
+
+def test_an_export_can_be_trained_and_exported_again(build, tmp_path):
+    """Stage 2 goes on from the folder of stage 1; what stage 1 learned stays in."""
+    train(build(), **LORA).save_pretrained(str(tmp_path / "stage1"))
+    second = train(RewardModel.from_pretrained(str(tmp_path / "stage1")), seed=1, **LORA)
+    second.save_pretrained(str(tmp_path / "stage2"))
+    assert_same_outputs(RewardModel.from_pretrained(str(tmp_path / "stage2")), second)
+    with pytest.raises(ValueError, match='"adapter" would leave out what that one learned'):
+        second.save_pretrained(str(tmp_path / "adapter"), weights="adapter")
+
+
+def test_frozen_weights_of_half_precision_keep_head_and_query_exact(build, tmp_path):
+    trained = train(build(), **LORA)
+    for parameter in trained.parameters():
+        if not parameter.requires_grad:
+            parameter.data = parameter.data.bfloat16()
+    trained.save_pretrained(str(tmp_path / "export"))
+    loaded = RewardModel.from_pretrained(str(tmp_path / "export"))
+    assert_same_outputs(loaded, trained.float())
+
+
+def test_a_merged_backbone_is_one_that_transformers_loads(exports, build):
+    trained = train(build(), **LORA)
+    plain = AutoModelForImageTextToText.from_pretrained(exports["merged"] / "backbone")
+    embedding = plain.get_input_embeddings().weight
+    assert plain.get_output_embeddings().weight is embedding
+    original = trained.base.get_input_embeddings().weight  # PEFT keeps the rows that train beside it
+    query = trained.processor.query_ids
+    assert_close(embedding[query], load_file(exports["merged"] / "reward.safetensors")["query.weight"])
+    kept = [index for index in range(320) if index not in query]
+    assert torch.equal(embedding[kept], original[kept])
+
+
+@pytest.mark.parametrize("weights", ["merged", "adapter"])
+def test_a_save_leaves_the_model_as_it_is(build, tmp_path, weights):
+    model = train(build(), **LORA)
+    twin = deepcopy(model)
+    branches = model.processor.pack(make_prefixes(model, 2), [[make_thought(4)]] * 2)
+    for trained in (model, twin):
+        optimizer = torch.optim.AdamW([p for p in trained.parameters() if p.requires_grad], lr=0.01)
+        for _ in range(2):
+            optimizer.zero_grad()
+            trained(branches).rewards.sum().backward()
+            optimizer.step()
+            if trained is model:
+                trained.save_pretrained(str(tmp_path / "export"), weights=weights)
+    pairs = zip(model.named_parameters(), twin.named_parameters(), strict=True)
+    for (name, ours), (other_name, theirs) in pairs:
+        assert name == other_name
+        assert ours.requires_grad == theirs.requires_grad
+        assert torch.equal(ours, theirs), name
+
+
+REWARD, ADAPTER, BACKBONE = "reward.safetensors", "adapter/adapter_model.safetensors", "backbone/model.safetensors"
+LORA_A = "base_model.model.model.language_model.layers.0.mlp.up_proj.lora_A.weight"
+MERGER = "network.model.visual.merger.linear_fc1.bias"
+TENSORS = [
+    ("merged", REWARD, "head.weight"),
+    ("merged", REWARD, "query.weight"),
+    ("adapter", REWARD, MERGER),
+    ("adapter", ADAPTER, LORA_A),
+    ("merged", BACKBONE, "model.language_model.norm.weight"),
+]
+
+
+def spoil(tensors: dict[str, torch.Tensor], name: str, how: str) -> str:
+    """Change what a file holds; return the name that the error has to give."""
+    if how == "missing":
+        del tensors[name]
+    elif how == "misshapen":
+        tensors[name] = torch.zeros(2, 2)
+    else:
+        name = name.replace("weight", "wait").replace("bias", "byas")
+        tensors[name] = torch.zeros(2)
+    return name
+
+
+@pytest.mark.parametrize("how", ["missing", "extra", "misshapen"])
+@pytest.mark.parametrize(("weights", "file", "name"), TENSORS, ids=[f"{file}:{name}" for _, file, name in TENSORS])
+def test_a_tensor_that_does_not_fit_is_refused_by_name(exports, tmp_path, weights, file, name, how):
+    folder = shutil.copytree(exports[weights], tmp_path / "export")
+    tensors = load_file(folder / file)
+    named = spoil(tensors, name, how)
+    save_file(tensors, folder / file, metadata={"format": "pt"})
+    with pytest.raises(ExportError, match=named.replace(".", r"\.")):
+        RewardModel.from_pretrained(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("weights", "name", "how"),
+    [
+        ("merged", "head.weight", "missing"),
+        ("merged", "head.weight", "extra"),
+        ("merged", "head.weight", "misshapen"),
+        ("merged", "query.weight", "misshapen"),
+        ("adapter", MERGER, "extra"),
+        ("adapter", MERGER, "misshapen"),
+    ],
+)
+def test_what_the_folder_says_of_itself_is_not_enough(exports, tmp_path, weights, name, how):
+    """The tensors of a folder fit its own list, but not the model."""
+    folder = shutil.copytree(exports[weights], tmp_path / "export")
+    tensors, description = load_file(folder / REWARD), json.loads((folder / "descore.json").read_text())
+    named = spoil(tensors, name, how)
+    description["tensors"] = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    save_file(tensors, folder / REWARD)
+    (folder / "descore.json").write_text(json.dumps(description))
+    with pytest.raises(ExportError, match=named.replace(".", r"\.")):
+        RewardModel.from_pretrained(str(folder))
+
+
+@pytest.mark.parametrize(("weights", "file"), [("merged", REWARD), ("adapter", ADAPTER)])
+def test_a_file_that_is_missing_is_named(exports, tmp_path, weights, file):
+    folder = shutil.copytree(exports[weights], tmp_path / "export")
+    (folder / file).unlink()
+    with pytest.raises(ExportError, match=f"{file} is missing"):
+        RewardModel.from_pretrained(str(folder))
+
+
+@pytest.mark.parametrize(("weights", "file"), [("adapter", ADAPTER), ("merged", BACKBONE)])
+def test_a_pickle_in_place_of_safetensors_is_not_read(exports, tmp_path, weights, file):
+    folder = shutil.copytree(exports[weights], tmp_path / "export")
+    pickled = {"backbone/model.safetensors": "backbone/pytorch_model.bin"}.get(
+        file, file.replace(".safetensors", ".bin")
+    )
+    torch.save(load_file(folder / file), folder / pickled)
+    (folder / file).unlink()
+    with pytest.raises((ExportError, OSError), match=r"\.safetensors"):
+        RewardModel.from_pretrained(str(folder))
+
+
+def test_no_export_holds_a_pickle(exports):
+    suffixes = {path.suffix for folder in exports.values() for path in folder.rglob("*") if path.is_file()}
+    assert suffixes <= {".json", ".safetensors", ".jinja", ".md"}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_save_that_is_cut_short_leaves_the_older_export_whole(build, tmp_path, monkeypatch):
+    model, folder = train(build(), **LORA), tmp_path / "export"
+    model.save_pretrained(str(folder))
+    before = contents(folder)
+    with torch.no_grad():
+        model.head.weight.add_(1)
+    with monkeypatch.context() as broken:
+        broken.setattr("descore.model.export.save_file", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
+        with pytest.raises(OSError, match="no space left"):
+            model.save_pretrained(str(folder))
+    assert contents(folder) == before
+    model.save_pretrained(str(folder))
+    assert contents(folder)["reward.safetensors"] != before["reward.safetensors"]
+    assert [path.name for path in tmp_path.iterdir()] == ["export"], "no draft is left behind"
+
+
+def test_a_folder_of_something_else_is_not_overwritten(qwen3, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(ValueError, match="exists and is no exported folder"):
+        qwen3.save_pretrained(str(tmp_path))
+    assert (tmp_path / "thesis.txt").exists()
+
+
+def test_an_adapter_is_asked_of_a_model_that_has_none(qwen3, tmp_path):
+    with pytest.raises(ValueError, match="needs a model with an adapter"):
+        qwen3.save_pretrained(str(tmp_path / "export"), weights="adapter")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_calibration_travels(qwen3, tmp_path):
+    qwen3.save_pretrained(str(tmp_path / "export"), calibration=RewardStatistics((0.5,), (2.0,)))
+    assert json.loads((tmp_path / "export/descore.json").read_text())["calibration"] == {"mean": [0.5], "std": [2.0]}
+
+
+@pytest.mark.parametrize("path", ["no/such/folder", "./nothing", "nothing"])
+def test_a_folder_that_is_nowhere_is_refused(path):
+    with pytest.raises(ExportError, match="neither an existing folder nor a hub id"):
+        RewardModel.from_pretrained(path)
+
+
+def test_a_mistyped_folder_that_could_be_a_hub_id_is_refused_by_its_name(monkeypatch):
+    """The hub is not reached: offline, what was never fetched is not there."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    expected = "runs/nothing is no folder here, and the hub did not give a model of that id"
+    with pytest.raises(ExportError, match=expected):
+        RewardModel.from_pretrained("runs/nothing")
+    with pytest.raises(ValueError, match=expected):
+        resolve("runs/nothing", metadata_only=True)
+
+
+def test_a_folder_that_is_no_export_is_refused(exports, tmp_path):
+    with pytest.raises(ExportError, match=r"has no descore\.json"):
+        RewardModel.from_pretrained(str(tmp_path))
+    description = json.loads((exports["merged"] / "descore.json").read_text())
+    (tmp_path / "descore.json").write_text(json.dumps(description | {"format": 99}))
+    with pytest.raises(ExportError, match="has format 99; this version reads format 1"):
+        RewardModel.from_pretrained(str(tmp_path))

@@ -1,0 +1,107 @@
+"""A run goes on from the newest checkpoint that is whole, whatever has become of the others."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch.distributed.checkpoint.state_dict_saver import save
+
+from descore.runtime.checkpoints import AtomicCheckpointIO
+from descore.runtime.resume import find_checkpoint
+from descore.runtime.sharding import METADATA
+
+WEIGHTS = {"weight": torch.arange(50_000.0)}
+
+
+def state(step: int, *, half_accumulated: bool = False) -> dict:
+    progress = {"optimizer": {"step": {"total": {"completed": step}}}}
+    loops = {"fit_loop": {"epoch_loop.automatic_optimization.optim_progress": progress}}
+    return {"global_step": step, "loops": loops, "half_accumulated": half_accumulated}
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> Path:
+    return tmp_path / "version_0/checkpoints"
+
+
+def write_file(path: Path, step: int, **more: bool) -> Path:
+    AtomicCheckpointIO().save_checkpoint(state(step, **more) | {"state_dict": WEIGHTS}, path)
+    return path
+
+
+def write_shards(path: Path, step: int) -> Path:
+    save({"state_dict": WEIGHTS}, checkpoint_id=path, no_dist=True)
+    torch.save(state(step), path / METADATA)
+    return path
+
+
+def cut(path: Path, share: float) -> None:
+    os.truncate(path, int(path.stat().st_size * share))
+
+
+@pytest.mark.parametrize("share", [0, 0.001, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999, 0.9999])
+def test_a_file_that_is_cut_is_passed_over(tmp_path, checkpoints, share):
+    good = write_file(checkpoints / "best.ckpt", 4)
+    cut(write_file(checkpoints / "last.ckpt", 8), share)
+    with pytest.warns(UserWarning, match=r"does not load is left out: .*last\.ckpt"):
+        assert find_checkpoint(tmp_path).path == good
+
+
+@pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("name", ["__0_0.distcp", ".metadata", METADATA])
+def test_a_folder_of_which_something_is_cut_is_passed_over(tmp_path, checkpoints, name, share):
+    good = write_file(checkpoints / "best.ckpt", 4)
+    bad = write_shards(checkpoints / "last.ckpt", 8)
+    assert find_checkpoint(tmp_path).path == bad
+    cut(bad / name, share)
+    with pytest.warns(UserWarning, match=r"does not load is left out: .*last\.ckpt"):
+        assert find_checkpoint(tmp_path).path == good
+
+
+@pytest.mark.parametrize("name", ["__0_0.distcp", ".metadata", METADATA])
+def test_a_folder_of_which_something_is_missing_is_passed_over(tmp_path, checkpoints, name):
+    good = write_shards(checkpoints / "best.ckpt", 4)
+    (write_shards(checkpoints / "last.ckpt", 8) / name).unlink()
+    with pytest.warns(UserWarning, match=r"does not load is left out: .*last\.ckpt"):
+        assert find_checkpoint(tmp_path).path == good
+
+
+def test_where_none_is_whole_the_run_does_not_start_over_by_itself(tmp_path, checkpoints):
+    cut(write_file(checkpoints / "last.ckpt", 8), 0.5)
+    with pytest.raises(ValueError, match=r"expected a checkpoint that loads in .*Remove it to start anew"):
+        find_checkpoint(tmp_path)
+
+
+def test_drafts_are_no_checkpoints_and_what_was_set_aside_is_one(tmp_path, checkpoints):
+    write_file(checkpoints / "last.ckpt", 4).rename(checkpoints / ".last.ckpt.partial")
+    assert find_checkpoint(tmp_path) is None
+    aside = write_shards(checkpoints / "last.ckpt", 8).rename(checkpoints / ".last.ckpt.old")
+    assert find_checkpoint(tmp_path).path == aside
+
+
+def test_a_checkpoint_without_the_gradients_it_would_need_comes_last(tmp_path, checkpoints):
+    half = write_file(checkpoints / "best.ckpt", 8, half_accumulated=True)
+    assert find_checkpoint(tmp_path).path == half
+    good = write_file(checkpoints / "last.ckpt", 4)
+    assert find_checkpoint(tmp_path).path == good
+
+
+def test_the_last_version_counts(tmp_path, checkpoints):
+    write_file(checkpoints / "last.ckpt", 8)
+    newer = write_file(tmp_path / "version_10/checkpoints/last.ckpt", 2)
+    found = find_checkpoint(tmp_path)
+    assert (found.path, found.version, found.global_step, found.logged_step) == (newer, 10, 2, 2)
+
+
+def test_a_checkpoint_that_lacks_what_is_read_of_it_is_named(tmp_path, checkpoints):
+    AtomicCheckpointIO().save_checkpoint({"global_step": 9, "state_dict": WEIGHTS}, checkpoints / "best.ckpt")
+    with pytest.raises(
+        ValueError, match=r"expected a checkpoint that loads.*best\.ckpt \(KeyError: 'half_accumulated'\)"
+    ):
+        find_checkpoint(tmp_path)
+    last = write_file(checkpoints / "last.ckpt", 3)
+    with pytest.warns(UserWarning, match=r"best\.ckpt \(KeyError"):
+        assert find_checkpoint(tmp_path).path == last
