@@ -10,7 +10,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from benchmarks.evidence.finished_runs import exported_weights, logged_values
 from descore.inputs.checklist import weights_of
 from descore.model.export import describe
 from descore.model.reward_model import RewardModel
@@ -19,6 +18,7 @@ from descore.tables.pairs import read_pairs
 from descore.tables.writer import write_pairs
 from descore.train import main
 from descore.types import Pair, Side
+from tests.helpers.finished_runs import exported_weights, logged_values
 from tests.helpers.ranks import train
 
 ROOT = Path(__file__).parents[2]

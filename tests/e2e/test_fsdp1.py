@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.evidence.finished_runs import logged_values
 from descore.runtime.fsdp1 import FSDP1Strategy
+from tests.helpers.finished_runs import logged_values
 from tests.helpers.spread import HALF, LORA, USUAL, WHOLE, Fit, check_half, check_same, furthest, weights
 
 AGAIN = ("--model.gradient_checkpointing", "true")

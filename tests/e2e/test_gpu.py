@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from benchmarks.evidence.finished_runs import logged_values
 from descore.model.reward_model import RewardModel
 from descore.scoring.scorer import Scorer
 from descore.tables.writer import write_pairs
@@ -20,6 +19,7 @@ from descore.thinking.think import think
 from descore.train import main
 from descore.types import Pair, Side, Thought
 from tests.helpers.examples import make_prefixes, make_thought
+from tests.helpers.finished_runs import logged_values
 from tests.parity.plain import plain_forward, stock
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.evidence.finished_runs import exported_weights, logged_points
+from tests.helpers.finished_runs import exported_weights, logged_points
 
 ROOT = Path(__file__).parents[2]
 SHARDED = ("-c", "conf/overlay/fsdp.yaml", "--trainer.precision", "32-true", "--trainer.devices", "2")

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 from lightning.pytorch.strategies import FSDPStrategy
 
-from benchmarks.evidence.finished_runs import logged_values
 from descore.modules.rl import RLModule
+from tests.helpers.finished_runs import logged_values
 from tests.helpers.spread import HALF, LORA, USUAL, WHOLE, Fit, check_half, check_same, furthest, weights
 
 

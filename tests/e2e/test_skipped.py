@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from benchmarks.evidence.finished_runs import logged_values
 from descore.cli import main as descore
 from descore.modules import rl
 from descore.modules import supervised as automatic
@@ -22,6 +21,7 @@ from descore.runtime.sharding import clip_by_norm
 from tests.e2e import test_stage1, test_stage2
 from tests.e2e.test_stage1 import rendered
 from tests.e2e.test_stage2 import EVEN, start, table
+from tests.helpers.finished_runs import logged_values
 
 __all__ = ["rendered", "start", "table"]
 QUIET = ("--trainer.limit_val_batches", "0")

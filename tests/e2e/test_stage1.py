@@ -14,11 +14,11 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from benchmarks.evidence.finished_runs import exported_weights
 from descore.cli import main as descore
 from descore.model.reward_model import RewardModel
 from descore.tables.pairs import read_pairs
 from descore.train import main
+from tests.helpers.finished_runs import exported_weights
 from tests.robustness.small_runs import EVERY_STEP, differences
 
 ROOT = Path(__file__).parents[2]

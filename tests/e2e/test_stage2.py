@@ -16,7 +16,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.evidence.finished_runs import exported_weights, logged_values
 from descore.cli import main as descore
 from descore.losses.preference import bradley_terry_loss
 from descore.model.export import ExportError
@@ -25,6 +24,7 @@ from descore.tables.pairs import read_pairs
 from descore.tables.writer import write_pairs
 from descore.train import main
 from descore.types import Pair, Side, Thought
+from tests.helpers.finished_runs import exported_weights, logged_values
 from tests.robustness.small_runs import EVERY_STEP, differences
 
 ROOT = Path(__file__).parents[2]

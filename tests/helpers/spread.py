@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.evidence.finished_runs import exported_weights, logged_values
+from tests.helpers.finished_runs import exported_weights, logged_values
 
 USUAL = {"stage1": "qwen2_5_vl", "stage2": "qwen3_vl"}
 """Family by stage, where a test does not choose."""

@@ -35,12 +35,12 @@ import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.speed.harness import Seconds, in_fresh_process, medians, result_table
 from descore.types import Frames
 from descore.video import frames as video
 from descore.video.checks import VideoError
 from descore.video.frames import VideoReader, VideoSettings, resize
 from descore.video.isolation import IsolatedReader
+from tests.helpers.measuring import Seconds, in_fresh_process, medians, result_table
 from tests.robustness.hostile_videos import Case, encode, flip, make_files, picture
 
 READER = VideoReader(VideoSettings(fps=8.0, max_frames=32, max_pixels=320 * 320), factor=32, even=2)

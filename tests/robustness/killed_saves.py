@@ -33,7 +33,6 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 from transformers.utils.logging import disable_progress_bar
 
-from benchmarks.speed.harness import result_table
 from descore.atomic import draft_of, sweep, whole
 from descore.inputs.prompts import PromptTemplate
 from descore.inputs.settings import ModelSettings
@@ -41,6 +40,7 @@ from descore.model.reward_model import RewardModel
 from descore.runtime.checkpoints import AtomicCheckpointIO
 from descore.runtime.resume import find_checkpoint
 from descore.runtime.sharding import ShardedStrategy
+from tests.helpers.measuring import result_table
 from tests.robustness.small_runs import kill, read_checkpoint
 
 TENSORS, NUMBERS = 8, 250_000

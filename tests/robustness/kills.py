@@ -27,11 +27,11 @@ from rich.console import Console
 from torch.utils.data import DataLoader
 
 import descore.inputs.collate
-from benchmarks.speed.harness import result_table
 from data_modules.loader import PairLoader
 from data_modules.preference import PreferencePairDataModule
 from descore.modules.system import RewardSystem
 from descore.runtime.resume import find_checkpoint
+from tests.helpers.measuring import result_table
 from tests.robustness.small_runs import EVERY_STEP, Run, differences, kill
 
 KILLS_OF_A_RUN = 3

@@ -18,13 +18,13 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from benchmarks.evidence.finished_runs import exported_weights, logged_values
-from benchmarks.speed.harness import result_table
 from data_modules.world.small_backbone import Sizes, rendered_corpus, write_random_backbone
 from descore.inputs.prompts import PromptTemplate
 from descore.inputs.settings import ModelSettings
 from descore.model.reward_model import RewardModel
 from descore.video.frames import VideoSettings
+from tests.helpers.finished_runs import exported_weights, logged_values
+from tests.helpers.measuring import result_table
 from tests.helpers.ranks import train
 
 FAMILIES = ("qwen2_5_vl", "qwen3_vl")

@@ -22,9 +22,9 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
-from benchmarks.evidence.finished_runs import logged_points
 from descore.runtime.sharding import METADATA
 from descore.train import main
+from tests.helpers.finished_runs import logged_points
 
 for name in ("callbacks.export", "data_modules.rendered", "descore.modules.cold_start", "descore.modules.rl"):
     import_module(name)  # seconds that each run would take
