@@ -1,0 +1,1 @@
+"""The training data: tables of pairs, read and decoded in workers."""

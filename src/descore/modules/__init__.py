@@ -1,0 +1,1 @@
+"""The LightningModules: one a stage, and one for the checklist baseline."""
