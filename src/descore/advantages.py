@@ -1,4 +1,4 @@
-"""Advantages of a group of thoughts: how much better each did than its siblings."""
+"""Advantages: how much better each thought of a group did than its siblings."""
 
 from __future__ import annotations
 
@@ -10,29 +10,36 @@ from torch import Tensor
 AdvantageVariant = Literal["grpo", "dr_grpo", "rloo"]
 
 EPSILON = 1e-6
-TIED = 1e-8
+"""Added to the standard deviation, so that a group with almost equal rewards gets finite advantages."""
+
+MAX_TIED_SPREAD = 1e-8
+"""Largest difference between the rewards of a group that still count as equal."""
 
 
 def group_advantages(rewards: Tensor, *, variant: AdvantageVariant = "grpo") -> Tensor:
-    """Compare every thought with the thoughts of its own group, which is one row.
+    """Compute the advantage of each thought over the other thoughts of its group; each row is one group.
 
         grpo     (R_i - mean) / (std + 1e-6), with the sample standard deviation (arXiv 2402.03300)
-        dr_grpo  R_i - mean, so that easy and hard videos are not weighted up (arXiv 2503.20783)
+        dr_grpo  R_i - mean, which gives no extra weight to very easy and very hard videos (arXiv 2503.20783)
         rloo     R_i - mean of the others (arXiv 2402.14740)
 
-    A failed rollout (nan) gets 0 and leaves its group: its siblings get what they would get without it. A group without
-    spread gets exactly 0, and so does a group of one. Computed in float64.
+    A failed rollout (nan) gets advantage 0, and its siblings get the advantages that they would have without it. A
+    group whose rewards are all equal gets exactly 0, and so does a group with one thought. Computed in float64.
 
     Args:
-        rewards: [G, n] rollout rewards, nan where one failed. Prefer float64: rewards that are equal but were summed in
-            another order differ by 6e-8 in float32, which counts as spread.
-        variant: How thoughts are compared.
+        rewards: [G, n] rollout rewards, nan where a rollout failed. Prefer float64: equal rewards whose terms were
+            summed in different orders can differ by 6e-8 in float32, which counts as spread.
+        variant: Formula of the advantage: "grpo", "dr_grpo" or "rloo".
 
     Returns:
         [G, n] advantages in the precision of the rewards, at least float32.
 
     Raises:
-        ValueError: If the rewards are not [G, n], or there is no variant of that name.
+        ValueError: If the rewards are not [G, n], or the variant is unknown.
+
+    >>> group_advantages(torch.tensor([[1.0, 3.0, 2.0], [0.5, 0.5, 0.5]]), variant="dr_grpo")
+    tensor([[-1.,  1.,  0.],
+            [ 0.,  0.,  0.]])
     """
     if rewards.ndim != 2:
         raise ValueError(f"expected rewards [G, n], one row per group, got shape {list(rewards.shape)}")
@@ -55,16 +62,19 @@ def group_advantages(rewards: Tensor, *, variant: AdvantageVariant = "grpo") -> 
 
 
 def has_spread(rewards: Tensor) -> Tensor:
-    """Say which groups have something to learn from: rewards more than 1e-8 apart, failed ones (nan) left out.
+    """Return which groups have rewards that differ by more than 1e-8, and so have advantages other than 0.
 
     Args:
-        rewards: [G, n] rollout rewards, nan where one failed.
+        rewards: [G, n] rollout rewards, nan where a rollout failed; failed rollouts are ignored.
 
     Returns:
-        [G] bool.
+        [G] bool, true for a group with spread.
+
+    >>> has_spread(torch.tensor([[1.0, 3.0], [0.5, 0.5]]))
+    tensor([ True, False])
     """
     exact = rewards.double()
     failed = exact.isnan()
     highest = exact.masked_fill(failed, -torch.inf).amax(dim=1)
     lowest = exact.masked_fill(failed, torch.inf).amin(dim=1)
-    return highest - lowest > TIED
+    return highest - lowest > MAX_TIED_SPREAD

@@ -1,4 +1,4 @@
-"""The `<answer>` of a thought: write, parse, validate. The one place that knows its schema."""
+"""Schema of the `<answer>` block that ends a thought: writing, parsing and validation."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _FENCE = re.compile(r"^\s*```(?:json)?\s*(.*?)\s*```\s*$", re.DOTALL)
 
 
 class AnswerError(ValueError):
-    """A thought whose answer is missing or not legal; the message says what was expected and what was got."""
+    """Raised for a missing or malformed answer; the message says what was expected and what was found."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a thought concludes.
+    """Content of an `<answer>` block.
 
     Attributes:
-        scores: One score per dimension.
-        overall: 1.0 to 5.0, or None when the thought gives none.
+        scores: Score of each of the five dimensions.
+        overall: Overall score from 1.0 to 5.0; None if the answer has none.
     """
 
     scores: DimensionScores
@@ -37,12 +37,16 @@ class Answer:
 
 
 def write_thought(think: str, answer: Answer) -> str:
-    """Join free text and an answer into the text of a thought."""
+    """Write a thought: free text in `<think>`, followed by the answer block.
+
+    >>> write_thought("A dog.", Answer(dict.fromkeys(DIMENSIONS, 2), 5.0)).partition("<answer>")[0]
+    '<think>A dog.</think>'
+    """
     return f"<think>{think}</think>{write_answer(answer)}"
 
 
 def write_answer(answer: Answer) -> str:
-    """Write the answer block.
+    """Write an answer block, in the schema that `parse_answer` reads.
 
     >>> write_answer(Answer({"subject": 2, "dynamics": 1, "camera": None, "environment": 0, "style": 2}, 3.5))
     '<answer>{"dimension_scores": {"subject": 2, "dynamics": 1, "camera": "N/A", "environment": 0, "style": 2}, \
@@ -56,10 +60,17 @@ def write_answer(answer: Answer) -> str:
 
 
 def parse_answer(thought: str) -> Answer:
-    """Read the last answer block of a thought; a fenced block inside and the published key are accepted.
+    """Parse the last closed `<answer>` block of a thought.
+
+    The JSON may stand in a Markdown fence, and the key `dimensional_scores` of the published code is accepted too.
 
     Raises:
-        AnswerError: If there is no closed block, its JSON does not parse, or a dimension or value is not legal.
+        AnswerError: If the thought has no closed answer block, the block is not a JSON object, a dimension is missing,
+            or a score is out of range.
+
+    >>> answer = parse_answer(write_thought("A dog.", Answer(dict.fromkeys(DIMENSIONS, 1), 3.5)))
+    >>> answer.scores["style"], answer.overall
+    (1, 3.5)
     """
     blocks = _ANSWER.findall(thought)
     if not blocks:
@@ -78,10 +89,10 @@ def parse_answer(thought: str) -> Answer:
 
 
 def locate_overall(thought: str) -> int:
-    """Return where in a thought the leading digit of its overall score stands.
+    """Return the index, in a thought, of the first digit of its overall score.
 
     Raises:
-        AnswerError: If the answer is not legal, or its overall score does not begin with a digit from 1 to 5.
+        AnswerError: If the answer is malformed, or its overall score does not begin with a digit from 1 to 5.
 
     >>> thought = write_thought("", Answer(dict.fromkeys(DIMENSIONS, 1), 3.5))
     >>> thought[locate_overall(thought) :]
@@ -96,22 +107,26 @@ def locate_overall(thought: str) -> int:
 
 
 def parse_scores(scores: Any) -> DimensionScores:
-    """Validate a mapping of the five dimensions; "2" equals 2, and "N/A" in any case becomes None.
+    """Validate dimension scores: the text "2" becomes 2, and "N/A" in any case becomes None.
 
     Raises:
-        AnswerError: If it is no mapping, a dimension is missing, or a value is none of 0, 1, 2, N/A.
+        AnswerError: If the scores are not a mapping, a dimension is missing, or a value is not 0, 1, 2 or N/A.
+
+    >>> parse_scores({"subject": 2, "dynamics": "1", "camera": "n/a", "environment": 0, "style": 2})
+    {'subject': 2, 'dynamics': 1, 'camera': None, 'environment': 0, 'style': 2}
     """
     if not isinstance(scores, Mapping):
         raise AnswerError(f"expected an object with the dimensions {', '.join(DIMENSIONS)}, got {scores!r}")
     if missing := [name for name in DIMENSIONS if name not in scores]:
-        raise AnswerError(f"the dimension scores lack {', '.join(missing)}")
+        raise AnswerError(f"expected a score for every dimension, found none for {', '.join(missing)}")
     return {name: _parse_score(name, scores[name]) for name in DIMENSIONS}
 
 
 def overall_score(scores: DimensionScores) -> float:
-    """Grade dimension scores as the instruction does: the primaries set a band, all that is asked for fills it.
+    """Compute the overall score that the instruction assigns to dimension scores, from 1.0 to 5.0.
 
-    5 no flaw; 4 to 4.99 both primaries 2; 3 to 3.99 a primary is 1; 2 to 2.99 one primary is 0; 1 to 1.99 both are 0.
+    The primary dimensions select a band: 4 to 4.99 both are 2; 3 to 3.99 one is 1; 2 to 2.99 one is 0; 1 to 1.99 both
+    are 0. The mean of all scores that are not N/A places the result within the band. 5 is reserved for no flaw at all.
 
     >>> overall_score({"subject": 2, "dynamics": 2, "camera": 2, "environment": None, "style": 2})
     5.0

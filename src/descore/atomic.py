@@ -1,9 +1,9 @@
-"""Files and folders that appear whole or not at all, and are on the disk when they do.
+"""Atomic writes: a file or folder appears complete or not at all, and is flushed to disk before it appears.
 
-    .<name>.partial      a draft that is being written, or what it took the place of and is being removed
-    .<name>.old          what was there before, where the filesystem cannot exchange two folders in one step
+    .<name>.partial      a draft being written, or a replaced version being removed
+    .<name>.old          the previous version, where the filesystem cannot exchange two folders in one step
 
-A process that is killed leaves them behind; the next one to write the same name, or `sweep`, removes them.
+A killed process leaves these behind. The next write to the same name removes them, and so does `sweep`.
 """
 
 from __future__ import annotations
@@ -16,18 +16,22 @@ import sys
 import uuid
 from pathlib import Path
 
-_HERE = -100  # AT_FDCWD: relative paths begin at the working directory
-_EXCHANGE = 2  # RENAME_EXCHANGE of Linux, and RENAME_SWAP of a Mac
-_CANNOT = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
+_AT_FDCWD = -100  # resolve relative paths against the working directory
+_EXCHANGE = 2  # RENAME_EXCHANGE on Linux, RENAME_SWAP on macOS
+_NOT_SUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
 
 
 def draft_of(target: Path) -> Path:
-    """Return the path beside a target where its next version is written."""
+    """Return the path of a target's draft: a hidden file or folder beside it, to write and then pass to `replace`.
+
+    >>> draft_of(Path("runs/export")).name
+    '.export.partial'
+    """
     return target.with_name(f".{target.name}.partial")
 
 
 def replace(draft: Path, target: Path) -> None:
-    """Put a finished draft, file or folder, in the place of its target, once the disk has it."""
+    """Flush a finished draft, file or folder, to disk, and rename it to its target."""
     for path in (*draft.rglob("*"), draft):
         _sync(path)
     old = _old_of(target)
@@ -43,14 +47,14 @@ def replace(draft: Path, target: Path) -> None:
     remove(old)
 
 
-def whole(target: Path) -> Path:
-    """Return where a target is whole: in its place, or set aside by a process that was killed while it replaced it."""
+def complete_path(target: Path) -> Path:
+    """Return the path of a target's complete version: the target, or its `.old` copy if `replace` was interrupted."""
     old = _old_of(target)
     return old if old.exists() and not target.exists() else target
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed processes left anywhere in a folder; none may be writing there."""
+    """Remove the leftovers of killed processes from a folder and its subfolders; no process may be writing there."""
     for path in folder.rglob(".*.partial"):
         remove(path)
     for path in folder.rglob(".*.old"):
@@ -59,7 +63,7 @@ def sweep(folder: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there."""
+    """Remove a file or a folder if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -67,10 +71,10 @@ def remove(path: Path) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Make a folder, and a file in it for a moment.
+    """Create a folder if it does not exist, and check that a file can be created in it.
 
     Raises:
-        OSError: If that cannot be done.
+        OSError: If the folder or the file cannot be created.
     """
     probe = folder / f".{os.getpid()}.partial"
     try:
@@ -78,7 +82,7 @@ def check_writable(folder: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise OSError(f"{folder} cannot be written to: {error}; choose another folder, or make room") from error
+        raise OSError(f"{folder} cannot be written to: {error}; choose another folder, or free disk space") from error
 
 
 def _old_of(target: Path) -> Path:
@@ -86,7 +90,7 @@ def _old_of(target: Path) -> Path:
 
 
 def _sync(path: Path) -> None:
-    """Wait until the disk has a file, or the names of the files of a folder."""
+    """Flush a file, or the entries of a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -95,20 +99,25 @@ def _sync(path: Path) -> None:
 
 
 def _exchange(first: Path, second: Path) -> bool:
-    """Let two paths change places in one step; return whether the filesystem can."""
+    """Exchange two paths in one step; return False if the filesystem does not support it."""
     names = os.fsencode(first), os.fsencode(second)
     library = ctypes.CDLL(None, use_errno=True)
     if sys.platform == "darwin":
         failed = library.renamex_np(*names, _EXCHANGE)
     else:
-        failed = library.renameat2(_HERE, names[0], _HERE, names[1], _EXCHANGE)
-    if failed and (number := ctypes.get_errno()) not in _CANNOT:
+        failed = library.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _EXCHANGE)
+    if failed and (number := ctypes.get_errno()) not in _NOT_SUPPORTED:
         raise OSError(number, os.strerror(number), str(second))
     return not failed
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file, whole or not at all, whoever else writes it at the same time."""
+    """Write a text file atomically: other processes, even ones that write it too, only ever see a complete file.
+
+    Args:
+        path: File to write, in an existing folder; an existing file is replaced.
+        text: Content, written as UTF-8 with line ends as given.
+    """
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     draft.write_text(text, encoding="utf-8", newline="\n")
     replace(draft, path)

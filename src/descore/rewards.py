@@ -1,4 +1,4 @@
-"""Rollout rewards: rules that grade one sampled thought, and a rubric that weighs them."""
+"""Rollout rewards: rules that grade one sampled thought, and a rubric that sums them with weights."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from descore.answer import NOT_ASKED, AnswerError, overall_score, parse_answer, 
 from descore.types import DIMENSIONS, DimensionScores
 
 Rule = Callable[[str, Mapping[str, Any] | None, int], float]
-"""Takes the thought's text, the annotated dimension scores and the number of tokens; nan says that it cannot tell."""
+"""Grades a thought from its text, the annotated dimension scores and its number of tokens; nan if it cannot tell."""
 
 NEED_SCORES = frozenset({"quality", "agreement"})
-"""The rules that compare a thought with the annotated dimension scores of its video."""
+"""Rules that compare a thought with the annotated dimension scores of its video."""
 
 PUBLISHED_WEIGHTS: Mapping[str, float] = MappingProxyType({"quality": 0.7, "format": 0.1, "length": 0.2})
+"""Weights of the rules in DeScore (arXiv 2605.05922)."""
 
 
 @dataclass(frozen=True, slots=True)
 class RolloutReward:
-    """The rollout reward of one thought.
+    """Rollout reward of one thought.
 
     Attributes:
-        total: The weighted sum of the parts; nan when one of them is.
-        parts: What each rule gives, by name and without its weight.
+        total: Weighted sum of the parts; nan if any part is nan.
+        parts: Value of each rule by name, before it is weighted.
     """
 
     total: float
@@ -35,17 +36,18 @@ class RolloutReward:
 
 
 class Rubric:
-    """Grades thoughts by weighted rules.
+    """Computes the rollout reward of a thought: R = 0.7 quality + 0.1 format + 0.2 length by default.
 
     Args:
-        weights: Weight of each rule: quality, agreement, format, length, or the dotted path of a function
-            `f(text, truth, num_tokens) -> float`. A rule that is not named does not run; one with weight 0 only shows
-            among the parts.
+        weights: Weight of each rule. The name of a rule is quality, agreement, format, length, or the dotted path of a
+            function `f(text, truth, num_tokens) -> float`. Rules that are not named do not run; a rule with weight 0
+            runs and is reported among the parts.
         length_low: Number of tokens up to which the length reward is 0.
-        length_high: Number of tokens from which it is 1.
+        length_high: Number of tokens from which the length reward is 1.
 
     Raises:
-        ValueError: If no weight counts, a name is neither a rule nor a function, or the length bounds are out of order.
+        ValueError: If all weights are 0, a weight is not finite, a name is neither a rule nor the path of a function,
+            or the length bounds are out of order.
 
     >>> from descore.answer import Answer, write_thought
     >>> truth = {"subject": 2, "dynamics": 2, "camera": None, "environment": 2, "style": 0}
@@ -57,8 +59,8 @@ class Rubric:
         self, weights: Mapping[str, float] = PUBLISHED_WEIGHTS, *, length_low: int = 500, length_high: int = 2000
     ) -> None:
         if not any(weights.values()) or not all(map(math.isfinite, weights.values())):
-            raise ValueError(f"expected finite weights of rollout rewards and one that is not 0, got {dict(weights)}")
-        length_reward(0, length_low, length_high)  # refuses wrong bounds before a run begins
+            raise ValueError(f"expected finite rollout weights, at least one that is not 0, got {dict(weights)}")
+        length_reward(0, length_low, length_high)  # raises for wrong bounds now, not at the first thought
         published: dict[str, Rule] = {
             "quality": lambda text, truth, num_tokens: quality_reward(text, truth),
             "agreement": lambda text, truth, num_tokens: agreement_reward(text, truth),
@@ -72,28 +74,37 @@ class Rubric:
         """Grade one thought.
 
         Args:
-            text: The thought as it was sampled.
-            truth: The annotated dimension scores of its video; None where there are none, which quality and
-                agreement refuse.
+            text: Text of the thought, as it was sampled.
+            truth: Annotated dimension scores of the video; None if there are none, which is an error for the rules
+                quality and agreement.
             num_tokens: Number of tokens of the thought.
 
         Raises:
-            ValueError: If the annotated scores are not legal, or a rule gives infinity.
+            ValueError: If the annotated scores are invalid, or a rule returns infinity.
         """
         parts = {name: float(rule(text, truth, num_tokens)) for name, rule in self._rules.items()}
         if infinite := [name for name, part in parts.items() if math.isinf(part)]:
-            raise ValueError(f"the rollout reward {infinite[0]} is infinite; expected a number, or nan for a failure")
-        # The rounding of a plain sum depends on the order of its terms; equal thoughts must get equal rewards.
+            raise ValueError(f"rollout reward {infinite[0]!r} is infinite; expected a finite number or nan")
+        # fsum, since the rounding of a plain sum depends on the order of its terms: equal thoughts get equal rewards.
         return RolloutReward(math.fsum(self.weights[name] * part for name, part in parts.items()), parts)
 
 
 def quality_reward(text: str, truth: Mapping[str, Any] | None) -> float:
-    """Return the share of the five dimension scores that equal the annotated ones; "2" equals 2, N/A equals N/A.
+    """Return the share of the five dimension scores of a thought that equal the annotated ones.
 
-    A thought whose answer is missing or not legal gets 0.
+    The text "2" equals 2, and N/A equals N/A. A thought with a missing or malformed answer gets 0.
+
+    Args:
+        text: Text of the thought.
+        truth: Annotated score of each dimension: 0, 1, 2, or None or "N/A" for N/A.
 
     Raises:
-        ValueError: If the annotated scores are not legal; None and "N/A" both stand for N/A.
+        ValueError: If the annotated scores are missing or invalid.
+
+    >>> from descore.answer import Answer, write_thought
+    >>> truth = {"subject": 2, "dynamics": 2, "camera": "N/A", "environment": 2, "style": 0}
+    >>> quality_reward(write_thought("", Answer({**truth, "camera": None, "style": 1})), truth)
+    0.8
     """
     annotated = _annotated(truth)
     try:
@@ -104,12 +115,22 @@ def quality_reward(text: str, truth: Mapping[str, Any] | None) -> float:
 
 
 def agreement_reward(text: str, truth: Mapping[str, Any] | None) -> float:
-    """Return 1 - |overall score - true overall score| / 4; the true one is what the annotated scores amount to.
+    """Return 1 - |overall - true overall| / 4, for a model whose reward is the overall score in its thought.
 
-    A thought without a legal overall score gets 0. The reward of a model that writes its score into the thought.
+    The true overall score is `descore.answer.overall_score` of the annotated scores. A thought with a malformed answer
+    or without an overall score gets 0.
+
+    Args:
+        text: Text of the thought.
+        truth: Annotated score of each dimension: 0, 1, 2, or None or "N/A" for N/A.
 
     Raises:
-        ValueError: If the annotated scores are not legal; None and "N/A" both stand for N/A.
+        ValueError: If the annotated scores are missing or invalid.
+
+    >>> from descore.answer import Answer, write_thought
+    >>> perfect = {"subject": 2, "dynamics": 2, "camera": 2, "environment": 2, "style": 2}
+    >>> agreement_reward(write_thought("", Answer(perfect, overall=4.0)), perfect)
+    0.75
     """
     true_overall = overall_score(_annotated(truth))
     try:
@@ -120,10 +141,16 @@ def agreement_reward(text: str, truth: Mapping[str, Any] | None) -> float:
 
 
 def format_reward(text: str) -> float:
-    """Return 1 if a closed `<think>...</think>` is followed by a legal answer with all five dimensions, else 0.
+    """Return 1 if a closed `<think>...</think>` is followed by a valid answer that ends the thought, else 0.
 
-    The answer ends the thought. One that goes on would earn the length reward with what says nothing, and a policy
-    learns to.
+    A valid answer has legal scores of all five dimensions. Text after the answer gives 0: it would earn length reward
+    without saying anything, and policies learn to exploit that.
+
+    >>> from descore.answer import Answer, write_thought
+    >>> perfect = {"subject": 2, "dynamics": 2, "camera": 2, "environment": 2, "style": 2}
+    >>> thought = write_thought("A dog.", Answer(perfect))
+    >>> format_reward(thought), format_reward(thought + " And so on."), format_reward("<think>A dog.")
+    (1.0, 0.0, 0.0)
     """
     conclusion = text.partition("<think>")[2].partition("</think>")[2]
     if conclusion.partition("</answer>")[2].strip():
@@ -136,10 +163,15 @@ def format_reward(text: str) -> float:
 
 
 def length_reward(num_tokens: int, low: int = 500, high: int = 2000) -> float:
-    """Return 0 up to `low` tokens, rising linearly to 1 at `high`.
+    """Return 0 for a thought of up to `low` tokens, 1 from `high` tokens, and rise linearly in between.
+
+    Args:
+        num_tokens: Number of tokens of the thought.
+        low: Number of tokens up to which the reward is 0.
+        high: Number of tokens from which the reward is 1.
 
     Raises:
-        ValueError: If `low` is not below `high`, or is negative.
+        ValueError: If the bounds are not 0 <= low < high.
 
     >>> length_reward(499), length_reward(1250), length_reward(4096)
     (0.0, 0.5, 1.0)
@@ -156,8 +188,8 @@ def _annotated(truth: Mapping[str, Any] | None) -> DimensionScores:
         return parse_scores(truth)
     except AnswerError as error:
         raise ValueError(
-            f"the annotated scores are not legal: {error}; correct them in the table, or leave quality and agreement "
-            "out"
+            f"invalid annotated scores: {error}; correct them in the table, or remove quality and agreement from the "
+            "rollout weights"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What passes between the rooms: frozen dataclasses, one shape comment per tensor."""
+"""Dataclasses that the packages exchange: pairs, frames, thoughts and packed batches, with the shape of each tensor."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import torch
 from torch import Tensor
 
 DIMENSIONS = ("subject", "dynamics", "camera", "environment", "style")
-"""The five things a thought scores. The first two are primary, the others secondary."""
+"""Names of the five dimensions that a thought scores. The first two are primary, the others secondary."""
 
 DimensionScores = dict[str, int | None]
-"""One score per dimension: 2 perfect, 1 partial, 0 failed, None where the prompt does not ask for it (N/A)."""
+"""Score of each dimension by name: 2 perfect, 1 partial, 0 failed, None (N/A) where the prompt does not ask for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One video of a pair and what is known of it.
+    """One video of a pair, and what the table says about it.
 
     Attributes:
         video: Path of the video file.
-        thought: The teacher's thought with its `<answer>` block; empty when there is none.
-        scores: The annotated dimension scores, the truth that the rollout reward compares with.
-        mos: Mean opinion score per reward dimension; empty when the table has none.
-        generator: Name of the model that made the video; empty when the table does not say.
+        thought: Teacher's thought with its `<answer>` block; empty if the table has none.
+        scores: Annotated dimension scores, against which rollout rewards grade a thought; None if the table has none.
+        mos: Mean opinion score for each reward dimension; empty if the table has none.
+        generator: Name of the model that generated the video; empty if the table does not say.
     """
 
     video: str
@@ -40,11 +40,11 @@ class Pair:
     """A prompt, two videos, and which one people prefer.
 
     Attributes:
-        id: Unique name in its table; every random draw about the pair is keyed by it.
-        prompt: The text the videos were generated from.
+        id: Name of the pair, unique in its table; the key of every random draw about the pair.
+        prompt: Text that both videos were generated from.
         a: Video A.
         b: Video B.
-        preference: One per reward dimension: +1 prefers A, -1 prefers B, 0 tie, nan no usable label.
+        preference: Preference in each reward dimension: +1 for A, -1 for B, 0 for a tie, nan for no usable label.
     """
 
     id: str
@@ -55,19 +55,25 @@ class Pair:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Pair:
-        """Build a pair of what `dataclasses.asdict` made of it, and JSON of that."""
+        """Build a pair from the output of `dataclasses.asdict`, also after a round trip through JSON.
+
+        >>> from dataclasses import asdict
+        >>> pair = Pair("1", "a cat", Side("a.mp4", mos=(4.0,)), Side("b.mp4"), preference=(1.0,))
+        >>> Pair.from_dict(asdict(pair)) == pair
+        True
+        """
         a, b = (Side(**side | {"mos": tuple(side["mos"])}) for side in (values["a"], values["b"]))
         return cls(values["id"], values["prompt"], a, b, tuple(values["preference"]))
 
 
 @dataclass(frozen=True, slots=True)
 class RatedVideo:
-    """A prompt and one video, with what people think of it by itself.
+    """A prompt and one video that people rated by itself.
 
     Attributes:
-        id: Unique name in its table.
-        prompt: The text the video was generated from.
-        side: The video; its `mos` holds one score per reward dimension, nan where there is none.
+        id: Name of the row, unique in its table.
+        prompt: Text that the video was generated from.
+        side: The video, whose `mos` holds one score for each reward dimension; nan for a missing score.
     """
 
     id: str
@@ -77,12 +83,12 @@ class RatedVideo:
 
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """The sampled frames of one video, at the size the backbone reads.
+    """Sampled frames of one video, resized for the backbone.
 
     Attributes:
-        pixels: RGB frames.
+        pixels: RGB values, from 0 to 255.
         indices: Index of each frame in the source video.
-        source_fps: Frame rate of the source video, in frames per second.
+        source_fps: Average frame rate of the source video, in frames per second.
         num_source_frames: Number of frames of the source video.
     """
 
@@ -93,18 +99,18 @@ class Frames:
 
 
 PairFrames = tuple[Frames, Frames]
-"""The frames of a pair's videos, A and B."""
+"""Frames of video A and of video B of a pair."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """Everything before a thought, for one video: system and user turn with the video, and the assistant header.
+    """Everything before a thought, for one video: system turn, user turn with the video, and assistant header.
 
     Attributes:
-        input_ids: Token ids, the video placeholders expanded.
-        position_ids: M-RoPE positions: temporal, height, width.
-        patches: Pixels in the order the vision tower reads them; `Processor.normalise` makes them its input.
-        grid: Patches in time, height and width.
+        input_ids: Token ids, with one video placeholder for each video token.
+        position_ids: M-RoPE positions in time, height and width.
+        patches: Pixels in the order in which the vision tower reads them, before `Processor.normalise`.
+        grid: Number of patches in time, height and width.
     """
 
     input_ids: Tensor  # [P] int64
@@ -115,11 +121,11 @@ class Prefix:
 
 @dataclass(frozen=True, slots=True)
 class VideoFeatures:
-    """What the vision tower made of one video, kept so that it need not look again.
+    """Output of the vision tower for one video, kept so that the tower runs once per video.
 
     Attributes:
-        main: One row per video token.
-        deepstack: The same for each of the layers that add it once more; empty for a backbone without DeepStack.
+        main: Features of each video token.
+        deepstack: Features that each DeepStack layer adds to the video tokens; empty for a backbone without DeepStack.
     """
 
     main: Tensor  # [N, hidden]
@@ -128,11 +134,11 @@ class VideoFeatures:
 
 @dataclass(frozen=True, slots=True)
 class Thought:
-    """The tokens of one thought; `Thought()` is a branch without one.
+    """Tokens of one thought; `Thought()` stands for a branch without a thought.
 
     Attributes:
-        token_ids: Token ids without the end of turn.
-        closed: Whether the end of turn follows; false when cut at the length limit, or when there is no thought.
+        token_ids: Token ids, without the end of turn.
+        closed: Whether an end of turn follows; false for a thought that was cut at the length limit, and for none.
     """
 
     token_ids: tuple[int, ...] = ()
@@ -141,9 +147,13 @@ class Thought:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where prefixes and branches lie in a packed row: `[prefix_1 | its branches | prefix_2 | its branches | ...]`.
+    """Lengths of the parts of a packed row: `[prefix_1 | its branches | prefix_2 | its branches | ...]`.
 
-    Plain numbers on the host, so that slicing by them never waits for a device.
+    The lengths are Python numbers, so slicing by them never waits for a device.
+
+    Attributes:
+        prefix_lengths: Number of tokens of each video's prefix.
+        branch_lengths: Number of tokens of each branch of each video, its query tokens included.
 
     >>> Layout(prefix_lengths=(5, 4), branch_lengths=((3, 1), (2, 2))).num_tokens
     17
@@ -154,12 +164,12 @@ class Layout:
 
     @property
     def num_tokens(self) -> int:
-        """Length of the packed row."""
+        """Number of tokens in the packed row."""
         return sum(self.prefix_lengths) + sum(sum(lengths) for lengths in self.branch_lengths)
 
     @property
     def num_branches(self) -> int:
-        """Number of branches over all videos."""
+        """Number of branches of all videos."""
         return sum(len(lengths) for lengths in self.branch_lengths)
 
 
@@ -167,18 +177,20 @@ class Layout:
 class Branches:
     """A packed batch without padding: each video's prefix followed by its branches, all in one row.
 
-    T tokens, B branches over V videos, Q queries a branch, M predicted tokens. Branches are ordered by video.
+    Shapes: T tokens, V videos, B branches of all videos (ordered by video), Q query tokens per branch, M predicted
+    tokens.
 
     Attributes:
-        input_ids: The packed row.
-        position_ids: Row 0 counts tokens of a sequence, rows 1 to 3 are M-RoPE; a branch goes on from its prefix.
+        input_ids: Token ids of the packed row.
+        position_ids: Text positions in row 0 and M-RoPE positions in rows 1 to 3; each branch starts where its prefix
+            ends.
         layout: Lengths of prefixes and branches.
-        query_index: Where each branch's query tokens lie in the row.
-        source_index: Where the hidden states lie that predict the tokens of the thoughts.
-        target_ids: The tokens predicted there: each thought and the end of turn that closes it.
-        target_branch: The branch that each predicted token belongs to.
+        query_index: Indices in the row of each branch's query tokens.
+        source_index: Indices in the row of the hidden states that predict the thoughts' tokens.
+        target_ids: Token ids to predict from those states: each thought, and its end of turn if it is closed.
+        target_branch: Index of the branch to which each predicted token belongs.
         patches: Pixels of all videos, as in `Prefix`.
-        grids: Patches in time, height and width of each video.
+        grids: Number of patches in time, height and width of each video.
     """
 
     input_ids: Tensor  # [1, T] int64
@@ -192,26 +204,26 @@ class Branches:
     grids: Tensor  # [V, 3] int64
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Branches:
-        """Move every tensor to a device."""
+        """Return a copy with every tensor on a device."""
         return _map_tensors(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Branches:
-        """Pin every tensor, as DataLoader asks of a batch."""
+        """Return a copy with every tensor in pinned memory; DataLoader calls this."""
         return _map_tensors(self, Tensor.pin_memory)
 
 
 @dataclass(frozen=True, slots=True)
 class PairBatch:
-    """Pairs ready for one forward: `branches` holds the videos A of all N pairs, then their videos B.
+    """N pairs packed for one forward pass, with labels in K reward dimensions.
 
     Attributes:
-        pairs: The pairs themselves, for logging and for the ids.
-        branches: Both videos of every pair.
-        thoughts: The branches of each video, as they lie in `branches`.
-        preference: +1 A, -1 B, 0 tie, nan unusable; K reward dimensions.
-        mos: Mean opinion scores of A and of B; nan where the table has none.
-        masked: Pairs that are scored without their thoughts in this batch.
-        frames: Pixels of each video when asked for (logging); empty otherwise.
+        pairs: The pairs, for their ids and for logging.
+        branches: Packed inputs of 2N videos: first video A of every pair, then video B of every pair.
+        thoughts: Thoughts of each of the 2N videos, one for each branch.
+        preference: Preference of each pair: +1 for A, -1 for B, 0 for a tie, nan for no usable label.
+        mos: Mean opinion scores of the videos A and of the videos B; nan where the table has none.
+        masked: Whether the thoughts of each pair are masked in this batch.
+        frames: Frames of each of the 2N videos if the collator keeps them for logging; empty otherwise.
     """
 
     pairs: tuple[Pair, ...]
@@ -223,23 +235,23 @@ class PairBatch:
     frames: tuple[Frames, ...] = field(default=())
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> PairBatch:
-        """Move every tensor of the batch to a device."""
+        """Return a copy with every tensor on a device."""
         return _map_tensors(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> PairBatch:
-        """Pin every tensor, as DataLoader asks of a batch."""
+        """Return a copy with every tensor in pinned memory; DataLoader calls this."""
         return _map_tensors(self, Tensor.pin_memory)
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The thoughts sampled for one video, each scored from the cache it was written in.
+    """The n thoughts sampled for one video, with their rewards in K reward dimensions.
 
     Attributes:
-        thoughts: The n thoughts.
-        texts: Their texts.
-        logprobs: Log-probability of each token as it was sampled, the end of turn included.
-        rewards: What the head gives each thought.
+        thoughts: Tokens of each thought.
+        texts: Text of each thought.
+        logprobs: Log-probability of each sampled token of each thought, the end of turn included.
+        rewards: Reward of each thought.
     """
 
     thoughts: tuple[Thought, ...]

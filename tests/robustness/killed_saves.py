@@ -33,7 +33,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 from transformers.utils.logging import disable_progress_bar
 
-from descore.atomic import draft_of, sweep, whole
+from descore.atomic import complete_path, draft_of, sweep
 from descore.inputs.prompts import PromptTemplate
 from descore.inputs.settings import ModelSettings
 from descore.model.reward_model import RewardModel
@@ -91,7 +91,7 @@ def read_latest(folder: Path) -> set[float]:
 
 def read_export(folder: Path) -> set[float]:
     """Return the numbers in the export, which the reader of exports has to accept."""
-    export = whole(folder / "export")
+    export = complete_path(folder / "export")
     if not export.exists():
         return set()
     RewardModel.from_pretrained(str(folder / "export"))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from descore import atomic as folders
-from descore.atomic import check_writable, draft_of, replace, sweep, whole
+from descore.atomic import check_writable, complete_path, draft_of, replace, sweep
 
 STEPS = [
     (os, "fsync"),
@@ -37,7 +37,7 @@ def write(target: Path, version: int) -> None:
 
 
 def read(target: Path) -> set[str]:
-    found = whole(target)
+    found = complete_path(target)
     return {path.read_text() for path in (found / "a", found / "b")} if found.is_dir() else {found.read_text()}
 
 

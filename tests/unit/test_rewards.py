@@ -72,7 +72,7 @@ def test_a_malformed_thought_agrees_with_nothing(text):
 
 
 def test_agreement_needs_the_annotated_scores():
-    with pytest.raises(ValueError, match="leave quality and agreement out"):
+    with pytest.raises(ValueError, match="remove quality and agreement from the rollout weights"):
         Rubric({"agreement": 1.0})(PERFECT, None, 10)
 
 
@@ -177,13 +177,13 @@ def test_a_broken_rule_is_not_caught():
     ("truth", "message"),
     [
         (None, "got None"),
-        ({}, "lack subject, dynamics, camera, environment, style"),
-        ({"subject": 2, "dynamics": 1, "camera": 1, "style": 2}, "lack environment"),
+        ({}, "none for subject, dynamics, camera, environment, style"),
+        ({"subject": 2, "dynamics": 1, "camera": 1, "style": 2}, "none for environment"),
         (TRUTH | {"style": 3}, "N/A for style, got 3"),
     ],
 )
 def test_malformed_truth_is_an_error_whatever_the_thought(text, truth, message):
-    with pytest.raises(ValueError, match=rf"annotated scores are not legal.*{message}.*in the table"):
+    with pytest.raises(ValueError, match=rf"invalid annotated scores.*{message}.*in the table"):
         quality_reward(text, truth)
 
 

@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
-from descore.atomic import draft_of, remove, replace, whole
+from descore.atomic import complete_path, draft_of, remove, replace
 from descore.inputs.backbone import download, is_hub_id
 from descore.inputs.processor import Processor
 from descore.inputs.settings import ModelSettings
@@ -141,7 +141,7 @@ def _check_replaceable(folder: Path) -> None:
 
 
 def _find(folder: str | Path) -> Path:
-    if (path := whole(Path(folder))).is_dir():
+    if (path := complete_path(Path(folder))).is_dir():
         return path
     if not is_hub_id(str(folder)):
         raise ExportError(

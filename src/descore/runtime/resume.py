@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 
-from descore.atomic import whole
+from descore.atomic import complete_path
 from descore.runtime.sharding import METADATA
 
 
@@ -79,7 +79,7 @@ def _logged_step(checkpoint: dict[str, Any]) -> int:
 def _checkpoints(folder: Path) -> list[Path]:
     names = {path.name for path in folder.glob("[!.]*.ckpt")}
     names |= {path.name[1:].removesuffix(".old") for path in folder.glob(".*.ckpt.old")}
-    return sorted(whole(folder / name) for name in names)
+    return sorted(complete_path(folder / name) for name in names)
 
 
 def _read(path: Path) -> dict[str, Any]:
