@@ -24,7 +24,7 @@ from data_modules.world.scene import Split
 from data_modules.world.teacher import Teacher
 from descore.evaluation.benchmark import Benchmark, table_benchmark
 from descore.evaluation.folder import Evaluation
-from descore.evaluation.run import evaluate
+from descore.evaluation.run import EvaluationProtocol, evaluate
 from descore.metrics import bootstrap_interval, calls
 from descore.model.reward_model import RewardModel
 from descore.rewards import quality_reward
@@ -43,8 +43,15 @@ def measure(folder: str, benchmark: Benchmark, exact: Sequence[Pair]) -> dict[st
         exact: The same pairs with exact ones.
     """
     with tempfile.TemporaryDirectory() as name:
-        greedy = evaluate(folder, benchmark, Path(name) / "greedy", batch_size=BATCH)
-        sampled = evaluate(folder, benchmark, Path(name) / "sampled", batch_size=BATCH, temperature=1.0)
+        greedy, sampled = (
+            evaluate(
+                folder,
+                benchmark,
+                Path(name) / f"temperature-{temperature:g}",
+                protocol=EvaluationProtocol(temperature=temperature, batch_size=BATCH),
+            )
+            for temperature in (0.0, 1.0)
+        )
     both = zip(exact, read_pairs(benchmark.table).pairs, strict=True)
     texts = [[getattr(pair, side).thought for pair in row] + [""] for row in both for side in ("a", "b")]
     given = given_margins(RewardModel.from_pretrained(folder), exact, texts)

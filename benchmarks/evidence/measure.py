@@ -13,7 +13,7 @@ from benchmarks.evidence.given_thoughts import BATCH, given_margins, packed
 from descore.evaluation.benchmark import Benchmark, table_benchmark
 from descore.evaluation.folder import load_evaluation
 from descore.evaluation.query_attention import query_attention
-from descore.evaluation.run import evaluate
+from descore.evaluation.run import EvaluationProtocol, evaluate
 from descore.model.reward_model import RewardModel
 from descore.tables.pairs import read_pairs
 
@@ -50,8 +50,7 @@ def measure(root: str, run: str, paradigm: str, num_thoughts: str, num_pairs: st
             model,
             _benchmark(folder, split),
             evaluation_of(folder, run, split),
-            batch_size=BATCH,
-            reward_from=READ_BY.get(paradigm),
+            protocol=EvaluationProtocol(reward_from=READ_BY.get(paradigm), batch_size=BATCH),
         )
     if int(num_thoughts) > 1:
         several = evaluation_of(folder, run, SEVERAL)
@@ -59,9 +58,8 @@ def measure(root: str, run: str, paradigm: str, num_thoughts: str, num_pairs: st
             model,
             _benchmark(folder, "ood"),
             several,
-            num_thoughts=int(num_thoughts),
+            protocol=EvaluationProtocol(num_thoughts=int(num_thoughts), batch_size=BATCH // 4),
             limit=int(num_pairs),
-            batch_size=BATCH // 4,
         )
     if extent == "accuracy" or paradigm not in ("decoupled", "decoupled_rl", "unmasked", "uncalibrated"):
         return

@@ -12,7 +12,7 @@ from rich.table import Table
 from descore.commands.formatting import percent, percents
 from descore.evaluation.benchmark import Benchmark, known_benchmarks, load_benchmark, table_benchmark
 from descore.evaluation.folder import Evaluation, EvaluationError, Record
-from descore.evaluation.run import evaluate
+from descore.evaluation.run import EvaluationProtocol, evaluate
 from descore.inputs.settings import RewardSource
 from descore.tables.pairs import OnBadRow
 from descore.thinking.readout import ReadoutError
@@ -80,14 +80,16 @@ def _evaluate(options: argparse.Namespace) -> int:
             options.model,
             _benchmark(options),
             options.output,
-            num_thoughts=options.num_thoughts,
-            thoughts=not options.no_thoughts,
+            protocol=EvaluationProtocol(
+                num_thoughts=options.num_thoughts,
+                thoughts=not options.no_thoughts,
+                temperature=options.temperature,
+                reward_from=options.reward_from,
+                batch_size=options.batch_size,
+            ),
             limit=options.limit,
             shard=options.shard,
-            batch_size=options.batch_size,
             device=options.device,
-            temperature=options.temperature,
-            reward_from=options.reward_from,
             on_bad_row=options.on_bad_row,
             skip_missing=options.skip_missing,
             tie_threshold_from=options.tie_threshold_from,

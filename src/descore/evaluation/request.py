@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from descore.answer import NOT_ASKED
@@ -20,11 +21,30 @@ from descore.types import Side
 FORMAT = 1
 
 
-def check_counts(shard: tuple[int, int], num_thoughts: int, limit: int | None, batch_size: int) -> None:
+@dataclass(frozen=True, slots=True)
+class EvaluationProtocol:
+    """How each video is scored. Evaluations are compared and resumed under one protocol only.
+
+    Attributes:
+        num_thoughts: Thoughts per video; the reward is their mean.
+        thoughts: Whether the model thinks before it scores.
+        temperature: Sampling temperature; None takes 0 for one thought and 1 for several.
+        reward_from: What the reward is read from; None takes what the model was trained for. See `Scorer`.
+        batch_size: Videos scored together. Another size changes rewards by rounding errors.
+    """
+
+    num_thoughts: int = 1
+    thoughts: bool = True
+    temperature: float | None = None
+    reward_from: RewardSource | None = None
+    batch_size: int = 8
+
+
+def check_counts(shard: tuple[int, int], limit: int | None, protocol: EvaluationProtocol) -> None:
     """Raise EvaluationError for a count below 1, or a shard that does not exist."""
     if not 1 <= shard[0] <= shard[1]:
         raise EvaluationError(f"expected shard i/n with 1 <= i <= n, got {shard[0]}/{shard[1]}")
-    counts = {"number of thoughts": num_thoughts, "limit": limit, "batch size": batch_size}
+    counts = {"number of thoughts": protocol.num_thoughts, "limit": limit, "batch size": protocol.batch_size}
     for name, count in counts.items():
         if count is not None and count < 1:
             raise EvaluationError(f"expected a {name} of at least 1, got {count}")
@@ -94,19 +114,14 @@ def describe_request(benchmark: Benchmark, items: Items, limit: int | None) -> R
     }
 
 
-def make_protocol(
-    settings: ModelSettings,
-    num_thoughts: int,
-    temperature: float | None,
-    reward_from: RewardSource | None,
-    batch_size: int,
-) -> Record:
-    """Describe how each video is scored.
+def make_protocol(settings: ModelSettings, asked: EvaluationProtocol) -> Record:
+    """Describe how a model with these settings scores each video under the protocol asked for.
 
     Raises:
         ReadoutError: If the model cannot give that reward.
     """
-    num_thoughts = num_thoughts if settings.thoughts else 0
+    num_thoughts = asked.num_thoughts if asked.thoughts and settings.thoughts else 0
+    temperature = asked.temperature
     if num_thoughts and temperature is None:
         temperature = 0.0 if num_thoughts == 1 else 1.0
     if num_thoughts:
@@ -114,7 +129,7 @@ def make_protocol(
     video = settings.video
     return {
         "kind": "pointwise",
-        "reward_from": choose_source(settings, reward_from, thoughts=num_thoughts > 0),
+        "reward_from": choose_source(settings, asked.reward_from, thoughts=num_thoughts > 0),
         "thoughts": num_thoughts,
         "temperature": temperature if num_thoughts else None,
         "fps": video.fps,
@@ -122,7 +137,7 @@ def make_protocol(
         "max_frames": video.max_frames,
         "min_pixels": video.min_pixels,
         "max_pixels": video.max_pixels,
-        "batch_size": batch_size,
+        "batch_size": asked.batch_size,
     }
 
 

@@ -30,6 +30,7 @@ from descore.evaluation.folder import (
     read_lines,
 )
 from descore.evaluation.request import (
+    EvaluationProtocol,
     check_counts,
     describe_request,
     load_tuned,
@@ -39,12 +40,12 @@ from descore.evaluation.request import (
 )
 from descore.evaluation.schedule import Batches, order_batches, take_shard, total_cost
 from descore.evaluation.summary import summarise
-from descore.inputs.settings import ModelSettings, RewardSource
+from descore.inputs.settings import ModelSettings
 from descore.model.export import describe, digest
 from descore.scoring.scorer import Scorer
 from descore.tables.pairs import OnBadRow
 
-__all__ = ["Evaluation", "EvaluationError", "evaluate", "load_evaluation"]
+__all__ = ["Evaluation", "EvaluationError", "EvaluationProtocol", "evaluate", "load_evaluation"]
 
 
 def evaluate(
@@ -52,14 +53,10 @@ def evaluate(
     benchmark: Benchmark,
     output: str | Path,
     *,
-    num_thoughts: int = 1,
-    thoughts: bool = True,
+    protocol: EvaluationProtocol | None = None,
     limit: int | None = None,
     shard: tuple[int, int] = (1, 1),
-    batch_size: int = 8,
     device: str | None = None,
-    temperature: float | None = None,
-    reward_from: RewardSource | None = None,
     on_bad_row: OnBadRow = "error",
     skip_missing: bool = False,
     tie_threshold_from: str | Path | None = None,
@@ -70,14 +67,10 @@ def evaluate(
         model: Exported folder or hub id.
         benchmark: What to evaluate on; see `load_benchmark` and `table_benchmark`.
         output: The evaluation's folder. One that was begun goes on, if model, protocol and table are the same.
-        num_thoughts: Thoughts per video; the reward is their mean.
-        thoughts: Whether the model thinks before it scores.
+        protocol: How each video is scored; None takes one thought at temperature 0.
         limit: Only the first so many pairs, or single videos, of the table.
         shard: (i, n) scores part i of n, from 1. The parts share one folder, or their files are brought into one.
-        batch_size: Videos scored together. It is part of the protocol, since it changes rewards by rounding errors.
         device: Where to run; a GPU if there is one.
-        temperature: Of the sampling; 0 for one thought and 1 for several, if not given.
-        reward_from: What the reward is read from, if not from what the model was trained for; see `Scorer`.
         on_bad_row: Whether a row that cannot be used stops the run or is counted and left out.
         skip_missing: Whether to go on where videos are missing; they count as failed.
         tie_threshold_from: A finished evaluation of another split, whose tie thresholds are tried on this one.
@@ -89,7 +82,8 @@ def evaluate(
         FileNotFoundError: If the table is not there.
         ReadoutError: If the model cannot give that reward.
     """
-    check_counts(shard, num_thoughts, limit, batch_size)
+    protocol = protocol or EvaluationProtocol()
+    check_counts(shard, limit, protocol)
     folder = Path(output)
     settings = ModelSettings.from_json(describe(model)["settings"])
     items = read_items(benchmark, limit, on_bad_row)
@@ -98,12 +92,12 @@ def evaluate(
     info = describe_request(benchmark, items, limit) | {
         "model": model,
         "model_digest": digest(model),
-        "protocol": make_protocol(settings, num_thoughts if thoughts else 0, temperature, reward_from, batch_size),
+        "protocol": make_protocol(settings, protocol),
     }
     tuned_on = load_tuned(tie_threshold_from, info) if tie_threshold_from else None
     begin(folder, info, items, settings)
     costs = [video["cost"] for video in read_lines(folder / "videos.jsonl")]
-    part = take_shard(order_batches(costs, batch_size), costs, shard)
+    part = take_shard(order_batches(costs, protocol.batch_size), costs, shard)
     file = folder / name_scores_file(folder, shard)
     with exclusive_writer(file):
         if left := find_unscored(part, file):
@@ -113,15 +107,6 @@ def evaluate(
         summary = plain(summarise(evaluation, tuned_on))
         write_whole(folder / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
     return load_evaluation(folder)
-
-
-# What is asked for
-
-
-# The folder
-
-
-# Scoring
 
 
 def _score(file: Path, left: Batches, items: Items, costs: Sequence[int], info: Record, device: str | None) -> None:

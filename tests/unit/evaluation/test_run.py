@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,13 @@ from descore.cli import main
 from descore.evaluation import run as module
 from descore.evaluation.benchmark import Benchmark, table_benchmark
 from descore.evaluation.folder import Evaluation, EvaluationError, load_evaluation
-from descore.evaluation.run import evaluate
+from descore.evaluation.run import EvaluationProtocol, evaluate
 from descore.scoring.scorer import Scorer
 from descore.thinking.readout import ReadoutError
 
 SCORES = {"subject": 2, "dynamics": 1, "camera": "N/A", "environment": 0, "style": 2}
 BATCH = 2
+PROTOCOL = EvaluationProtocol(num_thoughts=2, batch_size=BATCH)
 
 
 def save(model, folder: Path) -> str:
@@ -65,11 +67,12 @@ def benchmark(data: Path) -> Benchmark:
 @pytest.fixture(scope="module")
 def whole(export: str, benchmark: Benchmark, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     """An evaluation that nothing stopped."""
-    return evaluate(export, benchmark, tmp_path_factory.mktemp("whole") / "run", batch_size=BATCH, num_thoughts=2)
+    return evaluate(export, benchmark, tmp_path_factory.mktemp("whole") / "run", protocol=PROTOCOL)
 
 
 def again(export: str, benchmark: Benchmark, folder: Path, **options: object) -> Evaluation:
-    return evaluate(export, benchmark, folder, **{"batch_size": BATCH, "num_thoughts": 2} | options)
+    asked = {name: options.pop(name) for name in list(options) if hasattr(PROTOCOL, name)}
+    return evaluate(export, benchmark, folder, protocol=replace(PROTOCOL, **asked), **options)
 
 
 def summary_of(folder: Path) -> bytes:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure as Drawing
 from descore.cli import main
 from descore.evaluation.benchmark import table_benchmark
 from descore.evaluation.folder import load_evaluation, plain, write_lines
-from descore.evaluation.run import evaluate
+from descore.evaluation.run import EvaluationProtocol, evaluate
 from descore.evaluation.summary import summarise
 from descore.report import Cell, Figure, Highlight, Page, Section, Table, browse, figures, report_on, write_page
 from descore.report.figures import Estimate
@@ -282,7 +282,8 @@ def test_the_page_of_a_real_evaluation(build, clips, tmp_path):
     sides = [Side(clip, generator=f"made by {i}") for i, clip in enumerate(clips)]
     pairs = [Pair("one", "a bar", sides[0], sides[1], (1.0,)), Pair("two", "a bar", sides[2], sides[3], (-1.0,))]
     write_pairs(table, pairs)
-    run = evaluate(str(model), table_benchmark(table), tmp_path / "run", num_thoughts=2, device="cpu")
+    asked = EvaluationProtocol(num_thoughts=2)
+    run = evaluate(str(model), table_benchmark(table), tmp_path / "run", protocol=asked, device="cpu")
     page = report_on([run.folder])
     shown = {pair["id"]: pair for pair in page.viewer.data["pairs"]}
     assert shown["one"]["calls"][0]["margin"] == pytest.approx(run.margins("overall")[0].item())
