@@ -1,1 +1,1 @@
-"""The reward model: packed forward, thought cache, what trains, the exported folder."""
+"""The reward model: packed forward, thought cache, sampling, trainable parts, exported folder."""

@@ -1,11 +1,12 @@
-"""The exported folder: what one stage, the scorer or the server takes over from another.
+"""The exported folder: how a trained model reaches stage 2, the scorer or another machine.
 
-    descore.json          settings, calibration, format version, and what tensors reward.safetensors holds
-    reward.safetensors    the head, the query rows, and the parts that were trained in full ("adapter" only)
-    backbone/             configuration, tokenizer and pixel statistics; with weights when merged
-    adapter/              LoRA and query row in PEFT's format ("adapter" only)
+    descore.json          settings, calibration, format version, and the shapes of the tensors in reward.safetensors
+    reward.safetensors    the head, the query rows, and with weights="adapter" the parts that were trained in full
+    backbone/             configuration, tokenizer and pixel statistics; with weights="merged" also the weights
+    adapter/              with weights="adapter": LoRA and query rows in PEFT's format
 
-Safetensors and JSON, no pickle. Every tensor is checked by name and shape; a folder that does not fit is refused.
+All files are safetensors or JSON, never pickle. Loading checks the name and shape of every tensor and refuses a folder
+in which one is missing, extra or of another shape.
 """
 
 from __future__ import annotations
@@ -38,12 +39,17 @@ Model = TypeVar("Model", bound=Exportable)
 
 
 class ExportError(ValueError):
-    """An exported folder that cannot be trusted: the message says what is missing, extra or misshapen."""
+    """An exported folder that cannot be loaded: the message says what is missing, extra or of the wrong shape."""
 
 
 @dataclass(frozen=True, slots=True)
 class RewardStatistics:
-    """Mean and standard deviation of each reward on the validation pairs, to compare rewards between models."""
+    """Statistics of each reward over the validation videos, which make rewards of different models comparable.
+
+    Attributes:
+        mean: Mean of each reward, in the order of the model's reward names.
+        std: Standard deviation of each reward, in the same order.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -52,17 +58,18 @@ class RewardStatistics:
 def save(
     model: Exportable, folder: str | Path, *, weights: Weights = "merged", calibration: RewardStatistics | None = None
 ) -> None:
-    """Write an exported folder; it appears whole or not at all.
+    """Write an exported folder atomically: it appears complete or not at all.
 
     Args:
-        model: The model, trained or not; it is left as it is.
-        folder: Where to write; an older export there is replaced.
-        weights: "merged" writes the whole backbone, "adapter" only what was trained, to go with the same backbone.
-        calibration: Statistics of the rewards.
+        model: Model to export, trained or not. It is not changed.
+        folder: Folder to write. An older export at this path is replaced.
+        weights: "merged" writes the whole backbone with the adapters added to its layers. "adapter" writes only what
+            was trained; loading it needs the original backbone.
+        calibration: Statistics of the rewards, kept in `descore.json`.
 
     Raises:
-        ValueError: If the folder holds something else than an export; if "adapter" is asked of a model that has none,
-            or that went on from an exported folder.
+        ValueError: If the folder holds something other than an export. With "adapter", if the model has no adapter, or
+            if its training started from an exported folder.
     """
     folder = Path(folder)
     _check_replaceable(folder)
@@ -92,14 +99,14 @@ def save(
 
 
 def load(folder: str | Path, build: Callable[[Processor, Any], Model]) -> Model:
-    """Load an exported folder or hub id, in float32, adapters merged.
+    """Load a model from an exported folder or hub id, in float32 and with adapters merged.
 
     Args:
-        folder: The folder, or where it lies on the hub.
-        build: Makes the model of its processor and its transformers model.
+        folder: Path of the folder, or its id on the hub.
+        build: Function that makes the model from its processor and its transformers model.
 
     Raises:
-        ExportError: If anything is missing, extra or of another shape; no tensor is ever left at random values.
+        ExportError: If a tensor is missing, extra or of another shape. No tensor is ever left at random values.
     """
     folder = _find(folder)
     description = describe(folder)
@@ -114,10 +121,14 @@ def load(folder: str | Path, build: Callable[[Processor, Any], Model]) -> Model:
 
 
 def describe(folder: str | Path) -> dict[str, Any]:
-    """Read and check `descore.json` of an exported folder or hub id."""
+    """Read `descore.json` of an exported folder or hub id.
+
+    Raises:
+        ExportError: If there is no such folder, it has no `descore.json`, or its format is of another version.
+    """
     path = _find(folder) / "descore.json"
     if not path.is_file():
-        raise ExportError(f"{folder} is no exported folder: it has no descore.json")
+        raise ExportError(f"{folder} is not an exported folder: it has no descore.json")
     description: dict[str, Any] = json.loads(path.read_text())
     if description.get("format") != FORMAT:
         raise ExportError(f"{path} has format {description.get('format')!r}; this version reads format {FORMAT}")
@@ -125,7 +136,7 @@ def describe(folder: str | Path) -> dict[str, Any]:
 
 
 def digest(folder: str | Path) -> str:
-    """Hash every file of an exported folder or hub id, names and bytes: two models with one digest are the same."""
+    """Hash the names and bytes of all files of an exported folder or hub id: equal digests mean equal models."""
     folder = _find(folder)
     whole_folder = hashlib.blake2b(digest_size=16)
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -137,7 +148,7 @@ def digest(folder: str | Path) -> str:
 
 def _check_replaceable(folder: Path) -> None:
     if folder.exists() and not (folder.is_dir() and ((folder / "descore.json").is_file() or not any(folder.iterdir()))):
-        raise ValueError(f"{folder} exists and is no exported folder; expected a new name, or an export to replace")
+        raise ValueError(f"{folder} exists and is not an exported folder; expected a new path, or an export to replace")
 
 
 def _find(folder: str | Path) -> Path:
@@ -145,13 +156,13 @@ def _find(folder: str | Path) -> Path:
         return path
     if not is_hub_id(str(folder)):
         raise ExportError(
-            f"{folder} is neither an existing folder nor a hub id such as owner/name; a run of "
-            "either stage leaves one under export/last"
+            f"{folder} is neither an existing folder nor a hub id such as owner/name; a run of either stage writes its "
+            "exported folder to export/last"
         )
     try:
         return download(str(folder))
     except ValueError as error:
-        raise ExportError(f"{error}; a run of either stage leaves an exported folder under export/last") from error
+        raise ExportError(f"{error}; a run of either stage writes its exported folder to export/last") from error
 
 
 def _save_metadata(model: Exportable, folder: Path) -> None:
@@ -167,7 +178,7 @@ def _check_adapter(model: Exportable) -> None:
         raise ValueError('weights="adapter" needs a model with an adapter; use weights="merged"')
     if model.processor.backbone.exported:
         raise ValueError(
-            'this model went on from an exported folder, and weights="adapter" would leave out what that one learned '
+            'training started from an exported folder, and weights="adapter" would leave out what that model learned '
             f'beyond {model.processor.settings.backbone}; use weights="merged"'
         )
 
@@ -178,7 +189,9 @@ def _load_merged(folder: Path) -> Any:
     )
     problems = {kind: found[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") if found[kind]}
     if problems:
-        raise ExportError(f"{folder} does not hold the weights its configuration asks for: {problems}")
+        raise ExportError(
+            f"{folder} does not hold the weights that its configuration asks for: {problems}; export the model again"
+        )
     return network
 
 
@@ -187,26 +200,26 @@ def _load_adapter(processor: Processor, folder: Path) -> Any:
     found = _shapes(path)
     wrapped = PeftModel(processor.backbone.load_weights(), PeftConfig.from_pretrained(str(folder)))
     state = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
-    _compare(path, found, {name: list(tensor.shape) for name, tensor in state.items()})
+    _check_shapes(path, found, {name: list(tensor.shape) for name, tensor in state.items()})
     set_peft_model_state_dict(wrapped, load_file(path))
     return wrapped.merge_and_unload()
 
 
 def _read_tensors(folder: Path, expected: dict[str, list[int]]) -> dict[str, Tensor]:
     path = folder / "reward.safetensors"
-    _compare(folder, _shapes(path), expected)
+    _check_shapes(folder, _shapes(path), expected)
     return load_file(path)
 
 
 def _shapes(path: Path) -> dict[str, list[int]]:
     if not path.is_file():
-        raise ExportError(f"{path} is missing")
+        raise ExportError(f"{path} is missing; export the model again")
     with safe_open(path, framework="pt") as file:
         return {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
 
 
-def _compare(where: Path, found: dict[str, list[int]], expected: dict[str, list[int]]) -> None:
-    """Raise unless both hold the same names with the same shapes."""
+def _check_shapes(where: Path, found: dict[str, list[int]], expected: dict[str, list[int]]) -> None:
+    """Raise ExportError unless both hold the same names with the same shapes."""
     problems = [f"missing {name}" for name in expected.keys() - found.keys()]
     problems += [f"extra {name}" for name in found.keys() - expected.keys()]
     problems += [
@@ -219,13 +232,13 @@ def _compare(where: Path, found: dict[str, list[int]], expected: dict[str, list[
 
 
 def _assign(model: Exportable, tensors: dict[str, Tensor]) -> None:
-    """Put head, query rows and fully trained parts where they belong; every tensor must fit."""
+    """Copy head, query rows and fully trained parts into the model; every tensor must have its name and shape."""
     parameters = {f"network.{name}": parameter for name, parameter in model.base.named_parameters()}
     parameters["head.weight"] = model.head.weight
     embedding = model.base.get_input_embeddings().weight
     expected = {"query.weight": [len(model.processor.query_ids), embedding.shape[1]]}
     expected |= {name: list(parameters[name].shape) for name in {*tensors, "head.weight"} if name in parameters}
-    _compare(Path("reward.safetensors"), {name: list(tensor.shape) for name, tensor in tensors.items()}, expected)
+    _check_shapes(Path("reward.safetensors"), {name: list(tensor.shape) for name, tensor in tensors.items()}, expected)
     with torch.no_grad():
         embedding[model.processor.query_ids] = tensors.pop("query.weight")
         for name, tensor in tensors.items():

@@ -1,4 +1,4 @@
-"""What a model has learned, as plain tensors: adapters added to their layers, query rows, parts trained in full."""
+"""What training changed, as plain tensors for the export: merged adapters, query rows, parts trained in full."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from descore.inputs.processor import Processor
 
 
 class Exportable(Protocol):
-    """What a reward model has that travels."""
+    """The parts of a reward model that an export is made from.
+
+    Attributes:
+        processor: Processor with the model's settings and backbone.
+        network: The transformers model, or PEFT's wrapper around it.
+        head: Reward head.
+    """
 
     processor: Processor
     network: Any
@@ -19,11 +25,11 @@ class Exportable(Protocol):
 
     @property
     def base(self) -> Any:
-        """The transformers model itself."""
+        """The transformers model without PEFT's wrapper."""
 
 
 def query_rows(model: Exportable) -> Tensor:
-    """Embedding rows of the query tokens, [Q, hidden], trained or not."""
+    """Return the embedding rows of the query tokens, `[Q, hidden]`, as trained where they train."""
     for name, parameter in model.network.named_parameters():
         if "trainable_tokens_delta" in name:
             return cast("Tensor", parameter.detach())
@@ -32,7 +38,10 @@ def query_rows(model: Exportable) -> Tensor:
 
 
 def merged_state(model: Exportable) -> dict[str, Tensor]:
-    """State of the plain transformers model: adapters added to their layers, the model itself left as it is."""
+    """Return the state of the plain transformers model, with adapters added to their layers.
+
+    The model itself is not changed. With tied embeddings, `lm_head` gets the query rows too.
+    """
     state = {
         _plain_name(name): tensor.detach() for name, tensor in model.base.state_dict().items() if not _is_adapter(name)
     }
@@ -50,7 +59,7 @@ def merged_state(model: Exportable) -> dict[str, Tensor]:
 
 
 def trained_in_full(model: Exportable) -> dict[str, Tensor]:
-    """Parameters of the backbone that train by themselves, named as in the model: neither adapter nor query row."""
+    """Return the backbone's parameters that train directly, by name: those of no adapter and no query row."""
     return {
         f"network.{_plain_name(name)}": parameter
         for name, parameter in model.base.named_parameters()
@@ -63,5 +72,9 @@ def _is_adapter(name: str) -> bool:
 
 
 def _plain_name(name: str) -> str:
-    """Name a tensor as the model does without PEFT's wrappers."""
+    """Return the name that a tensor has without PEFT's wrappers.
+
+    >>> _plain_name("layers.0.mlp.up_proj.base_layer.weight")
+    'layers.0.mlp.up_proj.weight'
+    """
     return name.replace(".token_adapter", "").replace(".base_layer", "")

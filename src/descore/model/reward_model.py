@@ -23,15 +23,20 @@ from descore.seeding import generator
 from descore.types import Branches, VideoFeatures
 
 LOGIT_BYTES = 2**26
-"""Logits of thoughts that take more memory are made piece by piece, and once more in the backward pass."""
+"""Largest block of thought logits in bytes; more are computed in pieces, and recomputed in the backward pass."""
 
 
 class RewardHead(nn.Module):
-    """`r = w . h(<Reward>)`, without bias, always in float32.
+    """Linear head of the reward, `r = w . h(<Reward>)`: no bias, and float32 even under autocast.
 
     Args:
         hidden_size: Size of a hidden state.
-        num_rewards: Number of rewards.
+        num_rewards: Number K of rewards.
+
+    >>> head = RewardHead(hidden_size=2, num_rewards=1)
+    >>> _ = head.load_state_dict({"weight": torch.tensor([[1.0, -2.0]])})
+    >>> head(torch.tensor([[[3.0, 1.0]]], dtype=torch.bfloat16)).tolist()
+    [[1.0]]
     """
 
     def __init__(self, hidden_size: int, num_rewards: int) -> None:
@@ -39,17 +44,20 @@ class RewardHead(nn.Module):
         self.weight = nn.Parameter(torch.empty(num_rewards, hidden_size))
 
     def forward(self, queries: Tensor) -> Tensor:
-        """Map the states of the query tokens `[B, Q, hidden]`, Q = 1 or K, to rewards `[B, K]` float32."""
+        """Map the hidden states of the query tokens, `[B, Q, hidden]` with Q = 1 or K, to rewards `[B, K]` float32.
+
+        With one query token all rewards are read from its state; with K tokens, reward k from the state of token k.
+        """
         with torch.autocast(queries.device.type, enabled=False):
             return (queries.float() * self.weight.float()).sum(-1)
 
 
 class Forward(NamedTuple):
-    """What one packed forward gives; a tuple, so that hooks find the tensors in it.
+    """Result of one packed forward: a tuple, so that the hooks of DDP and FSDP find its tensors.
 
     Attributes:
-        rewards: One row per branch.
-        logprobs: Log-probability of each predicted token of the thoughts; empty when not asked for.
+        rewards: Rewards of each branch.
+        logprobs: Log-probability of each predicted token of the thoughts; empty unless requested.
     """
 
     rewards: Tensor  # [B, K] float32
@@ -57,10 +65,13 @@ class Forward(NamedTuple):
 
 
 class RewardModel(nn.Module):
-    """Scores branches of thoughts in one packed forward. Build it with `create` or `from_pretrained`.
+    """Reward model: a backbone that thinks, query tokens, and a linear head that scores.
+
+    One packed forward scores all branches of a batch. Build a model with `create` (new head and query token) or
+    `from_pretrained` (exported folder).
 
     Args:
-        processor: How prompts, videos and thoughts become inputs; carries the settings.
+        processor: Processor that turns prompts, videos and thoughts into inputs; it carries the settings.
         network: The transformers model, or PEFT's wrapper around it.
     """
 
@@ -75,9 +86,13 @@ class RewardModel(nn.Module):
 
     @classmethod
     def create(cls, settings: ModelSettings, *, seed: int = 0) -> RewardModel:
-        """Load the backbone and start a new head and query token.
+        """Load a backbone and give it a new head and new query tokens.
 
-        The query row starts as the mean of the embedding rows, the head as `N(0, 0.02)` drawn from the seed.
+        The rows of the query tokens start as the mean of all embedding rows, the head as draws from `N(0, 0.02)`.
+
+        Args:
+            settings: Settings of the model, among them its backbone.
+            seed: Seed of the head's initial weights.
         """
         processor = Processor(settings)
         model = cls(processor, processor.backbone.load_weights())
@@ -89,27 +104,30 @@ class RewardModel(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str) -> RewardModel:
-        """Load an exported folder or hub id, in float32 and eval mode; nothing is ever left at random values.
+        """Load a model from an exported folder or hub id, in float32 and eval mode.
+
+        Args:
+            folder: Path of the folder, or its id on the hub.
 
         Raises:
-            ExportError: If a tensor is missing, extra or of another shape.
+            ExportError: If a tensor is missing, extra or of another shape. No tensor is ever left at random values.
         """
         return load(folder, cls).eval()
 
     def save_pretrained(
         self, folder: str, *, weights: Weights = "merged", calibration: RewardStatistics | None = None
     ) -> None:
-        """Write an exported folder; see `descore.model.export.save`."""
+        """Write an exported folder; the arguments and errors are those of `descore.model.export.save`."""
         save(self, folder, weights=weights, calibration=calibration)
 
     @property
     def settings(self) -> ModelSettings:
-        """How the model reads and what it rewards."""
+        """Settings of the model: backbone, template, video sampling, and the names of its rewards."""
         return self.processor.settings
 
     @property
     def base(self) -> PreTrainedModel:
-        """The transformers model itself, without PEFT's wrapper."""
+        """The transformers model without PEFT's wrapper."""
         network: Any = self.network
         return network.get_base_model() if hasattr(network, "get_base_model") else network
 
@@ -121,13 +139,18 @@ class RewardModel(nn.Module):
         sampling: Sampling | None = None,
         seen: Sequence[VideoFeatures] | None = None,
     ) -> Forward:
-        """Score every branch, and say how probable its thought is.
+        """Score every branch of a packed batch, and compute the log-probabilities of its thought if requested.
 
         Args:
-            branches: A packed batch on the model's device.
-            with_logprobs: Also run `lm_head`, at the positions that predict thoughts and nowhere else.
-            sampling: How the thoughts were sampled, for the log-probabilities; temperature 1 if not given.
-            seen: What `see` gave for these videos, if the vision tower need not look again.
+            branches: Packed batch on the model's device.
+            with_logprobs: Whether to compute log-probabilities; `lm_head` runs only at the positions that predict
+                thought tokens.
+            sampling: Sampling options of the thoughts, which the log-probabilities take into account; temperature 1 if
+                not given.
+            seen: Output of `see` for these videos. If given, the vision tower does not run again.
+
+        Returns:
+            Rewards `[B, K]` and log-probabilities `[M]`, both float32.
         """
         hidden = self._hidden(branches, None, seen)
         rewards = self.head(hidden[branches.query_index])
@@ -137,7 +160,7 @@ class RewardModel(nn.Module):
         return Forward(rewards, logprobs)
 
     def see(self, branches: Branches) -> tuple[VideoFeatures, ...]:
-        """Run the vision tower once over every video of a packed batch."""
+        """Run the vision tower once over every video of a packed batch; pass the result on as `seen`."""
         return self._see(branches)
 
     def hidden(
@@ -147,39 +170,42 @@ class RewardModel(nn.Module):
         *,
         seen: Sequence[VideoFeatures] | None = None,
     ) -> Tensor:
-        """Last hidden states of a packed row, `[T, hidden]`; each video passes the vision tower once.
+        """Compute the last hidden states of a packed row.
 
         Args:
-            branches: A packed batch on the model's device.
-            past_key_values: An empty cache to fill, when the row is to be continued.
-            seen: What `see` gave for these videos, if the vision tower need not look again.
+            branches: Packed batch on the model's device.
+            past_key_values: Empty cache that is filled with the row's keys and values, to continue it by generation.
+            seen: Output of `see` for these videos. If given, the vision tower does not run again.
+
+        Returns:
+            Hidden states, `[T, hidden]`.
         """
         return self._hidden(branches, past_key_values, seen)
 
     def step(self, input_ids: Tensor, position_ids: Tensor, cache: ThoughtCache) -> Tensor:
-        """Feed one token to every slot of a cache.
+        """Run one decoding step: feed one token to every row of a cache.
 
         Args:
-            input_ids: `[rows, 1]`.
-            position_ids: `[4, rows, 1]`.
-            cache: Prefixes and thoughts so far; it grows by one token.
+            input_ids: `[rows, 1]` tokens to feed.
+            position_ids: `[4, rows, 1]` positions of these tokens.
+            cache: Cache of the prefixes and of the thoughts so far; it grows by one token.
 
         Returns:
-            `[rows, hidden]`.
+            Hidden states of the tokens, `[rows, hidden]`.
         """
         hidden = self._language(input_ids, position_ids, past_key_values=cache, thought_cache=cache)
         cache.step()
         return hidden[:, 0]
 
     def next_logits(self, hidden: Tensor) -> Tensor:
-        """Logits of the next token, `[M, vocabulary]` float32, from states `[M, hidden]`.
+        """Compute the logits of the next token, `[M, vocabulary]` float32, from hidden states `[M, hidden]`.
 
-        Those of placeholders, query tokens and other control tokens are -inf: a thought is text and the end of turn.
+        Placeholders, query tokens and other control tokens get -inf: a thought is text and the end of turn.
         """
         logits: Tensor = self.base.get_output_embeddings()(hidden).float()
         return logits.index_fill_(1, _on_device(tuple(self.processor.forbidden_ids), logits.device), -torch.inf)
 
-    # What a forward is made of calls no public method: where the model is sharded, those are entrances of their own.
+    # The methods below call no public method: on a sharded model each public method is an FSDP forward of its own.
 
     def _see(self, branches: Branches) -> tuple[VideoFeatures, ...]:
         patches = self.processor.normalise(branches.patches)
@@ -203,7 +229,7 @@ class RewardModel(nn.Module):
         )[0]
 
     def _thought_logprobs(self, hidden: Tensor, target_ids: Tensor, sampling: Sampling) -> Tensor:
-        """Log-probability of each target, [M], without ever holding more logits than `LOGIT_BYTES`."""
+        """Compute the log-probability of each target, [M], while never holding more than `LOGIT_BYTES` of logits."""
         rows = max(1, LOGIT_BYTES // (4 * self.base.config.get_text_config().vocab_size))
         if len(hidden) <= rows:
             return self._logprobs(hidden, target_ids, sampling)
@@ -215,7 +241,7 @@ class RewardModel(nn.Module):
         return logits.gather(1, target_ids[:, None])[:, 0] - logits.logsumexp(-1)
 
     def _language(self, input_ids: Tensor, position_ids: Tensor, **inputs: Any) -> Tensor:
-        # A mask of four dimensions is passed on as it is: the attention goes by layout or cache and needs none.
+        # transformers passes a four-dimensional mask on unchanged; this attention uses layout or cache instead of it.
         no_mask = torch.empty(1, 1, 1, 0, device=input_ids.device)
         output = self.base.model(
             input_ids=input_ids,
@@ -229,6 +255,6 @@ class RewardModel(nn.Module):
 
 @lru_cache
 def _on_device(indices: tuple[int, ...], device: torch.device) -> Tensor:
-    """Bring indices to a device once: to bring them each time would wait for it each time."""
-    with torch.inference_mode(False):  # validation may be first, and training takes a gradient through them
+    """Copy indices to a device and keep the copy: copying them on every call would wait for the device every time."""
+    with torch.inference_mode(False):  # validation may make the copy, and autograd refuses an inference tensor
         return torch.tensor(indices, dtype=torch.int64, device=device)

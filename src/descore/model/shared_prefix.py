@@ -1,8 +1,8 @@
-"""Attention of one prefix and many branches, over a packed row without padding.
+"""Shared-prefix attention: one prefix and many branches in a packed row without padding.
 
-`[prefix_1 | its branches | prefix_2 | its branches | ...]`: a prefix is causal; a branch sees its prefix and itself,
-never its siblings nor another video. Registered with transformers under the name `SHARED_PREFIX`, so no model code is
-copied and no mask over the whole row is ever built. Without a layout it is transformers' own SDPA.
+The row is `[prefix_1 | its branches | prefix_2 | its branches | ...]`. Attention within a prefix is causal. A branch
+attends to its prefix and to its own earlier tokens, never to its siblings or to another video. transformers finds the
+function under the name `SHARED_PREFIX`, so no model code is copied, and no mask over the whole row is built.
 """
 
 from __future__ import annotations
@@ -37,22 +37,36 @@ def shared_prefix_attention(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attend over a packed row.
+    """Attend over a packed row, or from one new token per thought over a thought cache.
+
+    Without a layout and without a thought cache this is transformers' own SDPA.
 
     Args:
-        module: The attention layer (unused with a layout).
-        query: `[1, H, T, d]`.
-        key: `[1, H_kv, T, d]`.
-        value: `[1, H_kv, T, d]`.
-        attention_mask: Used only without a layout.
+        module: Attention layer; with a thought cache, its index in the model is read.
+        query: Queries, `[1, H, T, d]` with a layout, `[V * n, H, 1, d]` with a thought cache.
+        key: Keys, `[1, H_kv, T, d]`, or as `ThoughtCache.update` returned them.
+        value: Values, shaped like the keys.
+        attention_mask: Mask for SDPA; unused with a layout or a thought cache.
         layout: Lengths of the prefixes and branches that make up T.
-        thought_cache: When one token of every thought is fed: the cache that holds the prefixes.
-        scaling: Factor on the scores.
-        dropout: Must be 0 with a layout: a shared prefix cannot be dropped differently for each branch.
-        **kwargs: Passed on to SDPA when there is no layout.
+        thought_cache: Cache with the prefixes and the thoughts so far, in a decoding step.
+        scaling: Factor on the attention scores; `d ** -0.5` if not given.
+        dropout: Attention dropout; must be 0 with a layout, since branches share the states of their prefix.
+        **kwargs: Further arguments of SDPA; unused with a layout or a thought cache.
 
     Returns:
-        `[1, T, H, d]` and None for the weights.
+        Outputs `[1, T, H, d]` (`[V * n, 1, H, d]` with a thought cache), and None in place of the weights.
+
+    Raises:
+        ValueError: If there is dropout with a layout.
+
+    Two branches of one token share a prefix of two; changing the first branch leaves the second as it was:
+
+    >>> layout, row = Layout(prefix_lengths=(2,), branch_lengths=((1, 1),)), torch.rand(1, 1, 4, 8)
+    >>> before, _ = shared_prefix_attention(nn.Identity(), row, row, row, None, layout=layout)
+    >>> row[:, :, 2] = 0.0
+    >>> after, _ = shared_prefix_attention(nn.Identity(), row, row, row, None, layout=layout)
+    >>> before.shape, torch.equal(before[:, 3], after[:, 3])
+    (torch.Size([1, 4, 1, 8]), True)
     """
     if thought_cache is not None:
         layer = cast("int", module.layer_idx)
@@ -62,21 +76,21 @@ def shared_prefix_attention(
         return cast("tuple[Tensor, None]", sdpa_attention_forward(module, query, key, value, attention_mask, **options))
     if dropout:
         raise ValueError(
-            f"attention dropout is {dropout}; expected 0, since branches share a prefix: set attention_dropout to 0 "
-            "in the backbone's config"
+            f"attention dropout is {dropout}; expected 0, since branches share a prefix; set attention_dropout to 0 in "
+            "the backbone's config.json"
         )
-    # Autocast leaves queries and keys that were normalised in float32, and a causal bias takes one dtype only.
+    # Under autocast, query and key leave their norm in float32, and a causal bias needs one dtype for all three.
     query, key = query.to(value.dtype), key.to(value.dtype)
     lengths = list(zip(layout.prefix_lengths, layout.branch_lengths, strict=True))
     sizes = [prefix + sum(branches) for prefix, branches in lengths]
-    # Split, not slices: the gradient of a slice is as long as the whole row, once for every video.
+    # Split instead of slicing: the gradient of each slice would be as long as the whole row.
     videos = zip(*(torch.split(part, sizes, dim=2) for part in (query, key, value)), strict=True)
     outputs = [_attend_video(video, *length, scaling) for video, length in zip(videos, lengths, strict=True)]
     return torch.cat(outputs, dim=2).transpose(1, 2), None
 
 
 def _attend_video(parts: tuple[Tensor, ...], prefix: int, branches: tuple[int, ...], scaling: float | None) -> Tensor:
-    """Query, key and value of one video, each [1, H, T, d] -> [1, H, T, d]."""
+    """Attend within one video: query, key and value, each [1, H, T, d] -> [1, H, T, d]."""
     query, key, value = parts
     attend = partial(F.scaled_dot_product_attention, scale=scaling, enable_gqa=query.shape[1] != key.shape[1])
     if len(branches) <= 1:
@@ -95,7 +109,7 @@ def _attend_video(parts: tuple[Tensor, ...], prefix: int, branches: tuple[int, .
 
 
 def _stack(packed: Tensor, branches: tuple[int, ...]) -> Tensor:
-    """[1, H, sum(R), d] -> [n, H, max(R), d]."""
+    """Stack branches into a padded batch: [1, H, sum(R), d] -> [n, H, max(R), d]."""
     rows = torch.split(packed[0].transpose(0, 1), list(branches))
     return nn.utils.rnn.pad_sequence(list(rows), batch_first=True).transpose(1, 2)
 

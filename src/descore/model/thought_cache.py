@@ -1,4 +1,4 @@
-"""The key-value cache of thinking: one prefix per video, read by all of its thoughts and never copied."""
+"""Key-value cache for sampling thoughts: one prefix per video, shared by all of its thoughts and never copied."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor
 from transformers import DynamicCache
 
 _GROWTH = (64, 512)
-"""Tokens that a slot has room for at first, and at most that are added when it is full: it doubles in between."""
+"""Initial capacity of a slot in tokens, and the most that one growth adds: capacity doubles up to that."""
 
 
 def capacity(num_tokens: int) -> int:
-    """Tokens that a slot has room for once it holds some.
+    """Return the capacity, in tokens, of a slot that holds a number of tokens.
 
     >>> [capacity(num_tokens) for num_tokens in (1, 64, 65, 600, 4097)]
     [64, 64, 128, 1024, 4608]
@@ -25,19 +25,27 @@ def capacity(num_tokens: int) -> int:
 
 
 class ThoughtCache:
-    """Keys and values of V prefixes and of the n slots of each, in which thoughts grow one token a step.
+    """Keys and values of V prefixes, and of n slots per prefix in which thoughts grow by one token a step.
 
-    Stands in for transformers' cache in a forward of one token per slot; `attend` is the attention over it.
+    It takes the place of transformers' cache in a forward of one token per slot; `attend` is the attention over it.
 
     Args:
-        prefill: Cache of the packed prefixes, each layer `[1, H_kv, T, d]`.
-        prefix_lengths: Lengths of the prefixes that make up T.
-        num_slots: Slots per video.
+        prefill: Cache of the packed prefixes; each layer holds `[1, H_kv, T, d]`.
+        prefix_lengths: Lengths of the V prefixes; their sum is T.
+        num_slots: Number n of slots per video.
+
+    >>> prefill = DynamicCache()
+    >>> _ = prefill.update(torch.rand(1, 2, 5, 8), torch.rand(1, 2, 5, 8), 0)
+    >>> cache = ThoughtCache(prefill, prefix_lengths=(3, 2), num_slots=4)
+    >>> keys, values = cache.update(torch.rand(8, 2, 1, 8), torch.rand(8, 2, 1, 8), 0)
+    >>> cache.step()
+    >>> cache.num_videos, cache.length, keys.shape
+    (2, 1, torch.Size([8, 2, 1, 8]))
     """
 
     def __init__(self, prefill: DynamicCache, prefix_lengths: Sequence[int], num_slots: int) -> None:
         lengths = list(prefix_lengths)
-        # Autocast leaves keys in float32; each step would cast all of them anew.
+        # Under autocast the keys are float32: cast them once here, or every step would cast all of them.
         self.prefix_keys = [_pad(layer.keys.to(layer.values.dtype), lengths) for layer in prefill.layers]
         self.prefix_values = [_pad(layer.values, lengths) for layer in prefill.layers]
         device = self.prefix_keys[0].device
@@ -49,11 +57,15 @@ class ThoughtCache:
 
     @property
     def num_videos(self) -> int:
-        """Videos that still have a thought growing."""
+        """Number of videos that still have an unfinished thought."""
         return len(self.prefix_mask)
 
     def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """Store one token of every slot in a layer, `[V * n, H_kv, 1, d]`, and return all of its own tokens."""
+        """Append one token per slot to a layer, keys and values `[V * n, H_kv, 1, d]`.
+
+        Returns:
+            Keys and values of all R tokens of the slots, each `[V * n, H_kv, R, d]`.
+        """
         end = self.length + 1
         if end > self.keys[layer].shape[2]:
             self.keys[layer] = _extend(self.keys[layer], end)
@@ -63,21 +75,21 @@ class ThoughtCache:
         return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
 
     def step(self) -> None:
-        """Count the token that every layer has stored."""
+        """Count the new token, once `update` has stored it in every layer."""
         self.length += 1
 
     def attend(self, query: Tensor, keys: Tensor, values: Tensor, layer: int, scaling: float) -> Tensor:
-        """Attend from one token per slot to its prefix and its own tokens.
+        """Attend from one token per slot to the prefix of its video and to the slot's own tokens.
 
         Args:
-            query: `[V * n, H, 1, d]`.
-            keys: `[V * n, H_kv, R, d]`, as `update` returned them.
-            values: `[V * n, H_kv, R, d]`.
+            query: Queries of the new tokens, `[V * n, H, 1, d]`.
+            keys: Keys of the slots, `[V * n, H_kv, R, d]`, as `update` returned them.
+            values: Values of the slots, `[V * n, H_kv, R, d]`, as `update` returned them.
             layer: Index of the layer.
-            scaling: Factor on the scores.
+            scaling: Factor on the attention scores.
 
         Returns:
-            `[V * n, 1, H, d]`.
+            Outputs, `[V * n, 1, H, d]`.
         """
         rows, heads, _, size = query.shape
         prefix_keys, prefix_values = self.prefix_keys[layer], self.prefix_values[layer]
@@ -92,11 +104,11 @@ class ThoughtCache:
         return (from_prefix + on_own @ values).reshape(rows, 1, heads, size)
 
     def keep(self, videos: Tensor, rows: Tensor) -> None:
-        """Keep some videos and, of each, the same number of slots.
+        """Compact the cache to some videos and, of each, the same number of slots.
 
         Args:
-            videos: [V'] indices of the videos that stay.
-            rows: [V' * n'] indices of the slots that stay, by video.
+            videos: `[V']` indices of the videos to keep.
+            rows: `[V' * n']` indices of the slots to keep, video by video.
         """
         self.prefix_keys = [keys[videos] for keys in self.prefix_keys]
         self.prefix_values = [values[videos] for values in self.prefix_values]
@@ -105,7 +117,7 @@ class ThoughtCache:
         self.values = [values[rows] for values in self.values]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Tokens of a slot so far, as transformers asks."""
+        """Return the number of tokens in a slot so far; transformers calls this."""
         return self.length
 
     @staticmethod
@@ -115,7 +127,7 @@ class ThoughtCache:
 
 
 def _by_video(heads: Tensor, slots: int) -> Tensor:
-    """[V * n, H_kv, s, x] -> [V, H_kv, n * s, x]: the s query heads of a key head, of all slots side by side."""
+    """Group heads by video, [V * n, H_kv, s, x] -> [V, H_kv, n * s, x]: s query heads per key head, for all slots."""
     return heads.view(-1, slots, *heads.shape[1:]).transpose(1, 2).flatten(2, 3)
 
 
@@ -125,7 +137,7 @@ def _by_slot(heads: Tensor, slots: int) -> Tensor:
 
 
 def _pad(packed: Tensor, lengths: list[int]) -> Tensor:
-    """[1, H, T, d] -> [V, H, max(P), d]."""
+    """Split packed prefixes into a padded batch: [1, H, T, d] -> [V, H, max(P), d]."""
     rows = torch.split(packed[0].transpose(0, 1), lengths)
     return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True).transpose(1, 2).contiguous()
 

@@ -1,4 +1,4 @@
-"""The parts of a reward model: which parameters belong to each, and which of them train, in full or by LoRA."""
+"""Trainable parts of a reward model: which parameters belong to a part, and how it trains, in full or by LoRA."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PARTS: tuple[Part, ...] = get_args(Part)
 
 
 def part_of(name: str) -> Part:
-    """Name the part that a parameter or module of a `RewardModel` belongs to.
+    """Return the part that a parameter or module of a `RewardModel` belongs to, by its name.
 
     >>> part_of("network.model.visual.merger.norm.weight")
     'merger'
@@ -41,20 +41,21 @@ def make_trainable(
     lora_rank: int = 0,
     lora_alpha: int = 0,
 ) -> None:
-    """Choose what trains, in place; everything else is frozen.
+    """Choose the parts of a model that train, and freeze everything else, in place.
 
-    Of the embedding only the query rows train, through PEFT's trainable tokens, unless the part "embedding" is named.
+    The part "query" trains only the embedding rows of the query tokens, through PEFT's trainable tokens; "embedding"
+    trains the whole embedding.
 
     Args:
-        model: A model whose network is not wrapped yet.
-        parts: The parts that train.
-        lora_parts: Those of them that train through LoRA instead of their own weights.
+        model: Model whose network PEFT has not wrapped yet.
+        parts: Parts that train.
+        lora_parts: Parts among `parts` that train through LoRA adapters on their linear layers instead of in full.
         lora_rank: Rank of the adapters.
-        lora_alpha: Scale of the adapters, divided by the rank.
+        lora_alpha: Scale of the adapters; their output is multiplied by `lora_alpha / lora_rank`.
 
     Raises:
-        ValueError: For an unknown part, LoRA on a part that does not train or without rank and alpha, or query and
-            embedding together.
+        ValueError: If a part is unknown, LoRA is requested for a part that does not train or without rank and alpha,
+            or query and embedding are to train together.
     """
     check_parts(parts, lora_parts, lora_rank, lora_alpha)
     model.requires_grad_(False)
@@ -77,7 +78,7 @@ def make_trainable(
 
 
 def trainable(model: RewardModel) -> Mapping[Part, list[nn.Parameter]]:
-    """Group the parameters that train by part."""
+    """Return the parameters that train, by part; a part without any is left out."""
     groups: dict[Part, list[nn.Parameter]] = {part: [] for part in PARTS}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -86,7 +87,7 @@ def trainable(model: RewardModel) -> Mapping[Part, list[nn.Parameter]]:
 
 
 def _linears(model: RewardModel, parts: Sequence[Part]) -> list[str]:
-    """Names of the linear layers of some parts, as LoRA's targets; never lm_head."""
+    """Return the names of the linear layers of some parts, LoRA's targets; lm_head is never among them."""
     return [
         name
         for name, module in model.base.named_modules()
@@ -95,14 +96,25 @@ def _linears(model: RewardModel, parts: Sequence[Part]) -> list[str]:
 
 
 def check_parts(parts: Sequence[Part], lora_parts: Sequence[Part], lora_rank: int, lora_alpha: int) -> None:
-    """Raise ValueError if these cannot train as `make_trainable` says."""
+    """Check the arguments of `make_trainable`, before a model is loaded.
+
+    Raises:
+        ValueError: As `make_trainable` does.
+
+    >>> check_parts(["language", "query", "head"], ["vision"], 8, 16)
+    Traceback (most recent call last):
+    ...
+    ValueError: LoRA is asked for on vision; expected parts that train, out of language, vision, merger
+    """
     if unknown := sorted({*parts, *lora_parts} - set(PARTS)):
-        raise ValueError(f"unknown parts {unknown}; expected some of {', '.join(PARTS)}")
+        raise ValueError(f"unknown parts {', '.join(unknown)}; expected some of {', '.join(PARTS)}")
     if {"query", "embedding"} <= set(parts):
         raise ValueError("the query token is a row of the embedding: train one of query and embedding, not both")
     allowed = {"language", "vision", "merger"} & set(parts)
     if wrong := sorted(set(lora_parts) - allowed):
-        raise ValueError(f"LoRA is asked for on {wrong}; expected parts that train, out of language, vision, merger")
+        raise ValueError(
+            f"LoRA is asked for on {', '.join(wrong)}; expected parts that train, out of language, vision, merger"
+        )
     if lora_parts and min(lora_rank, lora_alpha) < 1:
         raise ValueError(
             f"lora_rank is {lora_rank} and lora_alpha {lora_alpha}; expected at least 1 for LoRA on "

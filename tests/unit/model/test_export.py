@@ -78,7 +78,7 @@ def test_an_export_can_be_trained_and_exported_again(build, tmp_path):
     second = train(RewardModel.from_pretrained(str(tmp_path / "stage1")), seed=1, **LORA)
     second.save_pretrained(str(tmp_path / "stage2"))
     assert_same_outputs(RewardModel.from_pretrained(str(tmp_path / "stage2")), second)
-    with pytest.raises(ValueError, match='"adapter" would leave out what that one learned'):
+    with pytest.raises(ValueError, match='"adapter" would leave out what that model learned'):
         second.save_pretrained(str(tmp_path / "adapter"), weights="adapter")
 
 
@@ -229,7 +229,7 @@ def test_a_save_that_is_cut_short_leaves_the_older_export_whole(build, tmp_path,
 
 def test_a_folder_of_something_else_is_not_overwritten(qwen3, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(ValueError, match="exists and is no exported folder"):
+    with pytest.raises(ValueError, match="exists and is not an exported folder"):
         qwen3.save_pretrained(str(tmp_path))
     assert (tmp_path / "thesis.txt").exists()
 

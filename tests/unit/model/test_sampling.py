@@ -112,11 +112,11 @@ def test_tokens_that_share_the_last_rank_all_stay_as_in_transformers():
     [
         ({"num_thoughts": 0}, "num_thoughts is 0; expected at least 1"),
         ({"max_tokens": 0}, "max_tokens is 0; expected at least 1, or None"),
-        ({"temperature": -0.1}, r"temperature is -0\.1; expected 0 \(greedy\) or more"),
+        ({"temperature": -0.1}, r"temperature is -0\.1; expected 0 \(greedy\) or above"),
         ({"top_p": 0.0}, r"top_p is 0\.0; expected above 0 and up to 1"),
         ({"top_p": 1.5}, r"top_p is 1\.5; expected above 0 and up to 1"),
         ({"top_p": float("nan")}, "top_p is nan; expected above 0 and up to 1"),
-        ({"top_k": -1}, "top_k is -1; expected 0, which keeps all tokens, or more"),
+        ({"top_k": -1}, "top_k is -1; expected 0, which allows all tokens, or above"),
     ],
 )
 def test_sampling_that_makes_no_sense_is_refused(options, reason):
