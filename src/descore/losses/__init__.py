@@ -1,4 +1,4 @@
-"""The losses, as pure functions of tensors, computed in float32."""
+"""Losses: pure functions of tensors, computed in float32."""
 
 from descore.losses.policy import KLEstimator, PolicyVariant, kl_divergence, policy_loss, policy_terms
 from descore.losses.preference import (

@@ -1,4 +1,4 @@
-"""Pair losses by name, behind one signature, with the rule of which pairs each of them counts."""
+"""Pair losses by name, with one signature, and the rule for which pairs each loss uses."""
 
 from __future__ import annotations
 
@@ -23,29 +23,33 @@ PairLossName = Literal["bradley_terry", "rao_kupper", "margin", "constant_margin
 
 
 class Labels(NamedTuple):
-    """What people said of a batch of pairs; nan where they said nothing.
+    """Labels of a batch of pairs; nan where a label is missing.
 
     A named tuple, since Lightning does not move a frozen dataclass to a device.
 
     Attributes:
-        preference: +1 prefers A, -1 prefers B, 0 tie.
-        mos_a: Mean opinion score of video A, on the scale of the reward.
-        mos_b: Mean opinion score of video B, on the scale of the reward.
+        preference: Preference of each pair: +1 for A, -1 for B, 0 for a tie.
+        mos_a: Mean opinion score of each video A, on the scale of the rewards.
+        mos_b: Mean opinion score of each video B, on the scale of the rewards.
     """
 
     preference: Tensor  # [N] or [N, K]
     mos_a: Tensor  # [N] or [N, K]
     mos_b: Tensor  # [N] or [N, K]
 
+    def of_branches(self, rewards: Tensor) -> Labels:
+        """Repeat labels [N, K] for the n branches of every video, in the shape of their rewards [N, n, K]."""
+        return Labels(*(values[:, None].expand_as(rewards) for values in self))
+
 
 @dataclass(frozen=True, slots=True)
 class PairLoss:
-    """A pair loss behind one signature, with the rule of which pairs it counts; made by `pair_loss`.
+    """A pair loss that takes `Labels`, and the rule for which pairs it uses; see `pair_loss`.
 
     Attributes:
-        function: Takes the two rewards and the labels it reads.
-        reads: The fields of `Labels` that follow the rewards, in order.
-        counts_ties: Whether a tie tells this loss something.
+        function: Loss of two rewards and the labels named in `reads`.
+        reads: Fields of `Labels` to pass to the function after the rewards, in order.
+        counts_ties: Whether pairs labelled as ties are used.
     """
 
     function: Callable[..., Tensor]
@@ -53,25 +57,33 @@ class PairLoss:
     counts_ties: bool = False
 
     def __call__(self, reward_a: Tensor, reward_b: Tensor, labels: Labels) -> Tensor:
-        """Return the loss of each pair, in the shape of the rewards."""
+        """Compute the loss of each pair in float32, in the shape of the rewards ([N] or [N, K])."""
         return self.function(reward_a, reward_b, *(getattr(labels, name) for name in self.reads))
 
     def usable(self, labels: Labels) -> Tensor:
-        """Return a bool per pair: every label that the loss reads is known, and a tie only where ties count."""
+        """Return which pairs the loss uses, as bool in the shape of the labels.
+
+        A pair is used if every label that the loss reads is known, and ties only if `counts_ties`.
+        """
         known = torch.stack([~getattr(labels, name).isnan() for name in self.reads]).all(dim=0)
         return known if self.counts_ties else known & (labels.preference != 0)
 
 
 def pair_loss(name: PairLossName, *, theta: float = 5.0, margin: float = 0.57) -> PairLoss:
-    """Look a pair loss up by name.
+    """Return the pair loss of a name.
 
     Args:
-        name: Which loss.
-        theta: Tie parameter of "rao_kupper"; above 1.
-        margin: Reward difference that "constant_margin" asks for.
+        name: Name of the loss: "bradley_terry", "rao_kupper", "margin", "constant_margin", "scaled" or "mse".
+        theta: Tie parameter of "rao_kupper", above 1.
+        margin: Margin of "constant_margin".
 
     Raises:
-        ValueError: If there is no loss of that name.
+        ValueError: If the name is unknown.
+
+    >>> loss, unknown = pair_loss("bradley_terry"), torch.full((2,), torch.nan)
+    >>> labels = Labels(preference=torch.tensor([1.0, 0.0]), mos_a=unknown, mos_b=unknown)
+    >>> loss(torch.tensor([1.0, 1.0]), torch.tensor([0.0, 0.0]), labels), loss.usable(labels)
+    (tensor([0.3133, 0.0000]), tensor([ True, False]))
     """
     losses = {
         "bradley_terry": PairLoss(bradley_terry_loss, ("preference",)),
@@ -89,16 +101,19 @@ def pair_loss(name: PairLossName, *, theta: float = 5.0, margin: float = 0.57) -
 def mean_over_usable(
     loss: Tensor, usable: Tensor, mean_over_ranks: Callable[[Tensor], Tensor] = lambda count: count
 ) -> Tensor:
-    """Average over the usable pairs, so that ties and unknown labels never dilute the loss.
+    """Average a loss over the usable pairs, so that ties and missing labels do not dilute it.
 
     Args:
         loss: [...] loss of each pair.
-        usable: [...] bool, see `PairLoss.usable`.
-        mean_over_ranks: Averages a scalar over the ranks of a run. With it, the mean of what ranks get is the mean over
-            the usable pairs of all of them, however many each has.
+        usable: [...] bool, which pairs to average over; see `PairLoss.usable`.
+        mean_over_ranks: Function that averages a scalar over the ranks of a run. With it, the results of the ranks
+            average to the mean over the usable pairs of all ranks, even if their numbers differ.
 
     Returns:
-        Scalar; with no usable pair it is 0, still attached to the graph with a zero gradient.
+        Scalar. If no pair is usable it is 0, still attached to the graph with a zero gradient.
+
+    >>> mean_over_usable(torch.tensor([0.5, 1.5, 9.0]), torch.tensor([True, True, False]))
+    tensor(1.)
     """
     count = mean_over_ranks(usable.sum().float())
     return torch.where(usable, loss, 0.0).sum() / count.clamp(min=torch.finfo().tiny)

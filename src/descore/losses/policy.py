@@ -1,4 +1,4 @@
-"""Policy-gradient losses on sampled thoughts, and the KL divergence to a reference."""
+"""Policy-gradient losses on sampled thoughts, and the KL divergence from a reference policy."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ PolicyVariant = Literal["grpo", "gspo", "cispo"]
 KLEstimator = Literal["low_var", "kl", "abs", "mse"]
 
 MAX_LOG_RATIO = 20.0
+"""Bound of log-probability ratios, so that their exponential stays finite."""
 
 
 def policy_loss(
@@ -30,12 +31,36 @@ def policy_loss(
     max_tokens: int | None = None,
     length_exponent: float = 1.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Policy gradient on sampled thoughts: `policy_terms` summed with `token_weights`, which explain the arguments.
+    """Compute the policy-gradient loss of sampled thoughts: `policy_terms`, summed with `token_weights`.
 
-    The defaults are DeScore's: the loss of DAPO (arXiv 2503.14476) with a dual clip.
+    The defaults are those of DeScore (arXiv 2605.05922): the loss of DAPO (arXiv 2503.14476) with a dual clip.
+
+    Args:
+        logprobs: [N, T] log-probability of each token; values outside the mask are ignored, nan included.
+        old_logprobs: [N, T] log-probability of each token when it was sampled, without a gradient.
+        advantages: [N] advantage of each thought, or [N, T] advantage of each token.
+        mask: [N, T] which tokens count.
+        clip_low: Distance below 1 at which the probability ratio is clipped.
+        clip_high: Distance above 1 at which the probability ratio is clipped.
+        clip_dual: Upper bound of the ratio where the advantage is negative, above 1; inf for no bound.
+        variant: Name of the loss: "grpo", "gspo" or "cispo"; see `policy_terms`.
+        average: Kind of average over tokens: "token", "sequence", "constant" or "vl_norm"; see `token_weights`.
+        max_tokens: Constant length for the averages "constant" and "vl_norm".
+        length_exponent: Exponent of the average "vl_norm".
 
     Returns:
-        Scalar, 0 with a zero gradient when no token counts, and the metrics of `policy_terms`.
+        Scalar loss, 0 with a zero gradient if no token counts; and the metrics of `policy_terms`.
+
+    Raises:
+        ValueError: If the shapes do not match, a name is unknown, clip_dual is not above 1, or max_tokens is missing.
+
+    The second token's ratio is 2, clipped to 1.3; the loss is -(1 * 1 + 1 * 1.3) / 2:
+
+    >>> old = torch.log(torch.tensor([[0.4, 0.4]]))
+    >>> new = torch.log(torch.tensor([[0.4, 0.8]]))
+    >>> loss, metrics = policy_loss(new, old, advantages=torch.ones(1), mask=torch.ones(1, 2))
+    >>> loss, metrics["clipped_high"]
+    (tensor(-1.1500), tensor(0.5000))
     """
     terms, metrics = policy_terms(
         logprobs,
@@ -62,36 +87,42 @@ def policy_terms(
     clip_dual: float = 3.0,
     variant: PolicyVariant = "grpo",
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Policy loss of every token, with r = p / p_old and A its advantage.
+    """Compute the policy-gradient loss of each token, with r = p / p_old and A the advantage.
 
         grpo   -A min(r, 1 + clip_high) where A > 0, -A min(max(r, 1 - clip_low), clip_dual) where A < 0: PPO's clipping
-               with an upper bound of its own (arXiv 2503.14476), and the dual clip (arXiv 1912.09729)
-        gspo   the same, with r the geometric mean over the thought and each token keeping its gradient (arXiv
-               2507.18071, GSPO-token); that mean hardly moves, and the paper clips it at 3e-4 and 4e-4
+               with separate bounds (DAPO, arXiv 2503.14476), and the dual clip (arXiv 1912.09729)
+        gspo   "grpo" with r the geometric mean over the thought, through which each token keeps its own gradient
+               (GSPO-token, arXiv 2507.18071). This mean stays close to 1; the paper clips it at 3e-4 and 4e-4.
         cispo  -A clip(r, 1 - clip_low, 1 + clip_high) log p, without a gradient through r (arXiv 2506.13585)
 
     Args:
-        logprobs: [N, T] log-probability of each token; anything, nan included, where the mask is off.
-        old_logprobs: [N, T] the same when the token was sampled, without a gradient.
-        advantages: [N], or [N, T] for one per token.
-        mask: [N, T] whether a token counts.
-        clip_low: How far below 1 a ratio may fall.
-        clip_high: How far above 1 it may rise.
-        clip_dual: Bound of the ratio where the advantage is negative, above 1; inf for none.
-        variant: Which loss.
+        logprobs: [N, T] log-probability of each token; values outside the mask are ignored, nan included.
+        old_logprobs: [N, T] log-probability of each token when it was sampled, without a gradient.
+        advantages: [N] advantage of each thought, or [N, T] advantage of each token.
+        mask: [N, T] which tokens count.
+        clip_low: Distance below 1 at which the ratio is clipped.
+        clip_high: Distance above 1 at which the ratio is clipped.
+        clip_dual: Upper bound of the ratio where the advantage is negative, above 1; inf for no bound.
+        variant: Name of the loss: "grpo", "gspo" or "cispo".
 
     Returns:
-        [N, T] float32, and metrics: detached means over the tokens that count of "entropy" (-log p of what was
-        sampled), "kl_to_old" (log p_old - log p), "clipped_low", "clipped_high" and "clipped_dual" (cispo has none).
+        [N, T] float32 loss of each token; and metrics, which are detached means over the tokens that count:
+        "entropy" (-log p of the sampled token), "kl_to_old" (log p_old - log p), and the shares of clipped tokens
+        "clipped_low", "clipped_high" and "clipped_dual" (not for cispo).
 
     Raises:
-        ValueError: If shapes do not fit, there is no variant of that name, or clip_dual is not above 1.
+        ValueError: If the shapes do not match, the variant is unknown, or clip_dual is not above 1.
+
+    >>> old = torch.log(torch.tensor([[0.4, 0.4]]))
+    >>> new = torch.log(torch.tensor([[0.4, 0.8]]))
+    >>> policy_terms(new, old, advantages=torch.ones(1), mask=torch.ones(1, 2))[0]
+    tensor([[-1.0000, -1.3000]])
     """
     _check_policy(logprobs, old_logprobs, advantages, mask, clip_dual, variant)
     mask = mask.bool()
     if advantages.ndim == 1:
         advantages = advantages[:, None]
-    # What lies under the mask is replaced before it meets a gradient: multiplying by 0 afterwards would leave nan.
+    # Values outside the mask are replaced before they meet a gradient: multiplying by 0 afterwards would leave nan.
     logprobs, old_logprobs, advantages = (
         torch.where(mask, values.float(), 0.0) for values in (logprobs, old_logprobs, advantages)
     )
@@ -113,20 +144,25 @@ def policy_terms(
 
 
 def kl_divergence(logprobs: Tensor, reference_logprobs: Tensor, *, estimator: KLEstimator = "low_var") -> Tensor:
-    """Estimate KL(policy || reference) at every sampled token (http://joschu.net/blog/kl-approx.html).
+    """Estimate KL(policy || reference) at each sampled token (Schulman, http://joschu.net/blog/kl-approx.html).
 
-    With d = log p - log p_reference: "low_var" exp(-d) - 1 + d, never negative; "kl" d; "abs" |d|; "mse" d^2 / 2.
+    With d = log p - log p_reference, the estimators are "low_var": exp(-d) - 1 + d, which is never negative;
+    "kl": d; "abs": |d|; "mse": d^2 / 2.
 
     Args:
-        logprobs: [N, T] log-probability of each token, finite under the padding too.
-        reference_logprobs: [N, T] the same under the reference.
-        estimator: Which estimator.
+        logprobs: [N, T] log-probability of each token under the policy, finite for padding tokens too.
+        reference_logprobs: [N, T] log-probability of each token under the reference policy.
+        estimator: Name of the estimator: "low_var", "kl", "abs" or "mse".
 
     Returns:
-        [N, T] float32; to be summed with `token_weights`.
+        [N, T] float32 estimate at each token, to be summed with `token_weights`.
 
     Raises:
-        ValueError: If there is no estimator of that name.
+        ValueError: If the estimator is unknown.
+
+    >>> logprobs, reference = torch.log(torch.tensor([[0.5, 0.5]])), torch.log(torch.tensor([[0.5, 0.25]]))
+    >>> kl_divergence(logprobs, reference)  # 1/2 - 1 + log 2 at the second token
+    tensor([[0.0000, 0.1931]])
     """
     difference = logprobs.float() - reference_logprobs.float()
     if estimator == "low_var":
@@ -142,6 +178,7 @@ def kl_divergence(logprobs: Tensor, reference_logprobs: Tensor, *, estimator: KL
 
 
 def _mean_log_ratio(log_ratio: Tensor, mask: Tensor) -> Tensor:
+    """Replace each log-ratio by the mean of its thought, and keep the gradient of the token's own log-ratio."""
     mean = log_ratio.detach().sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True).clamp(min=1)
     return mean + (log_ratio - log_ratio.detach())
 
@@ -159,4 +196,4 @@ def _check_policy(
     if variant not in get_args(PolicyVariant):
         raise ValueError(f"expected a variant among {', '.join(get_args(PolicyVariant))}; got {variant!r}")
     if clip_dual <= 1:
-        raise ValueError(f"expected clip_dual above 1, got {clip_dual}; pass inf to switch the dual clip off")
+        raise ValueError(f"expected clip_dual above 1, got {clip_dual}; pass inf to turn the dual clip off")

@@ -1,4 +1,4 @@
-"""How tokens are averaged: the weight of each in a loss over thoughts of different lengths."""
+"""Weights of the tokens in a loss that averages over thoughts of different lengths."""
 
 from __future__ import annotations
 
@@ -19,28 +19,37 @@ def token_weights(
     length_exponent: float = 1.0,
     mean_over_ranks: Callable[[Tensor], Tensor] = lambda total: total,
 ) -> Tensor:
-    """Weight of every token in a loss over N thoughts of L_i tokens; thoughts without a token that counts are left out.
+    """Compute the weight of each token in a loss over N thoughts, the i-th of which has L_i tokens.
 
-        token     1 / sum of L: all tokens alike (arXiv 2503.14476)
-        sequence  1 / (N L_i): all thoughts alike (arXiv 2402.03300)
-        constant  1 / (N max_tokens): tokens alike whatever else is in the batch (Dr. GRPO, arXiv 2503.20783)
-        vl_norm   L_i^-e / (sum of L^-e max_tokens): as constant in expectation, with less variance (arXiv 2509.07558)
+        token     1 / sum(L): every token has the same weight (DAPO, arXiv 2503.14476)
+        sequence  1 / (N L_i): every thought has the same weight (GRPO, arXiv 2402.03300)
+        constant  1 / (N max_tokens): the weight does not depend on the lengths (Dr. GRPO, arXiv 2503.20783)
+        vl_norm   L_i^-e / (sum(L^-e) max_tokens): "constant" in expectation, with less variance (arXiv 2509.07558)
 
-    A loss summed with the weights of a whole batch is the same however the batch is then split.
+    Thoughts without any token under the mask are not counted in N. With weights computed for the whole batch, the
+    summed loss does not depend on how the batch is split into parts.
 
     Args:
-        mask: [N, T] whether a token counts.
-        average: Which weights.
-        max_tokens: A constant length, such as the limit of a thought; constant and vl_norm need it.
-        length_exponent: The exponent e of vl_norm: 1 for the least variance, less to keep more of long thoughts.
-        mean_over_ranks: Averages a scalar over the ranks of a run. Ranks average their gradients, so with it a batch
-            spread over ranks has the loss that it has on one.
+        mask: [N, T] which tokens count.
+        average: Kind of average: "token", "sequence", "constant" or "vl_norm".
+        max_tokens: Constant length, such as the length limit of a thought; required for "constant" and "vl_norm".
+        length_exponent: Exponent e of "vl_norm": 1 gives the least variance, less gives long thoughts more weight.
+        mean_over_ranks: Function that averages a scalar over the ranks of a run. Ranks average their gradients, so with
+            this function a batch spread over ranks has the same loss as on one rank.
 
     Returns:
-        [N, T] float32, 0 where the mask is off.
+        [N, T] float32 weights, 0 outside the mask.
 
     Raises:
-        ValueError: If there is no average of that name, or max_tokens is missing.
+        ValueError: If the average is unknown, or max_tokens is missing.
+
+    >>> mask = torch.tensor([[1, 1, 1], [1, 0, 0]])
+    >>> token_weights(mask, average="token")
+    tensor([[0.2500, 0.2500, 0.2500],
+            [0.2500, 0.0000, 0.0000]])
+    >>> token_weights(mask, average="sequence")
+    tensor([[0.1667, 0.1667, 0.1667],
+            [0.5000, 0.0000, 0.0000]])
     """
     num_tokens = mask.bool().sum(dim=1, keepdim=True)
     lengths = num_tokens.clamp(min=1).float()

@@ -1,9 +1,9 @@
-"""How well rewards agree with people: accuracy, intervals, paired tests, calibration and rank correlation."""
+"""Metrics of how well rewards agree with people: accuracy, intervals, paired tests, calibration, rank correlation."""
 
 from descore.metrics.accuracy import Agreement, PreferenceAccuracy, accuracy_at, by_group, calls, preference_accuracy
 from descore.metrics.calibration import Bin, Calibration, calibration
 from descore.metrics.correlation import RankCorrelation, rank_correlation
-from descore.metrics.intervals import PairedTest, bootstrap_interval, interval, paired_test
+from descore.metrics.intervals import PairedTest, bootstrap_interval, paired_test, wilson_interval
 
 __all__ = [
     "Agreement",
@@ -17,8 +17,8 @@ __all__ = [
     "by_group",
     "calibration",
     "calls",
-    "interval",
     "paired_test",
     "preference_accuracy",
     "rank_correlation",
+    "wilson_interval",
 ]

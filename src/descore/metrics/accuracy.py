@@ -1,4 +1,4 @@
-"""How often rewards agree with people: exact accuracy with and without ties, at a given threshold, and by group."""
+"""Preference accuracy: with and without ties, at a given tie threshold, by group, and accumulated over batches."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from descore.metrics.columns import Column, check_values, float64_columns, numbered
+from descore.metrics.columns import Column, check_values, float64_columns, number_keys
 
 NO_TIES = -1.0
-"""The threshold that calls nothing a tie, not even a margin of 0."""
+"""Tie threshold with which no margin counts as a tie, not even 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +23,14 @@ class Agreement:
     """Accuracy of reward margins against human preferences.
 
     Attributes:
-        without_ties: Share of the decided pairs whose margin has the right sign; a margin of 0 is wrong.
-        with_ties: Share of all pairs called right when |margin| <= `tie_threshold` is called a tie.
-        tie_threshold: The threshold that maximises `with_ties` on these very pairs, the smallest if several do;
-            -1 calls nothing a tie.
-        num_pairs: Pairs in `with_ties`.
-        num_decided: Pairs in `without_ties`: those that people did not call a tie.
-        num_failed: Labelled pairs with a nan margin, in neither accuracy; report it next to them.
-        num_unusable: Pairs without a label (nan), in neither accuracy.
+        without_ties: Share of decided pairs whose margin has the right sign; a margin of 0 counts as wrong.
+        with_ties: Share of all pairs predicted right, where |margin| <= `tie_threshold` predicts a tie.
+        tie_threshold: Threshold that maximises `with_ties` on these same pairs, the smallest if several do; -1 predicts
+            no ties.
+        num_pairs: Number of pairs in `with_ties`.
+        num_decided: Number of pairs in `without_ties`: those that people did not label as ties.
+        num_failed: Number of labelled pairs whose margin is nan; neither accuracy counts them, so report them too.
+        num_unusable: Number of pairs without a usable label (nan); neither accuracy counts them.
     """
 
     without_ties: float
@@ -43,20 +43,27 @@ class Agreement:
 
 
 def preference_accuracy(margin: Column, preference: Column) -> Agreement:
-    """Compare reward margins with human preferences, with and without ties.
+    """Compute the accuracy of reward margins against human preferences, with and without ties.
 
-    The tie threshold is searched exactly ("Ties Matter", arXiv 2305.14324, algorithm 1): every distinct |margin|, and
-    one below them all. Equal margins move together, so row order changes nothing. O(N log N).
+    The search for the tie threshold is exact ("Ties Matter", arXiv 2305.14324, algorithm 1): it tries every distinct
+    |margin|, and one threshold below them all. Pairs with equal |margin| move together, so row order has no effect. The
+    cost is O(N log N).
 
     Args:
-        margin: [N] reward of A minus reward of B; nan where a reward failed.
-        preference: [N] +1 (A), -1 (B), 0 (tie) or nan (no usable label).
+        margin: [N] reward of A minus reward of B for each pair; nan where a reward failed.
+        preference: [N] +1 where A is preferred, -1 where B is, 0 for a tie, nan for no usable label.
 
     Returns:
-        The accuracies and what they count; an accuracy over no pairs is nan.
+        Both accuracies, the threshold and the numbers of pairs; an accuracy over no pairs is nan.
 
     Raises:
-        ValueError: If the two are not [N] of the same N, or a preference is another number.
+        ValueError: If the columns are not both [N], or a preference is another number.
+
+    The threshold 0.1 makes the third pair a tie, so all three are right:
+
+    >>> found = preference_accuracy([3.0, -2.0, 0.1], [1, -1, 0])
+    >>> found.without_ties, found.with_ties, found.num_pairs, found.num_decided
+    (1.0, 1.0, 3, 2)
     """
     margin, preference = margin_and_preference(margin, preference)
     labelled, scored = ~preference.isnan(), ~margin.isnan()
@@ -76,10 +83,20 @@ def preference_accuracy(margin: Column, preference: Column) -> Agreement:
 
 
 def accuracy_at(margin: Column, preference: Column, tie_threshold: float) -> float:
-    """Return the share of labelled, scored pairs called right when |margin| <= `tie_threshold` is called a tie.
+    """Compute accuracy with ties at a given threshold: the share of labelled, scored pairs predicted right.
 
-    With a threshold that was chosen on another split, this is accuracy with ties as it will be in use. -1 calls nothing
-    a tie. Arguments and errors otherwise as in `preference_accuracy`; nan over no pairs.
+    With a threshold that was tuned on another split, this estimates the accuracy on new data.
+
+    Args:
+        margin: [N] reward of A minus reward of B for each pair; nan where a reward failed.
+        preference: [N] +1 where A is preferred, -1 where B is, 0 for a tie, nan for no usable label.
+        tie_threshold: Largest |margin| that predicts a tie; -1 predicts no ties.
+
+    Returns:
+        Accuracy from 0 to 1; nan over no pairs.
+
+    Raises:
+        ValueError: If the columns are not both [N], or a preference is another number.
 
     >>> accuracy_at([0.1, 3.0, -2.0], [0, 1, 1], tie_threshold=0.5)
     0.6666666666666666
@@ -90,16 +107,20 @@ def accuracy_at(margin: Column, preference: Column, tie_threshold: float) -> flo
 
 
 def calls(margin: Column, preference: Column, tie_threshold: float | None = None) -> Tensor:
-    """Say of each pair whether it is called right; the mean over those that count is an accuracy.
+    """Return which pairs are called right, that is, predicted as people labelled them; their mean is an accuracy.
 
     Args:
-        margin: [N] as in `preference_accuracy`.
-        preference: [N] as in `preference_accuracy`.
-        tie_threshold: |margin| up to this is called a tie, -1 for none. Without a threshold, ties of people do not
-            count.
+        margin: [N] reward of A minus reward of B for each pair; nan where a reward failed.
+        preference: [N] +1 where A is preferred, -1 where B is, 0 for a tie, nan for no usable label.
+        tie_threshold: Largest |margin| that predicts a tie, -1 to predict no ties; None leaves out the pairs that
+            people labelled as ties.
 
     Returns:
-        [N] 1 right, 0 wrong, nan where the pair does not count: without a label, with a nan margin, or such a tie.
+        [N] float64: 1 for right, 0 for wrong, nan for a pair that does not count (no usable label, a nan margin, or a
+        tie that is left out).
+
+    Raises:
+        ValueError: If the columns are not both [N], or a preference is another number.
 
     >>> calls([3.0, -2.0, 0.1], [1, 1, 0])
     tensor([1., 0., nan], dtype=torch.float64)
@@ -113,40 +134,51 @@ def calls(margin: Column, preference: Column, tie_threshold: float | None = None
 
 
 def by_group(margin: Column, preference: Column, groups: Sequence[str]) -> dict[str, Agreement]:
-    """Return the agreement within each group of pairs, such as those of one generator, sorted by name.
+    """Compute `preference_accuracy` within each group of pairs, such as the pairs of one generator.
 
     Each group tunes its own tie threshold. To count a pair for the generators of both its videos, pass it twice.
 
     Args:
-        margin: [N] as in `preference_accuracy`.
-        preference: [N] as in `preference_accuracy`.
-        groups: N names.
+        margin: [N] reward of A minus reward of B for each pair; nan where a reward failed.
+        preference: [N] +1 where A is preferred, -1 where B is, 0 for a tie, nan for no usable label.
+        groups: N names, the group of each pair.
+
+    Returns:
+        Accuracy of each group by name, sorted by name.
 
     Raises:
-        ValueError: As `preference_accuracy`, or if there are not N names.
+        ValueError: If the columns are not both [N], a preference is another number, or there are not N names.
+
+    >>> found = by_group([1.0, -1.0, -1.0], [1, 1, -1], ["sora", "sora", "kling"])
+    >>> {name: agreement.without_ties for name, agreement in found.items()}
+    {'kling': 1.0, 'sora': 0.5}
     """
     margin, preference = margin_and_preference(margin, preference)
-    names, places = numbered("groups", groups, len(margin))
+    names, places = number_keys("groups", groups, len(margin))
     order = places.argsort(stable=True)
     rows = dict(zip(names, torch.split(order, places.bincount().tolist()), strict=True)) if names else {}
     return {group: preference_accuracy(margin[rows[group]], preference[rows[group]]) for group in sorted(rows)}
 
 
 def margin_and_preference(margin: Column, preference: Column) -> tuple[Tensor, Tensor]:
-    """Return both as float64 [N], checked as `preference_accuracy` says."""
+    """Convert both columns to float64 [N].
+
+    Raises:
+        ValueError: If the columns are not both [N], or a preference is not 1, -1, 0 or nan.
+    """
     margin, preference = float64_columns(margin=margin, preference=preference)
     check_values("preferences", preference, [1, -1, 0], "1 (A), -1 (B), 0 (tie) or nan (no usable label)")
     return margin, preference
 
 
 def _right(margin: Tensor, preference: Tensor, tie_threshold: float) -> Tensor:
-    """Return a bool for every pair, of no meaning where one of the two is nan."""
+    """Return which pairs are predicted right; the result is meaningless where a margin or preference is nan."""
     called_tie = margin.abs() <= tie_threshold
     return torch.where(preference == 0, called_tie, ~called_tie & (margin.sign() == preference))
 
 
 def _best_threshold(size: Tensor, right: Tensor, tie: Tensor) -> tuple[float, float]:
-    """Return the best share called right, and its threshold, from |margin| [N] and two bools [N]."""
+    """Return the best share of right predictions and its threshold, given |margin| [N] and two bool tensors [N]."""
     size, order = size.sort()
     last_of_equals = torch.cat([size[1:] != size[:-1], torch.ones(len(size[:1]), dtype=torch.bool)])
     thresholds = torch.cat([torch.tensor([NO_TIES]), size[last_of_equals]])
@@ -161,9 +193,16 @@ def _ratio(part: int, whole: int) -> float:
 
 
 class PreferenceAccuracy(Metric):
-    """Accuracy without ties, accumulated over batches and ranks; one instance per reward dimension.
+    """Preference accuracy accumulated over batches and ranks; use one instance for each reward dimension.
 
-    It keeps every margin, so uneven batches and ranks weigh each pair alike, and the tie search sees all of them.
+    The metric keeps every margin, so each pair has the same weight in uneven batches and ranks, and the search for the
+    tie threshold sees all pairs.
+
+    >>> metric = PreferenceAccuracy()
+    >>> metric.update(torch.tensor([3.0, -2.0]), torch.tensor([1.0, 1.0]))
+    >>> metric.update(torch.tensor([0.1]), torch.tensor([0.0]))
+    >>> metric.compute(), metric.result().num_pairs
+    (tensor(0.5000), 3)
     """
 
     is_differentiable = False
@@ -178,7 +217,12 @@ class PreferenceAccuracy(Metric):
         self.add_state("preferences", default=[], dist_reduce_fx="cat")
 
     def update(self, margin: Tensor, preference: Tensor) -> None:
-        """Add a batch; shapes and values as in `preference_accuracy`."""
+        """Add a batch of pairs.
+
+        Args:
+            margin: [N] reward of A minus reward of B; nan where a reward failed.
+            preference: [N] +1 where A is preferred, -1 where B is, 0 for a tie, nan for no usable label.
+        """
         self.margins.append(margin.detach().float())
         self.preferences.append(preference.detach().float())
 
@@ -187,7 +231,7 @@ class PreferenceAccuracy(Metric):
         return torch.tensor(self._agreement().without_ties, device=self.device)
 
     def result(self) -> Agreement:
-        """Return everything that was counted, over all ranks; every rank has to call it."""
+        """Return both accuracies and the counts over all ranks; every rank must call this."""
         with self.sync_context(dist_sync_fn=self.dist_sync_fn):
             return self._agreement()
 

@@ -1,4 +1,4 @@
-"""Whether the size of a margin means what it says, and whether rewards rank videos as people do."""
+"""Calibration: whether sigmoid(margin) is the probability that people agree."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from descore.metrics.columns import Column
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Decided pairs of about the same confidence.
+    """Decided pairs whose confidence lies in one interval.
 
     Attributes:
-        low: Lower bound of their confidence, included.
-        high: Upper bound, left out unless it is 1.
-        confidence: Mean of sigmoid(|margin|), the probability of Bradley-Terry for the higher reward.
-        accuracy: Share of them called right; a margin of 0 is half right, as its confidence of 1/2 says.
-        num: How many they are; over none, confidence and accuracy are nan.
+        low: Lower bound of the confidence, inclusive.
+        high: Upper bound of the confidence, exclusive unless it is 1.
+        confidence: Mean of sigmoid(|margin|), the Bradley-Terry probability that the video with the higher reward is
+            preferred; nan if the bin is empty.
+        accuracy: Share of pairs predicted right, where a margin of 0 counts as half right; nan if the bin is empty.
+        num: Number of pairs.
     """
 
     low: float
@@ -33,12 +34,13 @@ class Bin:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Whether sigmoid(margin) is the rate at which people agree.
+    """Comparison of the confidence of a model with its accuracy.
 
     Attributes:
-        expected_error: Mean over pairs of |confidence - accuracy| of their bin (ECE); nan over no pairs.
-        bins: Of equal width over the confidences 1/2 to 1, empty ones too.
-        num_pairs: Decided, scored pairs.
+        expected_error: Expected calibration error: mean over pairs of |confidence - accuracy| of their bin; nan over no
+            pairs.
+        bins: Bins of equal width over the confidences from 1/2 to 1, empty bins included.
+        num_pairs: Number of decided, scored pairs.
     """
 
     expected_error: float
@@ -47,21 +49,28 @@ class Calibration:
 
 
 def calibration(margin: Column, preference: Column, num_bins: int = 10) -> Calibration:
-    """Compare sigmoid(margin), as the probability that A is preferred, with how often people agree.
+    """Compare sigmoid(margin), the predicted probability that A is preferred, with how often people prefer A.
 
-    Folded to the side that the reward prefers: sigmoid(|margin|) against whether the sign is right. So swapping A and B
-    changes nothing, and a model that puts 0.7 on either side is measured at 0.7.
+    The comparison is folded onto the side with the higher reward: sigmoid(|margin|) is compared with how often the sign
+    of the margin is right. So swapping A and B has no effect. The expected calibration error is that of Guo et al.
+    (arXiv 1706.04599, eq. 3).
 
     Args:
-        margin: [N] as in `preference_accuracy`.
-        preference: [N] as in `preference_accuracy`; ties do not count.
-        num_bins: Of equal width between 1/2 and 1.
+        margin: [N] reward of A minus reward of B for each pair; pairs with nan do not count.
+        preference: [N] +1 where A is preferred, -1 where B is; ties (0) and pairs with nan do not count.
+        num_bins: Number of bins of equal width between 1/2 and 1.
 
     Raises:
-        ValueError: As `preference_accuracy`, or if there are no bins.
+        ValueError: If the columns are not both [N], a preference is another number, or num_bins is below 1.
+
+    Two pairs with margin log 3, so confidence 3/4, of which one is right:
+
+    >>> margin = torch.tensor([3.0, 3.0]).log()
+    >>> round(calibration(margin, [1, -1]).expected_error, 3)
+    0.25
     """
     if num_bins < 1:
-        raise ValueError(f"expected at least one bin, got {num_bins}; the usual number is 10")
+        raise ValueError(f"expected at least one bin, got {num_bins}; 10 is usual")
     margin, preference = margin_and_preference(margin, preference)
     counts = ~margin.isnan() & (preference.abs() == 1)
     margin, preference = margin[counts], preference[counts]

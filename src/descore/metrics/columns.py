@@ -1,4 +1,4 @@
-"""The numbers that a metric compares, as columns of one length."""
+"""Conversion and checks of the columns that a metric compares."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 Key = TypeVar("Key", bound=Hashable)
 
 Column = Tensor | Sequence[float]
-"""[N] numbers, on any device and of any type; nan is missing."""
+"""[N] numbers on any device and of any dtype; nan marks a missing one."""
 
 
 def float64_columns(**columns: Column) -> list[Tensor]:
-    """Return the named columns as float64 on the CPU, where close numbers stay apart.
+    """Convert named columns to float64 on the CPU, so that close numbers stay distinct.
 
     Raises:
-        ValueError: If they are not [N] of the same N.
+        ValueError: If the columns are not all [N] with the same N.
     """
     tensors = [torch.as_tensor(column, dtype=torch.float64, device="cpu").detach() for column in columns.values()]
     if tensors[0].ndim != 1 or len({tensor.shape for tensor in tensors}) > 1:
@@ -29,21 +29,28 @@ def float64_columns(**columns: Column) -> list[Tensor]:
     return tensors
 
 
-def numbered(name: str, keys: Sequence[Key], expected: int) -> tuple[list[Key], Tensor]:
-    """Return the distinct keys as they first come, and [N] int64: the place of each row's key among them.
+def number_keys(name: str, keys: Sequence[Key], expected: int) -> tuple[list[Key], Tensor]:
+    """Return the distinct keys in order of first appearance, and an index into them for each row ([N] int64).
 
     Raises:
-        ValueError: If there are not as many keys as rows.
+        ValueError: If the number of keys is not the expected number of rows.
+
+    >>> number_keys("groups", ["b", "a", "b"], expected=3)
+    (['b', 'a'], tensor([0, 1, 0]))
     """
     if len(keys) != expected:
-        raise ValueError(f"expected {expected} {name}, one for each row, got {len(keys)}; pass one for every row")
+        raise ValueError(f"expected {expected} {name}, one for each row, got {len(keys)}")
     places: dict[Key, int] = {}
     rows = [places.setdefault(key, len(places)) for key in keys]
     return list(places), torch.tensor(rows, dtype=torch.int64)
 
 
 def check_values(name: str, column: Tensor, allowed: list[float], expected: str) -> None:
-    """Raise a ValueError that says what is expected and where another number stands; nan is always allowed."""
+    """Check that a column holds only allowed numbers or nan.
+
+    Raises:
+        ValueError: If it holds another number; the message says in which row, and what was expected.
+    """
     other = ~column.isnan() & ~torch.isin(column, torch.tensor(allowed, dtype=torch.float64))
     if other.any():
         row = int(other.nonzero()[0])

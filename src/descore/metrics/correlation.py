@@ -12,14 +12,14 @@ from descore.metrics.columns import Column, float64_columns
 
 @dataclass(frozen=True, slots=True)
 class RankCorrelation:
-    """Rewards of videos against mean opinion scores.
+    """Rank correlation of the rewards of videos with their mean opinion scores.
 
     Attributes:
-        spearman: Spearman's rho; nan unless both sides have two different numbers.
-        kendall: Kendall's tau-b, which accounts for equal scores; nan likewise.
-        num_videos: Videos in both.
-        num_failed: Videos with a score of people and a nan reward, in neither.
-        num_unusable: Videos without a score of people, in neither.
+        spearman: Spearman's rho; nan if all rewards, or all opinion scores, are equal.
+        kendall: Kendall's tau-b, which accounts for ties; nan if all rewards, or all opinion scores, are equal.
+        num_videos: Number of videos that both correlations are over.
+        num_failed: Number of videos with an opinion score whose reward is nan; they are left out.
+        num_unusable: Number of videos without an opinion score; they are left out.
     """
 
     spearman: float
@@ -30,14 +30,18 @@ class RankCorrelation:
 
 
 def rank_correlation(reward: Column, mos: Column) -> RankCorrelation:
-    """Correlate the ranks of rewards with those of mean opinion scores.
+    """Compute the rank correlation of rewards with mean opinion scores, in one reward dimension.
 
     Args:
-        reward: [N] of one dimension; nan where a video failed.
-        mos: [N] mean opinion score of the same dimension; nan where there is none.
+        reward: [N] reward of each video; nan where it failed.
+        mos: [N] mean opinion score of each video; nan where there is none.
 
     Raises:
-        ValueError: If the two are not [N] of the same N.
+        ValueError: If the columns are not both [N].
+
+    >>> found = rank_correlation([0.1, 0.2, 0.9], [1.0, 3.0, 2.0])
+    >>> round(found.spearman, 3), round(found.kendall, 3)
+    (0.5, 0.333)
     """
     reward, mos = float64_columns(reward=reward, mos=mos)
     rated, scored = ~mos.isnan(), ~reward.isnan()

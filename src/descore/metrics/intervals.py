@@ -1,4 +1,4 @@
-"""How sure an accuracy is: intervals of a mean, and a paired test of two models on the same pairs."""
+"""Confidence intervals of an accuracy, and a paired test of two models on the same pairs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 from torch import Tensor
 
-from descore.metrics.columns import Column, check_values, float64_columns, numbered
+from descore.metrics.columns import Column, check_values, float64_columns, number_keys
 from descore.seeding import fold
 
 _Z_95 = 1.959964
@@ -20,17 +20,17 @@ _DRAWS_AT_ONCE = 4_000_000
 
 @dataclass(frozen=True, slots=True)
 class PairedTest:
-    """Two models on the pairs that count for both.
+    """Comparison of two models on the pairs that count for both.
 
     Attributes:
-        difference: Accuracy of the first less that of the second.
-        low: Lower bound of its 95 % interval.
-        high: Upper bound of its 95 % interval.
-        p_value: Of McNemar's exact test, two-sided. It takes pairs as independent: where many share a prompt it is too
-            small, and the interval over clusters is what to go by.
-        num_pairs: Pairs that count for both.
-        num_only_first: Pairs that only the first calls right.
-        num_only_second: Pairs that only the second calls right.
+        difference: Accuracy of the first model minus accuracy of the second.
+        low: Lower bound of the 95 % confidence interval of the difference.
+        high: Upper bound of the 95 % confidence interval of the difference.
+        p_value: Two-sided p-value of McNemar's exact test. The test assumes independent pairs: where many pairs share a
+            prompt the p-value is too small, and the interval over clusters is to be trusted instead.
+        num_pairs: Number of pairs that count for both models.
+        num_only_first: Number of pairs that only the first model predicts right.
+        num_only_second: Number of pairs that only the second model predicts right.
     """
 
     difference: float
@@ -42,10 +42,17 @@ class PairedTest:
     num_only_second: int
 
 
-def interval(accuracy: float, n: int) -> tuple[float, float]:
-    """Return the Wilson 95 % confidence interval of an accuracy over n independent pairs; (nan, nan) if there are none.
+def wilson_interval(accuracy: float, n: int) -> tuple[float, float]:
+    """Compute the Wilson 95 % confidence interval of an accuracy over n independent pairs (Wilson, 1927).
 
-    >>> [round(bound, 3) for bound in interval(0.8, 10)]
+    Args:
+        accuracy: Share of right pairs, from 0 to 1.
+        n: Number of pairs.
+
+    Returns:
+        Lower and upper bound; (nan, nan) over no pairs.
+
+    >>> [round(bound, 3) for bound in wilson_interval(0.8, 10)]
     [0.49, 0.943]
     """
     if n == 0:
@@ -59,20 +66,23 @@ def interval(accuracy: float, n: int) -> tuple[float, float]:
 def bootstrap_interval(
     values: Column, clusters: Sequence[Hashable] | None = None, *, resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """Return the bootstrap's 95 % percentile interval of a mean.
+    """Compute the 95 % percentile bootstrap interval of a mean.
 
     Args:
-        values: [N], such as the `calls` of a model; nan is left out.
-        clusters: N keys, such as the prompt: values of one key are drawn together. None: every value on its own.
-        resamples: How often as many clusters as there are, are drawn with replacement.
-        seed: Of the draws. Neither row order nor memory changes them.
+        values: [N] values, such as the `calls` of a model; nan is left out.
+        clusters: N keys, such as prompts: values with the same key are drawn together. None draws each value by itself.
+        resamples: Number of resamples; each draws as many clusters as there are, with replacement.
+        seed: Seed of the resamples, which do not depend on the order of the rows.
 
     Returns:
-        The 2.5 % and 97.5 % quantiles of the resampled means. (nan, nan) of fewer than two clusters, which say nothing
-        about how clusters differ.
+        The 2.5 % and 97.5 % quantiles of the resampled means; (nan, nan) for fewer than two clusters.
 
     Raises:
-        ValueError: If values are not [N], or there are not N clusters.
+        ValueError: If the values are not [N], or there are not N clusters.
+
+    >>> low, high = bootstrap_interval([1.0, 0.0] * 50)
+    >>> 0.35 < low < 0.45 and 0.55 < high < 0.65
+    True
     """
     (values,) = float64_columns(values=values)
     sums, sizes = _clusters(values, clusters)
@@ -85,20 +95,24 @@ def bootstrap_interval(
 def paired_test(
     first: Column, second: Column, clusters: Sequence[Hashable] | None = None, *, resamples: int = 2000, seed: int = 0
 ) -> PairedTest:
-    """Compare two models on the same pairs; one that does not count for both (nan) is left out of everything.
+    """Compare the accuracies of two models on the same pairs; pairs that do not count for both (nan) are left out.
 
     Args:
-        first: [N] `calls` of a model.
-        second: [N] `calls` of the other, on the same pairs in the same order.
-        clusters: As in `bootstrap_interval`, as are the rest.
-        resamples: Of the interval.
-        seed: Of the interval.
+        first: [N] `calls` of the first model.
+        second: [N] `calls` of the second model, on the same pairs in the same order.
+        clusters: N keys, such as prompts: pairs with the same key are drawn together. None draws each pair by itself.
+        resamples: Number of bootstrap resamples for the interval.
+        seed: Seed of the resamples.
 
     Returns:
-        Difference, interval and test; nan over no pairs.
+        Difference, interval and test; difference, interval and p-value are nan over no pairs.
 
     Raises:
-        ValueError: If the columns are not [N] of the same N, a call is not 1, 0 or nan, or there are not N clusters.
+        ValueError: If the columns are not both [N], a value is not 1, 0 or nan, or there are not N clusters.
+
+    >>> found = paired_test([1, 1, 1, 0], [1, 0, 0, 0])
+    >>> found.difference, found.num_only_first, found.num_only_second, found.p_value
+    (0.5, 2, 0, 0.5)
     """
     first, second = float64_columns(first=first, second=second)
     for name, column in (("first", first), ("second", second)):
@@ -119,18 +133,18 @@ def paired_test(
 
 
 def _mcnemar(only_first: int, only_second: int) -> float:
-    """Return the two-sided p-value of a fair coin; 1 where the models never differ."""
+    """Return the two-sided p-value of McNemar's exact test, the binomial test of a fair coin."""
     flips = only_first + only_second
     return float(binomtest(only_first, flips).pvalue) if flips else 1.0
 
 
 def _clusters(values: Tensor, clusters: Sequence[Hashable] | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the sum and the number of the values of each cluster that has any."""
+    """Return the sum and the number of values of each cluster, without empty clusters."""
     present = ~np.isnan(values.numpy())
     numbers = values.numpy()[present]
     if clusters is None:
         return numbers, np.ones(len(numbers))
-    members = numbered("clusters", clusters, len(values))[1].numpy()[present]
+    members = number_keys("clusters", clusters, len(values))[1].numpy()[present]
     sums, sizes = (np.bincount(members, weights).astype(np.float64) for weights in (numbers, None))
     return sums[sizes > 0], sizes[sizes > 0]
 
@@ -138,8 +152,13 @@ def _clusters(values: Tensor, clusters: Sequence[Hashable] | None) -> tuple[NDAr
 def _resampled_means(
     sums: NDArray[np.float64], sizes: NDArray[np.float64], resamples: int, seed: int
 ) -> NDArray[np.float64]:
-    """Return [resamples] means. Clusters of equal sum and size are alike, so only how many of each kind is drawn."""
-    kinds, frequency = np.unique(sums + 1j * sizes, return_counts=True)  # a pair of numbers as one: sum, and size
+    """Draw the means of the resamples, [resamples].
+
+    Clusters with equal sum and size are interchangeable, so it is enough to draw how many of each kind there are.
+    """
+    kinds, frequency = np.unique(
+        sums + 1j * sizes, return_counts=True
+    )  # sum and size of a cluster in one complex number
     random = np.random.default_rng(fold(seed, "bootstrap"))
     means = []
     rows = max(1, _DRAWS_AT_ONCE // len(kinds))

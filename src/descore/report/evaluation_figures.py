@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from descore.evaluation.folder import Evaluation, number
-from descore.metrics import interval
+from descore.metrics import wilson_interval
 from descore.report import figures
 from descore.report.figures import Estimate
 from descore.report.page import Figure
@@ -43,7 +43,7 @@ def generators(runs: Runs, colors: Colors) -> Figure | None:
     """Draw the accuracy of the pairs that each generator takes part in."""
     series = {
         name: {
-            generator: Estimate(group["without_ties"], *interval(group["without_ties"], group["num_decided"]))
+            generator: Estimate(group["without_ties"], *wilson_interval(group["without_ties"], group["num_decided"]))
             for generator, group in result_of(run)["by_generator"].items()
             if group["num_decided"]
         }

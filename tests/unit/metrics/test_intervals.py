@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import binom
 
-from descore.metrics import bootstrap_interval, interval, intervals, paired_test
+from descore.metrics import bootstrap_interval, intervals, paired_test, wilson_interval
 
 NAN = float("nan")
 
@@ -17,14 +17,14 @@ def test_interval_by_hand():
 
     Half width 1.95996 * sqrt(0.016 + 0.0096036) / 1.38415 = 0.22658, so 0.49016 to 0.94332.
     """
-    assert interval(0.8, 10) == pytest.approx((0.49016, 0.94332), abs=1e-5)
+    assert wilson_interval(0.8, 10) == pytest.approx((0.49016, 0.94332), abs=1e-5)
 
 
 def test_interval_stays_between_zero_and_one():
     """With 0 of n right the bounds are 0 and z^2 / (n + z^2): 3.8415 / 13.8415 = 0.27754 for n = 10."""
-    assert interval(0.0, 10) == pytest.approx((0, 0.27754), abs=1e-5)
-    assert interval(1.0, 10) == pytest.approx((0.72246, 1), abs=1e-5)
-    assert all(math.isnan(bound) for bound in interval(NAN, 0))
+    assert wilson_interval(0.0, 10) == pytest.approx((0, 0.27754), abs=1e-5)
+    assert wilson_interval(1.0, 10) == pytest.approx((0.72246, 1), abs=1e-5)
+    assert all(math.isnan(bound) for bound in wilson_interval(NAN, 0))
 
 
 def test_bootstrap_by_hand():
