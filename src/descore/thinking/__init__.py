@@ -1,1 +1,1 @@
-"""Thoughts: sampled, graded, and what a reward is read from."""
+"""Thoughts: how they are sampled, how they are graded, and how rewards are read from them."""

@@ -1,4 +1,4 @@
-"""What the reward of a video is read from: the head, what the thought says, or the answers to a checklist."""
+"""Readout of a video's reward: from the head, from the score that the thought states, or from a checklist."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from descore.inputs.settings import SAID, ModelSettings, RewardSource
 from descore.model.reward_model import RewardModel
 from descore.types import Branches, Group, Thought, VideoFeatures
 
-_UNFITTED = "the weights of the checklist have not been fitted; expected a model that has been trained to its end"
+_UNFITTED = "the weights of the checklist are not fitted; train the model to the end and score with that export"
 LEVELS = ("1", "2", "3", "4", "5")
+"""Leading digits that an overall score can have."""
 
 
 class ReadoutError(ValueError):
-    """A reward that a model cannot give."""
+    """A reward source that a model does not have; the message says why, and what it can give instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,37 +31,49 @@ class Readout:
     """The rewards of one video, one row per thought.
 
     Attributes:
-        rewards: One row per thought, nan where it has none.
-        errors: Why a thought has no reward; None where it has one.
+        rewards: Rewards of each of the n thoughts; nan where a thought has none.
+        errors: Reason why a thought has no reward; None where it has one.
+
+    >>> Readout(torch.tensor([[1.0], [torch.nan], [2.0]]), (None, "cut off", None)).mean()
+    tensor([1.5000])
     """
 
     rewards: Tensor  # [n, K] float32
     errors: tuple[str | None, ...]
 
     def mean(self) -> Tensor:
-        """Mean over the thoughts that have a reward, [K]; nan if none has."""
+        """Return the mean over the thoughts that have a reward, `[K]`; nan if none has."""
         return self.rewards.nanmean(0)
 
 
 def choose_source(settings: ModelSettings, source: RewardSource | None, *, thoughts: bool) -> RewardSource:
-    """Return what a model's rewards are read from: what it was trained for, if nothing else is asked for.
+    """Return the source that a model's rewards are read from, and check that the model has it.
 
     Args:
-        settings: Of the model.
-        source: What is asked for; thoughts can be read of every model that thinks, a head or a checklist only of a
-            model that was trained for it.
-        thoughts: Whether the model thinks.
+        settings: Settings of the model.
+        source: Requested source; the one that the model was trained for if not given. "overall_score" and
+            "expected_score" can be read from every model that thinks, "head" and "checklist" only from a model that
+            was trained for them.
+        thoughts: Whether the model thinks before it scores.
 
     Raises:
         ReadoutError: If the model cannot give that reward.
     """
     source = source or settings.reward_from
     if source in SAID and not thoughts:
-        raise ReadoutError(f"the reward {source!r} is said in a thought: let the model think, or read another reward")
+        raise ReadoutError(
+            f"the reward {source!r} is read from a thought: let the model think, or choose another reward"
+        )
     if source in SAID and len(settings.reward_names) > 1:
-        raise ReadoutError(f"a thought says one {source!r}, and this model gives {', '.join(settings.reward_names)}")
+        raise ReadoutError(
+            f"a thought states one {source!r}, but this model gives the rewards {', '.join(settings.reward_names)}; "
+            f"read {settings.reward_from!r} instead"
+        )
     if source not in SAID and source != settings.reward_from:
-        raise ReadoutError(f"this model was trained to give {settings.reward_from!r}; it has no {source!r} to read")
+        raise ReadoutError(
+            f"this model was trained to give {settings.reward_from!r}; it has no {source!r}. Expected "
+            f"{settings.reward_from!r}, or one of {', '.join(SAID)} from a model that thinks"
+        )
     return source
 
 
@@ -73,17 +86,17 @@ def read_rewards(
     *,
     seen: Sequence[VideoFeatures] | None = None,
 ) -> list[Readout]:
-    """Read the rewards of thoughts.
+    """Read the rewards of the thoughts about each video of a batch.
 
     Args:
-        model: The model that thought.
-        videos: A packed batch; only its prefixes are read.
-        groups: The thoughts of each video, scored by the head. A checklist reads none of them.
-        source: What to read; what the model was trained for, if not given.
-        seen: What `model.see` gave for these videos, if the vision tower need not look again.
+        model: Model that sampled the thoughts.
+        videos: Packed batch of V videos; only its prefixes are read.
+        groups: Thoughts of each video, with the head's rewards. A checklist does not read them.
+        source: Source of the reward, checked by `choose_source`; the one that the model was trained for if not given.
+        seen: Output of `model.see` for these videos. If given, the vision tower does not run again.
 
     Returns:
-        One per video.
+        One readout per video. A checklist gives one reward per video, whatever the number of thoughts.
     """
     source = source or model.settings.reward_from
     if source == "head":
@@ -100,12 +113,21 @@ def read_rewards(
 def expected_scores(
     model: RewardModel, videos: Branches, groups: Sequence[Group], *, seen: Sequence[VideoFeatures] | None = None
 ) -> list[float | str]:
-    """Return the probability-weighted overall score of every thought, or why it has none, video by video.
+    """Compute the expected overall score of every thought under the model's own digit probabilities.
 
-    Where the thought writes the leading digit of its overall score, the model's logits of the digits 1 to 5 (all other
-    tokens left out, temperature 1) give them probabilities p. The score is `sum_d p(d) d` plus the fraction that the
-    thought wrote: "4.62" written with p(4) = 0.75 and p(3) = 0.25 is 3.75 + 0.62 = 4.37. So it lies between 1 and 6.
-    One forward over the thoughts, and one row of logits each.
+    Let p(d) be the softmax of the model's logits over the digits 1 to 5 alone, at temperature 1, at the position where
+    the thought writes the leading digit of its overall score. The expected score is `sum_d p(d) d` plus the fraction
+    that the thought wrote: "4.62" with p(4) = 0.75 and p(3) = 0.25 gives 3.75 + 0.62 = 4.37. It lies between 1 and 6.
+    The cost is one forward over all thoughts, and one row of logits per thought.
+
+    Args:
+        model: Model that sampled the thoughts.
+        videos: Packed batch of videos; only its prefixes are read.
+        groups: Thoughts of each video.
+        seen: Output of `model.see` for these videos. If given, the vision tower does not run again.
+
+    Returns:
+        The score of each thought, or the reason why it has none; all thoughts of the first video come first.
     """
     texts = [text for group in groups for text in group.texts]
     thoughts = [thought for group in groups for thought in group.thoughts]
@@ -126,17 +148,17 @@ def expected_scores(
 
 @torch.no_grad()
 def read_answers(model: RewardModel, videos: Branches, *, seen: Sequence[VideoFeatures] | None = None) -> Tensor:
-    """Return the probability of yes against no for every question of the model's checklist.
+    """Compute the probability of yes, against no alone, for each question of the model's checklist.
 
-    Every question is a branch of the video's prefix, whether or not its prompt asks for the dimension.
+    Every question is a branch of the video's prefix, whether or not the prompt asks for its dimension.
 
     Args:
-        model: A model with a checklist.
-        videos: A packed batch; only its prefixes are read.
-        seen: What `model.see` gave for these videos, if the vision tower need not look again.
+        model: Model with a checklist of Q questions.
+        videos: Packed batch of V videos; only its prefixes are read.
+        seen: Output of `model.see` for these videos. If given, the vision tower does not run again.
 
     Returns:
-        `[V, Q]` float32.
+        Probabilities of yes, `[V, Q]` float32.
     """
     asked = [ask(question, model.processor.tokenizer) for question in model.settings.checklist]
     prefixes = prefixes_of(videos)
@@ -148,21 +170,29 @@ def read_answers(model: RewardModel, videos: Branches, *, seen: Sequence[VideoFe
 
 
 def weigh(model: RewardModel, answers: Tensor) -> Tensor:
-    """Weigh the answers `[V, Q]` of a checklist: `[V]` float32 rewards, nan while the weights are not fitted."""
+    """Compute the rewards of a checklist, the weighted sum of its answers.
+
+    Args:
+        model: Model with a checklist of Q questions and their weights.
+        answers: Probabilities of yes, `[V, Q]`.
+
+    Returns:
+        Rewards, `[V]` float32; nan if the weights are not fitted yet.
+    """
     return (answers.double() @ weights_of(model.settings.checklist).to(answers.device)).float()
 
 
 def _said(text: str) -> float | str:
-    """The overall score that a thought says, or why it has none."""
+    """Return the overall score that a thought states, or the reason why it has none."""
     try:
         overall = parse_answer(text).overall
     except AnswerError as error:
-        return f"the thought has no legal answer: {error}"
+        return f"the thought has no valid answer: {error}"
     return "the answer of the thought has no overall_score" if overall is None else overall
 
 
 def _locate(model: RewardModel, text: str, thought: Thought) -> int | str:
-    """Place of the token that is the leading digit of the overall score, or why there is none."""
+    """Return the index of the token that is the leading digit of the overall score, or why there is none."""
     if isinstance(said := _said(text), str):
         return said
     try:
@@ -175,7 +205,7 @@ def _locate(model: RewardModel, text: str, thought: Thought) -> int | str:
         middle = (low + high) // 2
         low, high = (low, middle) if decode(ids[:middle]).startswith(text[: offset + 1]) else (middle + 1, high)
     if ids[low - 1] not in _levels(model):
-        return f"the leading digit of the overall score {said} is no token of its own"
+        return f"the leading digit of the overall score {said} is not a token of its own"
     return low - 1
 
 

@@ -1,4 +1,4 @@
-"""Rollouts: groups of thoughts sampled for pairs of videos, graded one by one, and compared within their groups."""
+"""Rollouts of stage 2: thoughts sampled in groups for pairs of videos, graded, and compared within each group."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from descore.types import Branches, Group, Pair, PairBatch, Prefix, Side, VideoF
 
 @dataclass(frozen=True, slots=True)
 class Rollouts:
-    """The thoughts about M pairs: V = 2M videos, those A of all pairs and then those B, n thoughts each.
+    """Thoughts about M pairs: n thoughts for each of V = 2M videos, videos A of all pairs first, then videos B.
 
     Attributes:
-        pairs: The pairs.
-        preference: +1 A, -1 B, 0 tie, nan unusable.
-        groups: The thoughts of each video.
-        rewards: Rollout reward of each thought; nan where it failed.
-        parts: What each rule gave, by name.
-        advantages: How much better each thought did than its group; 0 where it failed.
+        pairs: The M pairs.
+        preference: Label of each pair and reward: +1 prefers A, -1 prefers B, 0 tie, nan no usable label.
+        groups: Thoughts of each video.
+        rewards: Rollout reward of each thought; nan where a rule failed.
+        parts: Score that each rule of the rubric gave, by its name.
+        advantages: Advantage of each thought over its group; 0 where its reward is nan.
         old_logprobs: Log-probability of each token when it was sampled.
-        mask: The tokens that count: those that were sampled, of thoughts that did not fail.
-        prefixes: What was read before each thought.
-        seen: What the vision tower made of each video; None if it has to look again in every forward.
+        mask: Tokens that enter the loss: sampled ones, of thoughts with a rollout reward.
+        prefixes: Prefix of each video.
+        seen: Output of the vision tower for each video; None if it must run in every forward, since it trains.
     """
 
     pairs: tuple[Pair, ...]
@@ -47,17 +47,33 @@ class Rollouts:
     seen: tuple[VideoFeatures, ...] | None
 
     def videos(self, pairs: Sequence[int]) -> list[int]:
-        """Places of the videos of some pairs: their A, then their B."""
+        """Return the indices of the videos of some pairs: videos A of all of them, then videos B."""
         return [*pairs, *(len(self.pairs) + pair for pair in pairs)]
 
     def pack(self, processor: Processor, pairs: Sequence[int]) -> tuple[Branches, list[VideoFeatures] | None]:
-        """Lay out the videos of some pairs with all their thoughts, and pick what was seen of them."""
+        """Pack the videos of some pairs with all their thoughts.
+
+        Args:
+            processor: Processor of the model.
+            pairs: Indices of the pairs.
+
+        Returns:
+            The packed batch, and the vision tower's output for its videos, or None if that was not kept.
+        """
         videos = self.videos(pairs)
         branches = processor.pack([self.prefixes[v] for v in videos], [self.groups[v].thoughts for v in videos])
         return branches, None if self.seen is None else [self.seen[v] for v in videos]
 
     def by_token(self, logprobs: Tensor, pairs: Sequence[int]) -> Tensor:
-        """Give the packed log-probabilities `[M]` of some pairs the shape of `old_logprobs`, `[v, n, T]`."""
+        """Pad the packed log-probabilities of some pairs to the shape of `old_logprobs`.
+
+        Args:
+            logprobs: Log-probabilities of the thought tokens, `[num_tokens]`, in the order of `pack`.
+            pairs: Indices of the pairs, as given to `pack`.
+
+        Returns:
+            Log-probabilities, `[v, n, T]` for the v = 2 * len(pairs) videos, 0 after the end of each thought.
+        """
         groups = [self.groups[video] for video in self.videos(pairs)]
         lengths = [len(old) for group in groups for old in group.logprobs]
         padded = pad_sequence(list(torch.split(logprobs, lengths)), batch_first=True)
@@ -67,14 +83,14 @@ class Rollouts:
 
 @dataclass(frozen=True, slots=True)
 class RolloutSettings:
-    """How a batch of pairs becomes rollouts.
+    """Options of `roll_out`.
 
     Attributes:
-        sampling: How thoughts are sampled.
-        rubric: Grades a thought.
-        advantage: How thoughts are compared.
-        resample: How often a group without spread is sampled again.
-        videos_per_call: Videos that are thought about at the same time; 0 for all of the batch.
+        sampling: Sampling options of the thoughts.
+        rubric: Rules that give each thought its rollout reward.
+        advantage: Variant of the advantage within a group; see `group_advantages`.
+        resample: Number of times that a group whose thoughts all got the same reward is sampled again.
+        videos_per_call: Number of videos whose thoughts are sampled together, to bound memory; 0 takes the whole batch.
     """
 
     sampling: Sampling
@@ -88,14 +104,15 @@ class RolloutSettings:
 def roll_out(
     model: RewardModel, batch: PairBatch, settings: RolloutSettings, *, key: str = "", look_once: bool = True
 ) -> Rollouts:
-    """Sample a group of thoughts for every video of a batch, grade them and compare them.
+    """Sample a group of thoughts for every video of a batch, grade them, and compute their advantages.
 
     Args:
-        model: The policy.
-        batch: Pairs; only the prefixes of its branches are read.
-        settings: How.
-        key: Names the occasion, so that a pair is thought about anew each time; with the pair's id it keys the draws.
-        look_once: Keep what the vision tower made of each video; not to be done where that tower trains.
+        model: Policy that samples the thoughts.
+        batch: Batch of pairs; only the prefixes of its branches are read.
+        settings: Options of sampling, grading and comparing.
+        key: Name of this rollout, such as the training step. With the pair's id it keys the sampled tokens, so that a
+            pair gets new thoughts under each key.
+        look_once: Whether to keep the vision tower's output for later forwards. Set it to False where the tower trains.
 
     Raises:
         ValueError: If a rule of the rubric needs annotated scores that a video does not have.
@@ -133,10 +150,25 @@ def roll_out(
 
 
 def grade(groups: Sequence[Group], sides: Sequence[Side], rubric: Rubric) -> tuple[Tensor, dict[str, Tensor]]:
-    """Grade every thought of every video against what is annotated of that video.
+    """Grade every thought of V videos by a rubric, against the annotated scores of its video.
+
+    Args:
+        groups: The n thoughts of each video.
+        sides: The videos, with their annotated scores.
+        rubric: Rules that give each thought its rollout reward.
 
     Returns:
-        The rollout rewards `[V, n]` and their parts, each `[V, n]`, float64.
+        Rollout rewards `[V, n]`, and the score of each rule by name, `[V, n]` each; all float64.
+
+    Raises:
+        ValueError: If a rule needs annotated scores that a video does not have.
+
+    >>> from descore.types import Thought
+    >>> thoughts = (Thought(token_ids=(7,) * 500), Thought(token_ids=(7,) * 1250))
+    >>> group = Group(thoughts, texts=("", ""), logprobs=(), rewards=torch.zeros(2, 1))
+    >>> rewards, _ = grade([group], [Side("a.mp4")], Rubric({"length": 0.2}))
+    >>> rewards.tolist()
+    [[0.0, 0.1]]
     """
     graded = [
         [
@@ -156,7 +188,7 @@ def grade(groups: Sequence[Group], sides: Sequence[Side], rubric: Rubric) -> tup
 def _sample(
     think_about: Callable[[Sequence[int], int], list[Group]], sides: Sequence[Side], settings: RolloutSettings
 ) -> tuple[list[Group], Tensor, dict[str, Tensor]]:
-    """Think about every video, then again about those whose thoughts all got the same reward."""
+    """Sample thoughts for every video, and again for those whose thoughts all got the same reward."""
     groups = think_about(range(len(sides)), 0)
     rewards, parts = grade(groups, sides, settings.rubric)
     for attempt in range(1, settings.resample + 1):
@@ -170,5 +202,5 @@ def _sample(
 
 
 def _pad(rows: Sequence[Tensor], like: Tensor) -> Tensor:
-    """V * n rows of different lengths -> [V, n, T] on the device of `like`, [V, n]."""
+    """Pad V * n rows of different lengths to [V, n, T], on the device of `like`, which is [V, n]."""
     return pad_sequence(list(rows), batch_first=True).view(*like.shape, -1).to(like.device)

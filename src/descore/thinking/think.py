@@ -1,7 +1,7 @@
-"""Thinking: sample thoughts for videos from one prefill, and score each from the cache it was written in.
+"""Thinking: sample thoughts for videos from one prefill, and score each thought from the cache it was written to.
 
-All videos and thoughts are decoded in one batch. A thought that ends is fed the query token in the very next step, its
-reward is read there, and its slot is given up; so a reward costs one token, and never a second pass over the video.
+All videos and thoughts are decoded in one batch. When a thought ends, the next step feeds it the query token, its
+reward is read from that state, and its slot is released. So a reward costs one token, and no second pass over the video.
 """
 
 from __future__ import annotations
@@ -30,20 +30,21 @@ def think(
     names: Sequence[str] | None = None,
     seen: Sequence[VideoFeatures] | None = None,
 ) -> list[Group]:
-    """Think about each video and score every thought.
+    """Sample thoughts for each video of a batch, and score each thought by the head.
 
     Args:
-        model: The model; it is in eval mode meanwhile.
-        videos: A packed batch; only its prefixes are read.
-        sampling: How to sample; greedy, one thought, if not given.
-        names: Unique names of the videos, which key the draws; their places in the batch if not given.
-        seen: What `model.see` gave for these videos, if the vision tower need not look again.
+        model: Model that thinks; it is in eval mode during the call.
+        videos: Packed batch of videos; only its prefixes are read.
+        sampling: Sampling options; one greedy thought per video if not given.
+        names: Unique name of each video, which keys its sampled tokens; its index in the batch if not given.
+        seen: Output of `model.see` for these videos. If given, the vision tower does not run again.
 
     Returns:
-        One group per video.
+        One group of thoughts per video.
 
     Raises:
-        ValueError: If there is another number of names than of videos.
+        FloatingPointError: If the model's logits are not finite.
+        ValueError: If the numbers of names and videos differ.
     """
     num_videos = len(videos.layout.prefix_lengths)
     names = [str(index) for index in range(num_videos)] if names is None else names
@@ -60,9 +61,9 @@ def think(
 
 @dataclass(slots=True)
 class _Slot:
-    """A thought as it grows, and what was read at its query tokens."""
+    """A growing thought, and the hidden states of its query tokens."""
 
-    noise: Tensor | None  # [max_tokens + 1], one draw per position
+    noise: Tensor | None  # [max_tokens + 1], one uniform draw per position; None if greedy
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     closed: bool = False
@@ -70,7 +71,7 @@ class _Slot:
 
 
 class _Thinker:
-    """One call of `think`: rows of the batch are slots of the cache, in the order of their videos."""
+    """State of one call of `think`: row i of the batch is slot i of the cache, in the order of the videos."""
 
     def __init__(
         self,
@@ -114,12 +115,12 @@ class _Thinker:
         chosen = logprobs.argmax(-1) if self.sampling.temperature == 0 else self._sample(logprobs)
         picked = logprobs.gather(1, chosen[:, None])[:, 0]
         if bool(picked.isnan().any()):
-            raise FloatingPointError("the model's logits are not finite: its weights have diverged, or are not loaded")
+            raise FloatingPointError("the model's logits are not finite; its weights have diverged or were not loaded")
         pairs = zip(chosen.tolist(), picked.tolist(), strict=True)
         return [self._grow(slot, *pair) for slot, pair in zip(self.rows, pairs, strict=True)]
 
     def _sample(self, logprobs: Tensor) -> Tensor:
-        """Invert the distribution function at each row's own draw for this position."""
+        """Sample a token per row: invert the cumulative distribution at the row's own draw for this position."""
         noises = [(slot.noise, len(slot.tokens)) if slot is not None else (None, 0) for slot in self.rows]
         draws = [0.0 if noise is None else noise[position].item() for noise, position in noises]
         mass = logprobs.exp().cumsum(-1)
@@ -127,7 +128,7 @@ class _Thinker:
         return torch.searchsorted(mass, wanted, right=True)[:, 0].clamp(max=mass.shape[1] - 1)
 
     def _grow(self, slot: _Slot | None, token: int, logprob: float) -> int:
-        """Add a token to a thought that is not complete; return what is fed: that token, or the next query."""
+        """Append a token to an unfinished thought; return the token to feed: that one, or the next query token."""
         if slot is None:
             return self.end_id
         if slot.closed or len(slot.tokens) == self.limit:
@@ -140,13 +141,13 @@ class _Thinker:
         return token
 
     def _advance(self, tokens: list[int]) -> None:
-        """Feed one token per row."""
+        """Run one decoding step with one token per row."""
         self.positions = self.positions + 1
         input_ids = torch.tensor(tokens, device=self.positions.device)[:, None]
         self.hidden = self.model.step(input_ids, self.positions[:, :, None], self.cache)
 
     def _shrink(self) -> None:
-        """Give up rows once a quarter of them are done; every video that stays keeps equally many."""
+        """Compact the batch once a quarter of the rows are finished; each remaining video keeps equally many rows."""
         per_video = len(self.rows) // self.cache.num_videos
         left = [
             [row for row in range(start, start + per_video) if self.rows[row] is not None]
@@ -156,7 +157,7 @@ class _Thinker:
         videos = [video for video, rows in enumerate(left) if rows]
         if not videos or len(videos) * width > 0.75 * len(self.rows):
             return
-        # A video with fewer thoughts left than another repeats its last row, as a row of no slot.
+        # A video with fewer unfinished thoughts than another repeats its last row; the copy belongs to no slot.
         index = [row for rows in left if rows for row in rows + rows[-1:] * (width - len(rows))]
         self.rows = [
             slot for rows in left if rows for slot in [self.rows[row] for row in rows] + [None] * (width - len(rows))

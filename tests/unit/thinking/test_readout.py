@@ -119,7 +119,7 @@ def test_weights_that_were_never_fitted_give_no_reward(build, clips, tmp_path):
     build(reward_from="checklist", thoughts=False, checklist=unfitted).save_pretrained(str(tmp_path / "export"))
     (score,) = Scorer(str(tmp_path / "export"), device="cpu").score(clips[:1], ["a bar"])
     assert math.isnan(score.reward)
-    assert "not been fitted" in score.error
+    assert "are not fitted" in score.error
 
 
 def test_a_checklist_travels_with_the_export(asking, clips, tmp_path):
@@ -146,7 +146,7 @@ def test_a_scorer_counts_the_thoughts_that_have_a_score(coupled, clips, tmp_path
     (none,) = scorer.score(clips[:1], ["a bar"], num_thoughts=3)
     assert math.isnan(none.reward)
     assert none.reward_std is None
-    assert none.error.startswith("none of 3 thoughts has a reward; the first: the thought has no legal answer")
+    assert none.error.startswith("none of 3 thoughts has a reward; the first: the thought has no valid answer")
 
 
 def test_any_model_that_thinks_can_be_read_by_what_it_says_and_no_other_way(qwen3, coupled, asking):
