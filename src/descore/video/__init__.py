@@ -1,1 +1,1 @@
-"""Video file to frames: checked, decoded in a child process, resized, cached; and frames to a file."""
+"""Video files to frames: checked, decoded in a child process, resized and cached; and frames to a video file."""

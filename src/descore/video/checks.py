@@ -1,4 +1,4 @@
-"""What is asked of a video file before a decoder sees it."""
+"""Checks of a video file before a decoder reads it."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ MAX_SOURCE_PIXELS = 7680 * 4320
 """Largest source frame, in pixels."""
 
 MAX_SOURCE_FRAMES = 36_000
-"""Most frames of a source video: ten minutes at 60 frames per second."""
+"""Largest number of frames of a source video: ten minutes at 60 frames per second."""
 
 MAX_SOURCE_SECONDS = 600.0
 """Longest source video, in seconds."""
 
 MAX_MISSING_FRAMES = 1
-"""How many of the declared frames may be absent before a file counts as cut off."""
+"""Number of declared frames that may be missing before a file counts as truncated."""
 
-_AUDIO_PADDING = 0.2  # seconds; a codec's padding is in the declared duration but in no packet
+_AUDIO_PADDING = 0.2  # seconds of codec padding: part of the declared duration, but in no packet
 _MP4_BOXES = (b"ftyp", b"styp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
 _MATROSKA = b"\x1a\x45\xdf\xa3"
-_OPEN = {"protocol_whitelist": "file", "format_whitelist": "mov,mp4,matroska,webm,avi"}
-WRITE_AGAIN = "the file is damaged or cut off: copy or write it again"
-"""What to do about most bad files."""
+_LOCAL_FILES_ONLY = {"protocol_whitelist": "file", "format_whitelist": "mov,mp4,matroska,webm,avi"}
+DAMAGED = "the file is damaged or truncated: copy or encode it again"
+"""Cause and remedy of most bad files."""
 
 
 class VideoError(ValueError):
-    """A video that cannot be read.
+    """Raised for a video that cannot be read.
 
     Attributes:
-        path: The file.
+        path: Path of the file.
         reason: What was expected, what was found, and what to do.
     """
 
@@ -49,13 +49,13 @@ class VideoError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class VideoHeader:
-    """What a file says of itself, as far as its packets bear it out.
+    """Frame rate, number of frames and frame size of a video.
 
     Attributes:
         fps: Average frame rate, in frames per second.
-        num_frames: Number of frames that are shown; an edit list may hide others.
-        height: Height of a frame in pixels, before it is turned for display.
-        width: Width of a frame in pixels.
+        num_frames: Number of frames that are shown, without frames that an edit list hides.
+        height: Height of a frame in pixels, before any rotation for display.
+        width: Width of a frame in pixels, before any rotation for display.
     """
 
     fps: float
@@ -65,28 +65,34 @@ class VideoHeader:
 
 
 def check_video(path: str | PathLike[str]) -> VideoHeader:
-    """Check a file by its kind, first bytes, header and packets, without decoding it.
+    """Check the kind, first bytes, header and packets of a file, without decoding it.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        Header of the video, with its frames counted from the packets.
 
     Raises:
-        VideoError: If it is no regular local file, no mp4, mov, Matroska, WebM or AVI, has no video stream, is above
-            the limits of this module, is cut off, or has fewer than two frames.
+        VideoError: If the path is not a regular local file, the file is not mp4, mov, Matroska, WebM or AVI, it has no
+            video stream, it exceeds a limit of this module, it is truncated, or it has fewer than two frames.
     """
     _check_file(path)
     try:
         with open_container(path) as container:
             stream = container.streams.best("video")
             if stream is None or stream.codec_context is None:
-                raise VideoError(path, "expected a video stream of a known codec, found none")
+                raise VideoError(path, "expected a video stream with a known codec, found none")
             _check_limits(path, container, stream)
             return _count_frames(path, container, stream)
     except av.FFmpegError as error:
-        raise VideoError(path, f"its container cannot be read ({error.strerror}): {WRITE_AGAIN}") from error
+        raise VideoError(path, f"its container cannot be read ({error.strerror}): {DAMAGED}") from error
 
 
 def open_container(path: str | PathLike[str]) -> Any:
-    """Open a file with PyAV; neither its name nor its content can lead to another file or to the network."""
-    # An absolute path, since FFmpeg takes what stands before a colon for a protocol.
-    return av.open(os.path.abspath(path), options=_OPEN, metadata_errors="replace")
+    """Open a file with PyAV; neither its name nor its content can open another file or the network."""
+    # An absolute path, since FFmpeg takes text before a colon for a protocol.
+    return av.open(os.path.abspath(path), options=_LOCAL_FILES_ONLY, metadata_errors="replace")
 
 
 def _check_file(path: str | PathLike[str]) -> None:
@@ -100,7 +106,7 @@ def _check_file(path: str | PathLike[str]) -> None:
     if not regular:
         raise VideoError(path, "expected a regular file, got a directory, pipe, socket or device")
     if not head:
-        raise VideoError(path, f"expected a video, got an empty file; {WRITE_AGAIN}")
+        raise VideoError(path, f"expected a video, got an empty file; {DAMAGED}")
     if not (head[4:8] in _MP4_BOXES or head.startswith(_MATROSKA) or (head[:4], head[8:]) == (b"RIFF", b"AVI ")):
         raise VideoError(path, f"expected mp4, mov, Matroska, WebM or AVI, got a file that begins with {head!r}")
 
@@ -113,9 +119,11 @@ def _first_bytes(path: str | PathLike[str]) -> bytes:
 def _check_limits(path: str | PathLike[str], container: Any, stream: Any) -> None:
     width, height, seconds = stream.width, stream.height, _seconds(container)
     if not (width and height and stream.average_rate):
-        raise VideoError(path, f"expected a frame size and a frame rate in the header, found none; {WRITE_AGAIN}")
+        raise VideoError(path, f"expected a frame size and a frame rate in the header, found none; {DAMAGED}")
     if width * height > MAX_SOURCE_PIXELS:
-        raise VideoError(path, f"expected at most {MAX_SOURCE_PIXELS} pixels a frame, got {width}x{height}: scale it")
+        raise VideoError(
+            path, f"expected at most {MAX_SOURCE_PIXELS} pixels a frame, got {width}x{height}: scale it down"
+        )
     if stream.frames > MAX_SOURCE_FRAMES:
         raise VideoError(path, f"expected at most {MAX_SOURCE_FRAMES} frames, got {stream.frames}: shorten it")
     if seconds > MAX_SOURCE_SECONDS:
@@ -123,7 +131,11 @@ def _check_limits(path: str | PathLike[str], container: Any, stream: Any) -> Non
 
 
 def _count_frames(path: str | PathLike[str], container: Any, stream: Any) -> VideoHeader:
-    """Count the packets that are there: a file that was cut off still declares what it lost."""
+    """Count the packets of a file, since a truncated file still declares the frames that it lost.
+
+    Raises:
+        VideoError: If frames are missing, or there are too many or too few.
+    """
     fps, stored, hidden, end = float(stream.average_rate), 0, 0, 0.0
     for packet in container.demux():
         if not packet.size or packet.is_corrupt:
@@ -138,19 +150,19 @@ def _count_frames(path: str | PathLike[str], container: Any, stream: Any) -> Vid
     lost_seconds = _seconds(container) - end - (_AUDIO_PADDING if container.streams.audio else 0)
     declared = stream.frames or stored + round(fps * lost_seconds)
     if declared - stored > MAX_MISSING_FRAMES:
-        raise VideoError(path, f"expected {declared} frames from the header, found {stored}; {WRITE_AGAIN}")
+        raise VideoError(path, f"expected {declared} frames as declared in the header, found {stored}; {DAMAGED}")
     if stored - hidden < 2:
-        raise VideoError(path, f"expected at least 2 frames, found {stored - hidden}: a picture is no video")
+        raise VideoError(path, f"expected at least 2 frames, found {stored - hidden}: still images are not supported")
     return VideoHeader(fps, stored - hidden, stream.height, stream.width)
 
 
 def _seconds(container: Any) -> float:
-    """Declared duration, from the start of the first frame; 0 where the container declares none."""
+    """Return the declared duration from the start of the first frame, in seconds; 0 if none is declared."""
     return float((container.duration or 0) / av.time_base)
 
 
 def read_header(path: str) -> VideoHeader:
-    """Read what a video file declares of itself; its packets are not counted.
+    """Read the declared header of a video file; unlike `check_video`, without counting packets.
 
     Raises:
         VideoError: If the container cannot be read, or declares no frame size or no frame rate.

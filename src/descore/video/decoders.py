@@ -1,4 +1,4 @@
-"""Two decoders behind one signature: decord, which seeks, and PyAV, which reads from the start."""
+"""Two decoders: decord, which seeks, and PyAV, which decodes from the start and reads what decord cannot."""
 
 from __future__ import annotations
 
@@ -15,60 +15,74 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from descore.video.checks import WRITE_AGAIN, VideoError, open_container
+from descore.video.checks import DAMAGED, VideoError, open_container
 
 Fit = Callable[[NDArray[np.uint8]], Tensor]
+"""Resizes one decoded frame, [H, W, 3] uint8, to [1, 3, height, width] uint8."""
 
-_INFO = 32  # FFmpeg's level of "concealing 300 DC, 300 AC, 300 MV errors in P frame"; good files say nothing up to it
+# FFmpeg logs "concealing 300 DC, 300 AC, 300 MV errors in P frame" at this level, and nothing up to it for good files.
+_INFO = 32
 
-# Counted over all threads: where one of them reads a damaged file, another may read its own one twice, alike.
-_complaints = ctypes.c_int64()
+# Counts the messages of all threads. A message about another thread's file only costs a second decoding, with PyAV.
+_num_messages = ctypes.c_int64()
 
-_NO_COPIES = 1e-6  # share of its frames that decord may replace by a neighbour's; 0 would switch the check off
+_NO_COPIES = 1e-6  # share of frames that decord may replace by copies of a neighbour; 0 would turn this check off
 
 
 def decode_with_decord(
     path: str | PathLike[str], num_frames: int, wanted: Sequence[int], fit: Fit
 ) -> list[Tensor] | None:
-    """Decode with decord; None where it cannot, would put copies in place of frames, or has something to say."""
-    decord, frames, before = _load_decord(), [], _complaints.value
+    """Decode frames with decord; return None if it fails, would replace frames by copies, or logs a problem.
+
+    Args:
+        path: Path of the video.
+        num_frames: Number of frames that the checks have counted.
+        wanted: Indices of the frames to decode, ascending.
+        fit: Function that resizes a frame.
+    """
+    decord, frames, before = _load_decord(), [], _num_messages.value
     try:
         reader = decord.VideoReader(os.path.abspath(path), decord.cpu(0), num_threads=1, fault_tol=_NO_COPIES)
-        if len(reader) != num_frames:  # it counts and shows what an edit list hides
+        if len(reader) != num_frames:  # decord also counts frames that an edit list hides
             return None
         for index in wanted:
             frame = reader[index].asnumpy()
-            if frame.shape[2] != 3:  # it takes the padding of a row for channels, at widths of 16, 24, 48 and 72
+            if frame.shape[2] != 3:  # decord takes the padding of a row for channels, at widths of 16, 24, 48 and 72
                 return None
             frames.append(fit(frame))
     except (RuntimeError, AssertionError, UnicodeEncodeError, decord.DECORDError, decord.DECORDLimitReachedError):
         return None
-    return frames if _complaints.value == before else None
+    return frames if _num_messages.value == before else None
 
 
-def _count_complaint(source: int, level: int, text: bytes, values: int) -> None:
-    """Hear what decord's FFmpeg logs: nothing else tells of a picture that it patched up."""
-    _complaints.value += level <= _INFO
+def _count_message(source: int, level: int, text: bytes, values: int) -> None:
+    """Count the log messages of decord's FFmpeg, which are the only sign that it concealed a damaged frame."""
+    _num_messages.value += level <= _INFO
 
 
-_listen = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(_count_complaint)
+_log_callback = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(_count_message)
 
 
 @functools.cache
 def _load_decord() -> Any:
-    # Imported here and so after torch: the other way round DataLoader workers freeze (dmlc/decord issue 251).
+    # Imported here, and so after torch: in the other order, DataLoader workers hang (dmlc/decord issue 251).
     import decord
     from decord._ffi.base import _LIB
 
-    _LIB.av_log_set_callback(_listen)
+    _LIB.av_log_set_callback(_log_callback)
     return decord
 
 
 def decode_with_pyav(path: str | PathLike[str], wanted: Sequence[int], fit: Fit) -> list[Tensor]:
-    """Decode with PyAV, frame by frame from the start.
+    """Decode frames with PyAV, one by one from the start.
+
+    Args:
+        path: Path of the video.
+        wanted: Indices of the frames to decode, ascending.
+        fit: Function that resizes a frame.
 
     Raises:
-        VideoError: If the file cannot be decoded, its picture is damaged, or it ends too early.
+        VideoError: If the file cannot be decoded, a frame is damaged, or the file ends too early.
     """
     chosen, frames, count = set(wanted), [], 0
     try:
@@ -77,7 +91,7 @@ def decode_with_pyav(path: str | PathLike[str], wanted: Sequence[int], fit: Fit)
             stream.codec_context.thread_count = 1
             for frame in itertools.islice(container.decode(stream), wanted[-1] + 1):
                 if frame.is_corrupt:
-                    raise VideoError(path, f"its picture is damaged in frame {count}; {WRITE_AGAIN}")
+                    raise VideoError(path, f"its picture is damaged in frame {count}; {DAMAGED}")
                 if count in chosen:
                     picture = frame.to_ndarray(format="rgb24", width=stream.width, height=stream.height)
                     frames.append(fit(np.ascontiguousarray(np.rot90(picture, frame.rotation // 90))))
@@ -85,7 +99,7 @@ def decode_with_pyav(path: str | PathLike[str], wanted: Sequence[int], fit: Fit)
     except MemoryError:
         raise
     except av.FFmpegError as error:
-        raise VideoError(path, f"cannot be decoded ({error.strerror}); {WRITE_AGAIN}") from error
+        raise VideoError(path, f"cannot be decoded ({error.strerror}); {DAMAGED}") from error
     if len(frames) < len(wanted):
-        raise VideoError(path, f"expected to decode {wanted[-1] + 1} frames, got {count}; {WRITE_AGAIN}")
+        raise VideoError(path, f"expected to decode {wanted[-1] + 1} frames, got {count}; {DAMAGED}")
     return frames

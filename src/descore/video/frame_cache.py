@@ -1,4 +1,4 @@
-"""Decoded frames on disk: a video is decoded once, however many epochs, workers and runs read it."""
+"""Cache of decoded frames on disk: a video is decoded once for all epochs, workers and runs of a machine."""
 
 from __future__ import annotations
 
@@ -29,43 +29,39 @@ from descore.video.frames import VideoReader
 
 _SUFFIX = ".safetensors"
 _DIGITS = 20
-_NOT_DECODING = {
-    "__init__.py",
-    "frame_cache.py",
-    "isolation.py",
-    "writer.py",
-}  # files of this room that change no frame
-_FILL = 0.9  # what may stay of the limit when room is made, so that the folder is not listed for every video
-_ABANDONED = 600.0  # seconds after which a file that is still being written belongs to a process that was killed
+_NOT_DECODING = {"__init__.py", "frame_cache.py", "isolation.py", "writer.py"}  # modules here that change no frame
+_FILL = 0.9  # share of the limit that an eviction leaves, so that not every new entry lists the folder
+_ABANDONED = 600.0  # seconds after which an unfinished file is taken for a leftover of a killed process
 
 
 def file_state(path: str) -> tuple[str, int, int]:
-    """Name a local file in its present state: where it is, its size, and the time of its last change.
+    """Return a key of a local file that changes with the file: absolute path, size in bytes and time of change in ns.
 
     Raises:
-        OSError: If it is not there.
-        ValueError: If it is no path.
+        OSError: If the file does not exist or cannot be read.
+        ValueError: If the text is not a path, such as one with a null byte.
     """
     status = os.stat(path)
     return os.path.abspath(path), status.st_size, status.st_mtime_ns
 
 
 class FrameCache:
-    """Takes the frames of a video from a folder, or reads them and keeps them there.
+    """Returns the frames of a video from a folder, or reads the video and stores its frames there.
 
-    An entry holds for one state of the file, one way to read it and one version of the code that decodes. Processes of
-    one machine share a folder: entries appear whole, and one process at a time makes room. A damaged entry is replaced.
-    Videos that cannot be read are not remembered.
+    An entry is valid for one state of the file, one set of video settings and one version of the decoding code.
+    Processes on one machine share the folder: entries appear atomically, and one process at a time evicts. A damaged
+    entry is replaced. Videos that cannot be read are not stored.
 
     Args:
-        read: Reads a video that is not there, such as `Processor.read`.
-        reader: The settings of the frames, such as `Processor.video_reader`.
-        folder: Where the entries lie, on a local disk; made if it is missing.
-        max_bytes: Size of all entries; the least recently used ones go when it is reached.
-        identify: Names a file in its present state; raises `OSError` or `ValueError` if it has none.
+        read: Function that reads a video which is not in the cache, such as `Processor.read`.
+        reader: Video settings for one backbone, such as `Processor.video_reader`.
+        folder: Folder of the entries, on a local disk; it is created if it does not exist.
+        max_bytes: Limit on the size of all entries in bytes; beyond it, the least recently used entries are removed.
+        identify: Function that returns a key of a file in its present state, and raises `OSError` or `ValueError` if
+            there is none.
 
     Raises:
-        OSError: If the folder cannot be made or written.
+        OSError: If the folder cannot be created or written.
     """
 
     def __init__(
@@ -89,21 +85,21 @@ class FrameCache:
             _write_number(number, sum(size for _, size, _ in self._entries()))
 
     def __call__(self, path: str) -> Frames:
-        """Take or read the frames of one video.
+        """Return the frames of one video.
 
         Raises:
-            VideoError: If the file cannot be used.
+            VideoError: If the file cannot be read.
         """
         entry = self._entry(path)
         frames = entry and _load(entry)
         if not frames:
             frames = self.read(path)
-            if entry and self._stores and self._entry(path) == entry:  # else the file was written meanwhile
+            if entry and self._stores and self._entry(path) == entry:  # else the file has changed meanwhile
                 self._store(entry, frames)
         return frames
 
     def _entry(self, path: str) -> Path | None:
-        """Where the frames of a file lie in its present state; None if it has none."""
+        """Return the path of a file's entry in its present state; None if the file has no key."""
         try:
             state = (self.identify(path), self.reader, _code_version())
         except (OSError, ValueError):
@@ -118,13 +114,13 @@ class FrameCache:
             self._admit(draft, entry)
         except (OSError, SafetensorError) as error:
             self._stores = False
-            warnings.warn(f"frames are no longer kept in {self.folder}, but decoded each time: {error}", stacklevel=3)
+            warnings.warn(f"{self.folder} takes no more frames, so videos are decoded each time: {error}", stacklevel=3)
         finally:
             with contextlib.suppress(OSError):
                 draft.unlink(missing_ok=True)
 
     def _admit(self, draft: Path, entry: Path) -> None:
-        """Make a draft an entry, after others made room for it."""
+        """Turn a draft into an entry, and evict other entries if the limit requires it."""
         size = draft.stat().st_size
         if size > self.max_bytes:
             return
@@ -132,12 +128,12 @@ class FrameCache:
             stored = _read_number(number) + size
             if stored > self.max_bytes:
                 stored = self._evict(self.max_bytes * _FILL - size) + size
-            # Before the entry is there: a kill in between leaves a number that is too large, never one too small.
+            # Written before the entry appears: a kill in between leaves a number too large, never one too small.
             _write_number(number, stored)
             draft.replace(entry)
 
     def _evict(self, most: float) -> int:
-        """Remove the least recently used entries until the others have no more bytes than that; return their bytes."""
+        """Remove the least recently used entries until at most `most` bytes are left; return the bytes left."""
         entries = sorted(self._entries())
         left = sum(size for _, size, _ in entries)
         for _, size, path in entries:
@@ -148,20 +144,20 @@ class FrameCache:
         return left
 
     def _entries(self) -> list[tuple[int, int, str]]:
-        """Time of last use, size and path of every entry."""
+        """Return time of last use, size and path of each entry."""
         with os.scandir(self.folder) as files:
             found = [(file.stat(), file.path) for file in files if file.name.endswith(_SUFFIX)]
         return [(status.st_mtime_ns, status.st_size, path) for status, path in found]
 
     def _remove_abandoned(self) -> None:
         for draft in self.folder.glob("*.tmp"):
-            with contextlib.suppress(FileNotFoundError):  # its process has finished it
+            with contextlib.suppress(FileNotFoundError):  # its process has just finished it
                 if time.time() - draft.stat().st_mtime > _ABANDONED:
                     draft.unlink()
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[int]:
-        """Hold the folder's lock, which is the file that holds the number of stored bytes."""
+        """Hold the folder's lock: an exclusive lock on the file with the number of stored bytes."""
         file = os.open(self.folder / "stored_bytes", os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -177,18 +173,18 @@ def _save(path: Path, frames: Frames) -> None:
 
 
 def _load(entry: Path) -> Frames | None:
-    """Read an entry; None if there is none, or it is damaged."""
+    """Read an entry; return None if it does not exist or is damaged."""
     try:
         with safe_open(entry, "pt") as file:
             metadata, pixels = file.metadata(), file.get_tensor("pixels")
         *fields, checksum = json.loads(metadata["frames"])
         shape, indices, source_fps, num_source_frames = fields
-    # RuntimeError: another process has removed it between the look and the opening.
+    # RuntimeError: another process removed the entry while it was being opened.
     except (OSError, RuntimeError, SafetensorError, KeyError, TypeError, ValueError):
         return None
     if pixels.dtype != torch.uint8 or [*pixels.shape] != shape or _checksum(pixels, fields) != checksum:
         return None
-    with contextlib.suppress(OSError):  # gone since, or the disk is read-only
+    with contextlib.suppress(OSError):  # the entry was removed since, or the disk is read-only
         os.utime(entry)
     return Frames(pixels, tuple(indices), source_fps, num_source_frames)
 
@@ -200,7 +196,7 @@ def _checksum(pixels: Tensor, fields: list[Any]) -> int:
 def _read_number(file: int) -> int:
     try:
         return int(os.pread(file, _DIGITS, 0))
-    except ValueError:  # cut off: the largest one makes for a new count
+    except ValueError:  # truncated: the largest number causes a new count
         return sys.maxsize
 
 
@@ -210,7 +206,7 @@ def _write_number(file: int, number: int) -> None:
 
 @functools.cache
 def _code_version() -> str:
-    """A hash of the code that turns a file into frames, and the versions of what it calls."""
+    """Return a hash of the modules that turn a file into frames, and the versions of the packages that they use."""
     digest = hashlib.blake2b(digest_size=20)
     for source in sorted(Path(__file__).parent.glob("*.py")):
         if source.name not in _NOT_DECODING:

@@ -1,4 +1,4 @@
-"""Video file -> frames: which ones, at what size, read by decord and, where it cannot or complains, by PyAV."""
+"""Reads sampled, resized frames of a video: with decord, and with PyAV where decord fails or reports damage."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from descore.video.decoders import decode_with_decord, decode_with_pyav
 __all__ = ["VideoError", "VideoReader", "VideoSettings", "read_video", "resize", "sample_indices", "target_size"]
 
 MAX_ASPECT = 200
-"""How many times as long as the other one side of a frame may be."""
+"""Largest ratio between the sides of a frame."""
 
 
 @dataclass(frozen=True, slots=True)
 class VideoSettings:
-    """How a video becomes frames. The same values hold for every stage and for scoring, and travel in the export.
+    """Number and size of the frames of a video. Both stages and scoring share these values; the export holds them.
 
     Args:
-        fps: Frames to sample per second of video.
-        min_frames: Fewest frames to sample from one video, as far as it has them.
-        max_frames: Most frames to sample from one video; a longer one is sampled more thinly.
-        min_pixels: A frame with fewer pixels is enlarged to about this many.
-        max_pixels: A frame with more pixels is shrunk to at most this many.
+        fps: Number of frames to sample per second of video.
+        min_frames: Smallest number of frames to sample from a video, if it has that many.
+        max_frames: Largest number of frames to sample from a video; a longer video is sampled at a lower rate.
+        min_pixels: Smallest area of a frame in pixels; a smaller frame is enlarged to about this area.
+        max_pixels: Largest area of a frame in pixels; a larger frame is shrunk to at most this area.
 
     Raises:
         ValueError: If a value is not positive, or a minimum is above its maximum.
@@ -55,30 +55,55 @@ class VideoSettings:
 
 @dataclass(frozen=True, slots=True)
 class VideoReader:
-    """`read_video` for one backbone; its repr says all that the frames depend on, but for the file and the code."""
+    """Function that reads videos for one backbone, see `read_video`.
+
+    Its repr is part of the key of the frame cache, so it must show everything that the frames depend on except the file
+    and the code.
+
+    Attributes:
+        settings: Sampling rate and budgets.
+        factor: Height and width become multiples of this number of pixels.
+        even: The number of frames becomes a multiple of this number.
+    """
 
     settings: VideoSettings
     factor: int
     even: int
 
     def __call__(self, path: str) -> Frames:
-        """Read one video; see `read_video`."""
+        """Read one video.
+
+        Raises:
+            VideoError: If the file cannot be read.
+        """
         return read_video(path, self.settings, factor=self.factor, even=self.even)
 
 
 def read_video(path: str | PathLike[str], settings: VideoSettings, *, factor: int = 32, even: int = 2) -> Frames:
-    """Check, sample, decode and resize one video.
+    """Check a video, sample its frames, decode and resize them.
 
     Args:
-        path: A local mp4, mov, Matroska, WebM or AVI file.
+        path: Path of a local mp4, mov, Matroska, WebM or AVI file.
         settings: Sampling rate and budgets.
-        factor: Height and width become multiples of it: patch size times merge size of the backbone.
-        even: The number of frames becomes a multiple of it: temporal patch size of the backbone.
+        factor: Height and width become multiples of this number of pixels: patch size times merge size of the backbone.
+        even: The number of frames becomes a multiple of this number: the temporal patch size of the backbone.
+
+    Returns:
+        Sampled frames, [T, 3, H, W] uint8 RGB, and where they come from.
 
     Raises:
-        VideoError: If the file is refused by `check_video`, cannot be decoded, is damaged as far as its decoder can
-            tell, or is more than 200 times as long one way as the other.
+        VideoError: If the file fails `check_video`, cannot be decoded, has frames that the decoder reports as damaged,
+            changes its frame size, or has a side more than 200 times as long as the other.
         MemoryError: If there is too little memory.
+
+    >>> import tempfile
+    >>> from descore.video.writer import write_video
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = f"{folder}/clip.mp4"
+    ...     write_video(path, torch.zeros(48, 64, 64, 3, dtype=torch.uint8), fps=24)  # two seconds
+    ...     frames = read_video(path, VideoSettings(fps=2.0))
+    >>> frames.pixels.shape, frames.indices
+    (torch.Size([4, 3, 64, 64]), (0, 16, 31, 47))
     """
     header = check_video(path)
     indices = sample_indices(header.num_frames, header.fps, settings, even)
@@ -91,11 +116,11 @@ def read_video(path: str | PathLike[str], settings: VideoSettings, *, factor: in
             raise VideoError(path, str(error)) from error
         return resize(torch.from_numpy(frame).permute(2, 0, 1)[None], size)
 
-    # `fit` takes each frame as it is decoded, so that only one is held at its source size.
+    # `fit` resizes each frame as soon as it is decoded, so that only one frame is held at its source size.
     found = decode_with_decord(path, header.num_frames, wanted, fit) or decode_with_pyav(path, wanted, fit)
     shapes = {"x".join(map(str, frame.shape[2:])): None for frame in found}
     if len(shapes) > 1:
-        raise VideoError(path, f"expected frames of one shape, got {' and '.join(shapes)}: cut it where it changes")
+        raise VideoError(path, f"expected frames of one shape, got {' and '.join(shapes)}: split the video there")
     pixels = torch.cat([found[wanted.index(index)] for index in indices])
     return Frames(pixels, tuple(indices), header.fps, header.num_frames)
 
@@ -103,14 +128,18 @@ def read_video(path: str | PathLike[str], settings: VideoSettings, *, factor: in
 def sample_indices(num_frames: int, fps: float, settings: VideoSettings, even: int) -> list[int]:
     """Choose frames uniformly from the first to the last, as Qwen3-VL's `sample_frames` does.
 
-    Their number is duration times `settings.fps`, clamped to the settings and to what exists, then rounded to the
-    nearest multiple of `even`. Where the video has fewer than that, its last frame is repeated.
+    The number of sampled frames is the duration times `settings.fps`, clamped to the limits of the settings and to the
+    number of frames, then rounded to the nearest multiple of `even`. If the video has fewer frames than that, its last
+    frame is repeated.
 
     Args:
-        num_frames: Frames of the video.
-        fps: Frames per second of the video.
-        settings: Sampling rate and budgets.
-        even: The number of sampled frames is a multiple of it.
+        num_frames: Number of frames of the video.
+        fps: Frame rate of the video, in frames per second.
+        settings: Sampling rate and limits.
+        even: The number of sampled frames becomes a multiple of this number.
+
+    Returns:
+        Indices of the sampled frames, ascending.
 
     >>> sample_indices(48, 24.0, VideoSettings(), even=2)
     [0, 16, 31, 47]
@@ -125,21 +154,33 @@ def sample_indices(num_frames: int, fps: float, settings: VideoSettings, even: i
 
 
 def target_size(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
-    """Find the size nearest to a frame's whose sides are multiples of `factor` and whose area is within the budget.
+    """Compute the size to which a frame is resized, as Qwen3-VL's `smart_resize` does for one frame.
 
-    Qwen3-VL's `smart_resize` for one frame: the aspect ratio is kept up to the rounding.
+    Both sides become multiples of `factor`, the area is within the budget, and the aspect ratio is kept up to rounding.
+
+    Args:
+        height: Height of the frame in pixels.
+        width: Width of the frame in pixels.
+        factor: Number of pixels that both sides become multiples of.
+        min_pixels: Smaller frames are enlarged to about this area.
+        max_pixels: Larger frames are shrunk to at most this area.
 
     Returns:
         Height and width in pixels.
 
     Raises:
         ValueError: If one side is more than 200 times as long as the other.
+
+    >>> target_size(480, 832, factor=32, min_pixels=4096, max_pixels=200_704)
+    (320, 576)
     """
     if min(height, width) < factor:
         scale = factor / min(height, width)
         height, width = int(height * scale), int(width * scale)
     if max(height, width) > MAX_ASPECT * min(height, width):
-        raise ValueError(f"expected sides that differ at most {MAX_ASPECT} times, got {height}x{width}: crop it")
+        raise ValueError(
+            f"expected a side at most {MAX_ASPECT} times as long as the other, got {height}x{width}: crop it"
+        )
     rounded = round(height / factor) * factor, round(width / factor) * factor
     area = rounded[0] * rounded[1]
     if area > max_pixels:
@@ -154,15 +195,18 @@ def target_size(height: int, width: int, factor: int, min_pixels: int, max_pixel
 def resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize frames with antialiased bicubic interpolation.
 
-    PyTorch's integer kernel, which the backbone's own processor also uses on CPU. It rounds between its two passes, as
-    PIL does, and is many times faster than float32.
+    This uses PyTorch's integer kernel, as the backbone's own processor does on CPU. The kernel rounds between its two
+    passes, as PIL does, and is many times faster than float32.
 
     Args:
-        pixels: [T, 3, H, W] uint8.
-        size: Height and width to reach, in pixels.
+        pixels: [T, 3, H, W] uint8 frames.
+        size: Height and width of the result, in pixels.
 
     Returns:
-        [T, 3, height, width] uint8, contiguous.
+        [T, 3, height, width] uint8 frames, contiguous.
+
+    >>> resize(torch.zeros(2, 3, 64, 48, dtype=torch.uint8), (32, 32)).shape
+    torch.Size([2, 3, 32, 32])
     """
     if tuple(pixels.shape[-2:]) != size:
         pixels = F.interpolate(pixels, size=size, mode="bicubic", antialias=True)

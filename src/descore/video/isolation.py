@@ -1,4 +1,4 @@
-"""Reading videos in child processes: a file that hangs or crashes its decoder costs that file, and nothing else."""
+"""Reads videos in child processes, so that a file that hangs or crashes its decoder affects no other file."""
 
 from __future__ import annotations
 
@@ -24,26 +24,28 @@ import torch
 from descore.types import Frames
 from descore.video.checks import VideoError, VideoHeader
 
-# What a scheduler or a terminal sends to all processes of a job: the parent decides, and needs its child until then.
-_FOR_THE_PARENT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+# Signals that a scheduler or a terminal sends to all processes of a job. Only the parent handles them: it decides when
+# to stop, and needs its children until then.
+_PARENT_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
-Answer = Frames | VideoHeader
+Result = Frames | VideoHeader
 Kind = TypeVar("Kind", Frames, VideoHeader)
 
 
 class IsolatedReader(Generic[Kind]):
-    """Reads videos as `read` does, each in a child process with limits of time and memory.
+    """Calls `read` in a child process, with limits on time and memory.
 
-    A child is forked when it is needed, as many as threads read at a time, and serves until a file kills it. It leaves
-    the signals that stop a run to its parent, uses no GPU, and ends with its parent. A file that hung or crashed is
-    refused at once from then on, until it changes; also by the copies in processes that are forked from this one.
+    Children are forked on demand, one for each thread that reads at the same time, and reused until a file kills them.
+    A child ignores the signals that stop a run, uses no GPU, and ends with its parent. A file that hung or crashed goes
+    into quarantine: it is refused at once until it changes, by this reader and by its copies in forked processes.
 
-    Only on Linux: elsewhere a fork of a process that has threads is not safe, and videos are read without a child.
+    On systems other than Linux, videos are read in this process without limits, since forking a process with threads is
+    not safe there.
 
     Args:
-        read: Reads one video; raises `VideoError` where it cannot.
-        seconds: Time limit for one video.
-        memory_gb: Memory that a child may take for one video, in GiB.
+        read: Function that reads one video, and raises `VideoError` if it cannot.
+        seconds: Time limit for one video, in seconds.
+        memory_gb: Memory limit for one video, in GiB.
     """
 
     def __init__(self, read: Callable[[str], Kind], *, seconds: float = 100.0, memory_gb: float = 8.0) -> None:
@@ -57,7 +59,7 @@ class IsolatedReader(Generic[Kind]):
         """Read one video.
 
         Raises:
-            VideoError: As `read` does, and if the limits were passed, the child died, or `read` raised something else.
+            VideoError: If `read` raises any exception, a limit is exceeded, or the child process dies.
         """
         if sys.platform != "linux":
             return self.read(path)
@@ -68,7 +70,7 @@ class IsolatedReader(Generic[Kind]):
         try:
             answer = child.ask(path)
         except (EOFError, ConnectionError):
-            reason = f"{self._describe(child.end())}: it is left alone until it changes; shorten it, or write it again"
+            reason = f"{self._describe(child.end())}; it is refused until it changes: shorten it, or encode it again"
             self._quarantine.add(file, reason)
             raise VideoError(path, reason) from None
         self._idle.append(child)
@@ -80,7 +82,7 @@ class IsolatedReader(Generic[Kind]):
         return partial(IsolatedReader, seconds=self.seconds, memory_gb=self.memory_gb), (self.read,)
 
     def _idle_child(self) -> _Child | None:
-        with suppress(IndexError):  # raised where there is none, or another thread took the last one
+        with suppress(IndexError):  # raised if there is none, also if another thread took the last one
             while not (child := self._idle.pop()).is_ready():
                 child.end()
             return child
@@ -90,11 +92,11 @@ class IsolatedReader(Generic[Kind]):
         if exit_code == -signal.SIGALRM:
             return f"took more than {self.seconds:g} s to read"
         end = f"signal {-exit_code}, {signal.strsignal(-exit_code)}" if exit_code < 0 else f"exit code {exit_code}"
-        return f"the decoder died of it ({end})"
+        return f"the decoder process died ({end})"
 
 
 class _Quarantine:
-    """Reasons by file, shared with the processes that are forked from this one: a loader's workers live an epoch."""
+    """Files to refuse, with their reasons; shared with forked processes, since workers of a loader live one epoch."""
 
     def __init__(self) -> None:
         self._lines = tempfile.TemporaryFile("a+b", buffering=0)  # noqa: SIM115 - unbuffered: lines appear whole
@@ -110,7 +112,7 @@ class _Quarantine:
 
 
 def _identity(path: str) -> str:
-    """Name a file in its present state."""
+    """Return a key of a file that changes with the file; just the path if the file cannot be read."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -119,15 +121,15 @@ def _identity(path: str) -> str:
 
 
 class _Child:
-    """One child process: a path goes in as a line, JSON comes out as a line, and the bytes of pixels follow."""
+    """One child process: it reads a path from a line, and answers with a line of JSON and the bytes of the pixels."""
 
-    def __init__(self, read: Callable[[str], Answer], seconds: float, memory_gb: float) -> None:
+    def __init__(self, read: Callable[[str], Result], seconds: float, memory_gb: float) -> None:
         self._parent = os.getpid()
         self._socket, theirs = socket.socketpair()
-        # A signal that comes between the fork and `_settle` would run the parent's handler in the child.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_PARENT)
+        # A signal that arrives between the fork and `_settle` would run the parent's handler in the child.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _PARENT_SIGNALS)
         try:
-            self._pid = os.fork()  # by hand: multiprocessing lets no worker of a loader have children
+            self._pid = os.fork()  # not multiprocessing, which does not allow workers of a loader to have children
             if self._pid == 0:
                 _serve(read, seconds, memory_gb, theirs)
         finally:
@@ -136,17 +138,19 @@ class _Child:
         self._answers = self._socket.makefile("rb")
 
     def is_ready(self) -> bool:
-        """Whether it is a child of this process and waits for a path."""
+        """Return whether the child belongs to this process and waits for a path."""
         if self._parent != os.getpid():
             return False
         try:
-            self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)  # nothing is left unread: this hears of its end
+            self._socket.recv(
+                1, socket.MSG_PEEK | socket.MSG_DONTWAIT
+            )  # no answer is pending, so this only sees its end
         except BlockingIOError:
             return True
         return False
 
-    def ask(self, path: str) -> Answer | str:
-        """Have a video read; return the reason if it cannot be.
+    def ask(self, path: str) -> Result | str:
+        """Let the child read a video; return the result, or the reason why it cannot be read.
 
         Raises:
             EOFError, ConnectionError: If the child has died.
@@ -166,20 +170,20 @@ class _Child:
         return Frames(pixels, tuple(indices), source_fps, num_source_frames)
 
     def end(self) -> int:
-        """Kill it, unless it has ended, and return its exit code."""
+        """Kill the child unless it has ended, and return its exit code."""
         self._answers.close()
         self._socket.close()
         if self._parent != os.getpid():
             return 0
-        self._parent = 0  # once only: later the number may be another process's
+        self._parent = 0  # only once: later, this process id may belong to another process
         try:
             os.kill(self._pid, signal.SIGKILL)
             return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
-        except OSError:  # where a launcher had SIGCHLD ignored, nobody can wait for a child
+        except OSError:  # if a launcher made this process ignore SIGCHLD, children cannot be waited for
             return 0
 
     def __del__(self) -> None:
-        if hasattr(self, "_answers"):  # else it was not forked
+        if hasattr(self, "_answers"):  # else the fork failed
             self.end()
 
 
@@ -187,15 +191,15 @@ def _line(value: object) -> bytes:
     return json.dumps(value).encode() + b"\n"
 
 
-# In the child
+# Everything below runs in the child.
 
 
-def _serve(read: Callable[[str], Answer], seconds: float, memory_gb: float, parent: socket.socket) -> NoReturn:
-    """Answer until the parent ends; never return to the parent's code, nor run what it does at its exit."""
+def _serve(read: Callable[[str], Result], seconds: float, memory_gb: float, parent: socket.socket) -> NoReturn:
+    """Answer until the parent ends; never return to the parent's code, nor run its exit handlers."""
     try:
         _settle(memory_gb, parent.fileno())
         for line in parent.makefile("rb"):
-            signal.setitimer(signal.ITIMER_REAL, seconds)  # it kills, even where a library holds the interpreter
+            signal.setitimer(signal.ITIMER_REAL, seconds)  # kills, even while a library holds the interpreter lock
             answer = _answer(read, json.loads(line), memory_gb)
             signal.setitimer(signal.ITIMER_REAL, 0)
             if isinstance(answer, Frames):
@@ -204,7 +208,7 @@ def _serve(read: Callable[[str], Answer], seconds: float, memory_gb: float, pare
                 parent.sendall(answer.pixels.numpy().data)
             else:
                 parent.sendall(_line(answer if isinstance(answer, str) else asdict(answer)))
-    except ConnectionError:  # the parent has ended meanwhile
+    except ConnectionError:  # the parent has ended
         pass
     except BaseException:
         traceback.print_exc()
@@ -213,24 +217,24 @@ def _serve(read: Callable[[str], Answer], seconds: float, memory_gb: float, pare
 
 
 def _settle(memory_gb: float, parent: int) -> None:
-    """Become a process of its own: signals, open files, threads and limits."""
+    """Detach from the parent: reset signals, close its files, use one thread, and set limits."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, _FOR_THE_PARENT)
-    gc.freeze()  # an inherited object that is collected here could close a number that is another file by then
+    signal.pthread_sigmask(signal.SIG_SETMASK, _PARENT_SIGNALS)
+    gc.freeze()  # collecting an inherited object could close a file descriptor that belongs to another file by then
     for number in map(int, os.listdir("/proc/self/fd")):
         if number > 2 and number != parent:
-            with suppress(OSError):  # the listing has closed its own
+            with suppress(OSError):  # the listing's own descriptor is already closed
                 os.close(number)
-    torch.set_num_threads(1)  # OpenMP's other threads are not here
+    torch.set_num_threads(1)  # the other threads of OpenMP do not exist here
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # The address space that is inherited, which is vast where CUDA runs, and so much more.
+    # The limit comes on top of the inherited address space, which is vast where CUDA runs.
     with open("/proc/self/statm") as file:
         limit = int(file.read().split()[0]) * mmap.PAGESIZE + int(memory_gb * 2**30)
-    with suppress(ValueError):  # a lower limit is in force already
+    with suppress(ValueError):  # a lower limit is already in force
         resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
-def _answer(read: Callable[[str], Answer], path: str, memory_gb: float) -> Answer | str:
+def _answer(read: Callable[[str], Result], path: str, memory_gb: float) -> Result | str:
     try:
         return read(path)
     except VideoError as error:

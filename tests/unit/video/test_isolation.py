@@ -176,10 +176,10 @@ def test_errors_arrive_as_they_were_raised():
     [
         ("sleep", r"took more than 0\.3 s"),
         ("loop", r"took more than 0\.3 s"),
-        ("segfault", "died of it .signal 11, Segmentation fault"),
-        ("abort", "died of it .signal 6, Aborted"),
-        ("killed", "died of it .signal 9, Killed"),
-        ("exit", "died of it .exit code 3"),
+        ("segfault", "process died .signal 11, Segmentation fault"),
+        ("abort", "process died .signal 6, Aborted"),
+        ("killed", "process died .signal 9, Killed"),
+        ("exit", "process died .exit code 3"),
     ],
 )
 def test_a_file_that_hangs_or_crashes_costs_that_file(tmp_path, kind, reason):
@@ -196,7 +196,7 @@ def test_a_file_that_hangs_or_crashes_costs_that_file(tmp_path, kind, reason):
     with pytest.raises(VideoError, match=reason) as first:
         decode(str(bad))
     assert first.value.path == str(bad)
-    assert "left alone until it changes" in first.value.reason
+    assert "refused until it changes" in first.value.reason
     assert not children()
     assert torch.equal(decode("clip_5").pixels, make(5).pixels)
     with pytest.raises(VideoError, match=reason):
@@ -229,7 +229,7 @@ def test_a_crash_is_told_where_nobody_can_wait_for_children(tmp_path):
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # as some launchers leave it
     try:
         decode = IsolatedReader(read)
-        with pytest.raises(VideoError, match="the decoder died of it"):
+        with pytest.raises(VideoError, match="the decoder process died"):
             decode(str(tmp_path / "clip_segfault"))
         assert decode("clip_1")
         del decode
@@ -413,7 +413,7 @@ def test_features_and_scorers_outlive_bad_files(monkeypatch, tmp_path, build, cl
     scorer = Scorer(str(tmp_path / "model"), thoughts=False, device="cpu")
     scores = scorer.score([clips[0], str(tmp_path / "bad.mp4"), clips[1]], ["a circle"] * 3)
     assert scores[1].reward != scores[1].reward
-    assert "died of it (signal 11" in scores[1].error
+    assert "process died (signal 11" in scores[1].error
     alone = scorer.score([clips[1]], ["a circle"])
     assert scores[2].reward == pytest.approx(alone[0].reward, abs=1e-5)
 
