@@ -31,17 +31,17 @@ FAMILIES = ("qwen2_5_vl", "qwen3_vl")
 SIZES = Sizes(text=64, text_layers=2, vision=32, vision_layers=2)
 VIDEO = VideoSettings(fps=4, min_frames=8, max_frames=8, min_pixels=2304, max_pixels=2304)
 TRAINED = {
-    "LoRA": ("--model.lora_parts", "[language]", "--model.lora_rank", "16", "--model.lora_alpha", "32"),
-    "whole": ("--model.lora_parts", "[]"),
+    "LoRA": ("--model.optimization.lora.parts", "[language]", "--model.optimization.lora.rank", "16", "--model.optimization.lora.alpha", "32"),
+    "whole": ("--model.optimization.lora.parts", "[]"),
 }
 STAGES = {
     "stage1": (
-        *("--model.language_model_weight", "1.0", "--model.cot_masking", "both"),
+        *("--model.objective.language_model_weight", "1.0", "--model.objective.cot_masking", "both"),
         *("--trainer.val_check_interval", "20"),
     ),
     "stage2": (
-        *("--model.rollout_rewards", "{tests.helpers.rules.even_codes: 1.0}", "--model.num_thoughts", "4"),
-        *("--model.kl_weight", "0.01", "--model.calibration_weight", "0.5"),
+        *("--model.rubric.weights", "{tests.helpers.rules.even_codes: 1.0}", "--model.sampling.num_thoughts", "4"),
+        *("--model.weights.kl", "0.01", "--model.weights.calibration", "0.5"),
         *("--trainer.val_check_interval", "10"),  # of two mini-batches each
     ),
 }
@@ -57,9 +57,9 @@ def run(folder: Path, stage: str, family: str, trained: str, num_ranks: int, see
     arguments += ["--trainer.accelerator", "cpu", "--trainer.precision", "32-true", *STAGES[stage], *TRAINED[trained]]
     arguments += ["--model.pretrained", str(start)] if stage == "stage2" else ["--model.backbone", f"{start}/backbone"]
     if stage == "stage2":
-        arguments += ["--model.mini_batch_pairs", str(BATCH // 2 // num_ranks)]
+        arguments += ["--model.batching.mini_batch_pairs", str(BATCH // 2 // num_ranks)]
     arguments += ["--model.own_thought_pairs", str(VALIDATED // num_ranks)]  # of each process
-    arguments += ["--model.max_thought_tokens", "48", "--model.warmup", "0", "--seed_everything", str(seed)]
+    arguments += ["--model.max_thought_tokens", "48", "--model.optimization.warmup", "0", "--seed_everything", str(seed)]
     arguments += ["--data.root", str(folder / "rendered"), "--data.num_train", "21", "--data.num_val", str(VALIDATED)]
     arguments += ["--data.batch_size", str(BATCH // num_ranks), "--data.val_batch_size", "4", "--data.num_workers", "0"]
     arguments += ["--trainer.max_steps", "20", "--trainer.max_epochs", "-1"]

@@ -22,7 +22,7 @@ from descore.video import frames as video
 from descore.video.checks import VideoError
 from descore.video.frames import VideoSettings, read_video, resize, sample_indices, target_size
 from descore.video.writer import write_video
-from tests.robustness.hostile_videos import join
+from tests.helpers.drawn_videos import join
 
 SMALL = VideoSettings(fps=4.0, min_pixels=1024, max_pixels=48 * 48)
 MATRICES = {0: (1, 0, 0, 1), 90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}  # clockwise, as mp4 has them

@@ -1,131 +1,63 @@
-"""Exotic and malformed videos, made from pictures that show their own number: what should become of each is known."""
+"""Strange, damaged and fake videos, and what should become of each."""
 
 from __future__ import annotations
 
-import functools
-import itertools
 import os
-import struct
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from fractions import Fraction
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
-import av
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-HEIGHT, WIDTH, NUM_FRAMES, FPS = 192, 256, 48, 24
-Pictures = Iterable[NDArray[np.uint8]]
+from tests.helpers.drawn_videos import (
+    FPS,
+    HEIGHT,
+    NUM_FRAMES,
+    WIDTH,
+    Pictures,
+    add_sound,
+    encode,
+    flip,
+    join,
+    picture,
+    pictures,
+    remux,
+    turn,
+)
 
 
 @dataclass(frozen=True)
 class Case:
-    """A file, what should become of it, and the pictures it shows."""
+    """A file and the pictures it shows.
+
+    Attributes:
+        name: Name of the case.
+        path: Path or URL of the file.
+        readable: Whether it must be decoded (True) or refused (False); None allows both.
+        first: Index of the first picture that it shows.
+        height: Height of the pictures.
+        width: Width of the pictures.
+    """
 
     name: str
     path: str
-    readable: bool | None = True  # None: right or refused, as long as it is not wrong
+    readable: bool | None = True
     first: int = 0
     height: int = HEIGHT
     width: int = WIDTH
 
 
-@functools.cache
-def texture(height: int, width: int) -> NDArray[np.float64]:
-    coarse = np.random.default_rng(0).integers(0, 60, (height // 4 + 1, width // 2 + 1))
-    return np.kron(coarse, np.ones((4, 4)))[:height]
+def make(kind: Callable[[Path], Iterable[Case]], folder: Path) -> list[Case]:
+    """Make the files of a kind in a new process, since encoders leave much memory behind."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as child:
+        return child.submit(_listed, kind, folder).result()
 
 
-def picture(index: int, height: int = HEIGHT, width: int = WIDTH) -> NDArray[np.uint8]:
-    """Eight cells, dark or bright, are the bits of the index; a texture moves over them by 2 pixels a frame."""
-    bits = (index % 256 >> np.arange(8).reshape(2, 4)) & 1
-    rows, columns = np.arange(height) * 2 // height, np.arange(width) * 4 // width
-    grey = 40 + 120 * bits[rows[:, None], columns] + np.roll(texture(height, width), -2 * index, 1)[:, :width]
-    return np.repeat(grey[..., None], 3, axis=2).astype(np.uint8)
-
-
-def pictures(count: int = NUM_FRAMES, height: int = HEIGHT, width: int = WIDTH) -> Pictures:
-    return (picture(index, height, width) for index in range(count))
-
-
-def encode(
-    path: Path,
-    codec: str = "libx264",
-    pixels: str = "yuv420p",
-    frames: Pictures | None = None,
-    *,
-    fps: float = FPS,
-    times: Callable[[int], int] | None = None,
-    **options: str,
-) -> Path:
-    """Encode pictures; `times` gives each one's time in milliseconds."""
-    with av.open(str(path), "w") as target:
-        stream: Any = target.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=options)
-        shown = iter(pictures() if frames is None else frames)
-        first = next(shown)
-        stream.height, stream.width, stream.pix_fmt = *first.shape[:2], pixels
-        if times:
-            stream.codec_context.time_base = Fraction(1, 1000)
-        for index, values in enumerate(itertools.chain([first], shown)):
-            frame = av.VideoFrame.from_ndarray(values, format="rgba" if values.shape[2] == 4 else "rgb24")
-            if times:
-                frame.pts, frame.time_base = times(index), Fraction(1, 1000)
-            target.mux(stream.encode(frame))
-        target.mux(stream.encode(None))
-    return path
-
-
-def remux(source: Path, path: Path, first: int = 0, shift: int = 0, **container: str) -> Path:
-    """Copy packets with their time moved by `shift` frames, and hide the frames before `first` by an edit list."""
-    with av.open(str(source)) as old, av.open(str(path), "w", options=container) as new:
-        stream = old.streams.video[0]
-        copy = new.add_stream_from_template(stream)
-        ticks = int((shift - first) / FPS / stream.time_base)
-        for packet in old.demux(stream):
-            if packet.size:
-                packet.pts, packet.dts, packet.stream = packet.pts + ticks, packet.dts + ticks, copy
-                new.mux(packet)
-    return path
-
-
-def join(first: Path, second: Path, path: Path) -> Path:
-    """Put the packets of one file behind those of another, under the header of the first."""
-    with av.open(str(path), "w") as target:
-        copy, time = None, itertools.count()
-        for source in (first, second):
-            with av.open(str(source)) as old:
-                copy = copy or target.add_stream_from_template(old.streams.video[0])
-                for packet in old.demux(video=0):
-                    if packet.size:
-                        packet.pts = packet.dts = next(time)
-                        packet.stream = copy
-                        target.mux(packet)
-    return path
-
-
-def turn(path: Path, quarters: int) -> Path:
-    """Store pictures lying, with the matrix that sets them upright."""
-    encode(path, frames=(np.ascontiguousarray(np.rot90(shown, quarters)) for shown in pictures()))
-    data = bytearray(path.read_bytes())
-    a, b = [(1, 0), (0, 1), (-1, 0), (0, -1)][quarters]
-    start = data.index(b"tkhd") + 44
-    data[start : start + 36] = struct.pack(">9i", a << 16, b << 16, 0, -b << 16, a << 16, 0, 0, 0, 1 << 30)
-    path.write_bytes(data)
-    return path
-
-
-def add_sound(path: Path) -> Path:
-    with av.open(str(path), "w") as target:
-        sound = target.add_stream("aac", rate=8000, layout="mono")
-        for start in range(0, 16384, 1024):
-            samples = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-            samples.sample_rate, samples.pts = 8000, start
-            target.mux(sound.encode(samples))
-        target.mux(sound.encode(None))
-    return path
+def _listed(kind: Callable[[Path], Iterable[Case]], folder: Path) -> list[Case]:
+    return list(kind(folder))
 
 
 QUIET = {"x265-params": "log-level=none"}
@@ -155,8 +87,15 @@ CODECS: dict[str, tuple[str, str, dict[str, str]]] = {
 }
 
 
-def exotic(folder: Path) -> Iterator[Case]:
-    """Valid files; what is refused of them is beyond a limit."""
+def encode_as(folder: Path, *names: str) -> None:
+    """Encode the standard pictures under names of `CODECS`."""
+    for name in names:
+        codec, pixels, options = CODECS[name]
+        encode(folder / name, codec, pixels, **options)
+
+
+def valid(folder: Path) -> Iterator[Case]:
+    """Valid files of many codecs, containers, rates, sizes and rotations; all have to be decoded."""
     for name, (codec, pixels, options) in CODECS.items():
         alpha = np.full((HEIGHT, WIDTH, 1), 200, np.uint8)
         frames = (np.concatenate([shown, alpha], 2) if "alpha" in name else shown for shown in pictures())
@@ -181,6 +120,10 @@ def exotic(folder: Path) -> Iterator[Case]:
     for name, (height, width, count) in (sizes | {"odd": (193, 255, 48), "odd_height": (97, 130, 48)}).items():
         path = encode(folder / f"{name}.mp4", "libx264", "yuv444p", pictures(count, height, width), preset="ultrafast")
         yield Case(path.name, str(path), height=height, width=width)
+
+
+def beyond_limits(folder: Path) -> Iterator[Case]:
+    """Valid files that are refused by their header."""
     beyond: dict[str, tuple[Pictures, float]] = {
         "one_frame.mp4": (pictures(1), FPS),
         "3_hours.mp4": (pictures(), NUM_FRAMES / 10800),
@@ -198,6 +141,7 @@ def write(path: Path, data: bytes, readable: bool | None = False) -> Case:
 
 
 def cut_off(folder: Path) -> Iterator[Case]:
+    """Files that end early."""
     for kind, source in (
         ("_index_first.mp4", "index_first.mp4"),
         ("_index_last.mp4", "h264.mp4"),
@@ -210,17 +154,8 @@ def cut_off(folder: Path) -> Iterator[Case]:
             yield write(folder / f"cut_{percent}{kind}", whole[: len(whole) * percent // 100], readable)
 
 
-def flip(path: Path, count: int, seed: int) -> bytes:
-    """Flip bits of the packets."""
-    draw, data = np.random.default_rng([count, seed]), bytearray(path.read_bytes())
-    with av.open(str(path)) as container:
-        places = [packet.pos + step for packet in container.demux() if packet.size for step in range(packet.size)]
-    for place in draw.choice(places, count):
-        data[place] ^= 1 << int(draw.integers(8))
-    return bytes(data)
-
-
 def damaged(folder: Path) -> Iterator[Case]:
+    """Files with flipped bits, holes, noise and false indices."""
     for source in ("h264.mp4", "h264.mkv", "mpeg4.avi", "av1.mp4"):
         for count in (1, 10, 1000):
             yield write(folder / f"flipped_{count}_{source}", flip(folder / source, count, 0), None)
@@ -252,7 +187,7 @@ def damaged(folder: Path) -> Iterator[Case]:
     yield Case("two_shapes.avi", str(join(folder / "mpeg4.avi", other, folder / "two_shapes.avi")), False)
 
 
-# Who followed one would be seen: the port is listened to, and who opens the pipe waits for ever.
+# A reader that follows one is noticed: the test listens on the port, and a reader that opens the pipe hangs.
 TEXTS = {
     "text": "a red ball rolls to the left\n",
     "hls": "#EXTM3U\n#EXTINF:2,\nhttp://127.0.0.1:{port}/a.ts\n#EXT-X-ENDLIST\n",
@@ -265,6 +200,7 @@ TEXTS = {
 
 
 def no_videos(folder: Path, port: int) -> Iterator[Case]:
+    """Texts, playlists, pictures, sound, pipes, devices, broken links and URLs; the port is named by some of them."""
     for name, text in TEXTS.items():
         yield write(folder / f"{name}.mp4", text.format(port=port, folder=folder).encode())
     for kind in ("JPEG", "PNG", "GIF"):
@@ -284,13 +220,3 @@ def no_videos(folder: Path, port: int) -> Iterator[Case]:
         yield case
     for url in (f"http://127.0.0.1:{port}/a.mp4", f"file://{folder}/pipe.mp4", f"tcp://127.0.0.1:{port}"):
         yield Case(url.partition("//")[0], url, False)
-
-
-def make_files(folder: Path, port: int) -> dict[str, list[Case]]:
-    """Make all files, by kind; nothing may be read of what they name, and nobody connect to the port."""
-    return {
-        "exotic": list(exotic(folder)),
-        "cut off": list(cut_off(folder)),
-        "damaged": list(damaged(folder)),
-        "no video": list(no_videos(folder, port)),
-    }
