@@ -1,1 +1,1 @@
-"""What others call: videos and prompts in, score records out."""
+"""Scoring, the part that other programs call: videos and prompts in, score records out."""

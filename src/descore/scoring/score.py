@@ -1,4 +1,4 @@
-"""The score record."""
+"""The score record: what is known of one scored video."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ from descore.types import DimensionScores
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """The score record: what the command line, Python and the server report for one video.
+    """Score record of one video, the same from Python and from the command line.
 
     Attributes:
-        reward: The scalar of the head, over several thoughts their mean; nan when the item failed.
-        rewards: Every reward by name, when the model gives several; `reward` is then their sum.
-        thought: The thought that was scored, the first of several; empty when scored without one.
-        dimension_scores: The scores that thought gives, or None when its answer is not legal.
-        overall_score: The overall score that thought gives, or None.
-        num_thought_tokens: Its length.
-        truncated: Whether it was cut at the length limit.
-        reward_std: Standard deviation over several thoughts, or None.
-        each: One record per thought, when there are several.
-        error: Why the item failed, or None.
+        reward: Reward of the video; with several thoughts the mean over those that have one; nan if the video failed.
+        rewards: Each reward by name if the model gives several, and `reward` is their sum; empty otherwise.
+        thought: Text of the thought, of the first one if there are several; empty if scored without a thought.
+        dimension_scores: Dimension scores that the thought states; None if its answer is invalid.
+        overall_score: Overall score that the thought states; None if it states none or its answer is invalid.
+        num_thought_tokens: Length of the thought in tokens.
+        truncated: Whether the thought was cut off at the length limit.
+        reward_std: Standard deviation of the reward over the thoughts; None with fewer than two rewards.
+        each: Record of each thought if there are several; empty otherwise.
+        error: Reason why the video has no reward; None if it has one.
+
+    >>> Score(reward=float("nan"), error="gone.mp4: no such file").to_json()["reward"] is None
+    True
     """
 
     reward: float
@@ -38,7 +41,7 @@ class Score:
     error: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values for JSON: null where a number is nan, "N/A" where a dimension is not asked for."""
+        """Return the record as plain values for JSON: None (null) for a nan reward, "N/A" for a dimension not asked."""
         values = asdict(self) | {"each": [score.to_json() for score in self.each]}
         if math.isnan(self.reward):
             values["reward"] = None

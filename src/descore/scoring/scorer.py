@@ -1,4 +1,4 @@
-"""Scoring: videos and prompts in, score records out; a failed item has its reason and never stops the others."""
+"""The scorer: videos and prompts in, score records out. A failed video gets its reason and never stops the others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from descore.video.checks import VideoError
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """A video on its way: its prefix, or why it has none, and the name that keys its draws."""
+    """A video to score: the name that keys its sampled tokens, and its prefix or the reason why it has none."""
 
     name: str
     prefix: Prefix | None
@@ -34,17 +34,22 @@ class Scorer:
     """Scores videos with an exported model.
 
     Args:
-        path: Exported folder or hub id.
-        device: Where to run; a GPU if there is one.
-        thoughts: Whether the model thinks before it scores; without thoughts it is faster and says nothing. A model
-            that was trained without thoughts never thinks.
-        batch_size: Videos that are scored together.
-        reward_from: What the reward is read from, if not from what the model was trained for: "overall_score" or
-            "expected_score" of its thoughts.
+        path: Exported folder, or its id on the hub.
+        device: Device to run on, such as "cpu" or "cuda:0"; the GPU if there is one, or else the CPU, if not given.
+        thoughts: Whether the model thinks before it scores. Without thoughts scoring is faster, and the record has no
+            thought and no dimension scores. A model that was trained without thoughts never thinks.
+        batch_size: Number of videos scored together; lower it if memory runs out.
+        reward_from: Source of the reward, if not the one that the model was trained for: "overall_score" or
+            "expected_score" reads it from the thought of any model that thinks.
 
     Raises:
-        ExportError: If the folder cannot be trusted.
+        ExportError: If the exported folder cannot be loaded.
         ReadoutError: If the model cannot give that reward.
+
+    Example:
+        scorer = Scorer("runs/stage1/version_0/export/last")
+        (score,) = scorer.score(["a.mp4"], ["A red circle moves left."])
+        print(score.reward, score.dimension_scores, score.thought)
     """
 
     def __init__(
@@ -69,12 +74,15 @@ class Scorer:
 
         Args:
             videos: Paths of the video files.
-            prompts: One per video.
-            num_thoughts: Thoughts per video; the reward is their mean.
-            temperature: Of the sampling; 0 for one thought and 1 for several, if not given.
+            prompts: Prompt of each video.
+            num_thoughts: Number of thoughts per video; the reward is the mean over them.
+            temperature: Sampling temperature of the thoughts; 0 (greedy) for one thought, 1 for several if not given.
 
         Returns:
-            One record per video, in order. A video that fails has reward nan and an error.
+            One record per video, in the order of the videos. A video that fails has reward nan and an error.
+
+        Raises:
+            ValueError: If the numbers of videos and prompts differ, or an option is out of its range.
         """
         return list(self.stream(videos, prompts, num_thoughts=num_thoughts, temperature=temperature))
 
@@ -87,14 +95,23 @@ class Scorer:
         temperature: float | None = None,
         names: Sequence[str] | None = None,
     ) -> Iterator[Score]:
-        """Score videos one batch after the other, and hand out records as they are ready.
+        """Score videos batch by batch, and yield each record as soon as its batch is done.
+
+        The videos of the next batch are decoded while a batch is scored.
 
         Args:
-            videos: As for `score`.
-            prompts: As for `score`.
-            num_thoughts: As for `score`.
-            temperature: As for `score`.
-            names: Unique names of the videos, which key the draws of their thoughts; path and prompt, if not given.
+            videos: Paths of the video files.
+            prompts: Prompt of each video; an empty one fails its video.
+            num_thoughts: Number of thoughts per video; the reward is the mean over them.
+            temperature: Sampling temperature of the thoughts; 0 (greedy) for one thought, 1 for several if not given.
+            names: Unique name of each video, which keys the sampled tokens of its thoughts; path and prompt if not
+                given.
+
+        Yields:
+            One record per video, in the order of the videos. A video that fails has reward nan and an error.
+
+        Raises:
+            ValueError: If the numbers of videos and prompts differ, or an option is out of its range.
         """
         if len(videos) != len(prompts):
             raise ValueError(f"expected one prompt per video, got {len(videos)} videos and {len(prompts)} prompts")
@@ -105,7 +122,7 @@ class Scorer:
         asked = list(zip(videos, prompts, names, strict=True))
         batches = [asked[start : start + self.batch_size] for start in range(0, len(asked), self.batch_size)]
         with ThreadPoolExecutor(2) as pool:
-            # The next batch is decoded while this one is scored, and no further, to bound the memory.
+            # Decode one batch ahead and no further, to bound memory.
             ahead = [pool.submit(self._read, *one) for one in batches[0]] if batches else []
             for following in [*batches[1:], []]:
                 items = [future.result() for future in ahead]
@@ -145,7 +162,7 @@ class Scorer:
         if len(each) == 1:
             return each[0]
         totals = [score.reward for score in each if score.error is None]
-        error = None if totals else f"none of {len(each)} thoughts has a reward; the first: {readout.errors[0]}"
+        error = None if totals else f"none of {len(each)} thoughts has a reward; the first one: {readout.errors[0]}"
         mean = self._record(readout.mean(), group.thoughts[0], group.texts[0], error)
         std = float(torch.tensor(totals).std()) if len(totals) > 1 else None
         return replace(mean, reward_std=std, each=each)

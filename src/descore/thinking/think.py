@@ -1,7 +1,7 @@
 """Thinking: sample thoughts for videos from one prefill, and score each thought from the cache it was written to.
 
 All videos and thoughts are decoded in one batch. When a thought ends, the next step feeds it the query token, its
-reward is read from that state, and its slot is released. So a reward costs one token, and no second pass over the video.
+reward is read from that state, and its slot is released. So a reward costs one token and no second pass over the video.
 """
 
 from __future__ import annotations

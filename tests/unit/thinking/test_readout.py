@@ -146,7 +146,7 @@ def test_a_scorer_counts_the_thoughts_that_have_a_score(coupled, clips, tmp_path
     (none,) = scorer.score(clips[:1], ["a bar"], num_thoughts=3)
     assert math.isnan(none.reward)
     assert none.reward_std is None
-    assert none.error.startswith("none of 3 thoughts has a reward; the first: the thought has no valid answer")
+    assert none.error.startswith("none of 3 thoughts has a reward; the first one: the thought has no valid answer")
 
 
 def test_any_model_that_thinks_can_be_read_by_what_it_says_and_no_other_way(qwen3, coupled, asking):
