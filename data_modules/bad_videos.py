@@ -124,7 +124,7 @@ class BadVideos:
         allowed = self.budget * max(self.num_read, self.num_videos)
         if bad and self.num_bad > allowed:
             raise ValueError(
-                f"{self.num_bad} of {self.num_read} videos read could not be used, and data.bad_video_budget "
+                f"{self.num_bad} of {self.num_read} videos read could not be used, and data.on_bad.video_budget "
                 f"{self.budget:g} allows {int(allowed)}; they are listed in {self.file}. The last one is "
                 f"{bad[-1].video}: {bad[-1].reason}. Mend them or take them out of the table, or allow more"
             )

@@ -48,7 +48,7 @@ def plan(num_workers: int, batch_bytes: int, max_bytes: int) -> DecodeAhead:
             return ahead
     warnings.warn(
         f"one batch of the longest and largest videos takes {(1 + _BUILDING) * batch_bytes / 2**30:.1f} GiB to build, "
-        f"and data.decode_ahead_gb allows {max_bytes / 2**30:.1f}: one worker decodes one batch at a time; lower the "
+        f"and data.decoding.ahead_gb allows {max_bytes / 2**30:.1f}: one worker decodes one batch at a time; lower the "
         "batch size, model.max_frames or model.max_pixels, or allow more",
         stacklevel=2,
     )

@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from data_modules.bad_videos import BadVideo, Collate, OnBadVideo, TolerantReader
+from data_modules.decode_ahead import DecodeAhead
 from data_modules.shards import ids_of
 from descore.seeding import generator
 from descore.types import Pair, PairBatch
@@ -35,9 +36,8 @@ class PairLoader:
             one before where there is less than one pair for every rank: none is left out, and no rank goes without.
             Where a position of fewer ranks has left less than that, pairs that were handed out come once more.
         shuffle: Whether the order changes with the epoch; validation keeps the table's.
-        seed: Of the order.
-        num_workers: Processes that decode ahead; 0 decodes in the training process.
-        prefetch_factor: Batches that each of them has in the making or ready.
+        seed: Seed of the order.
+        ahead: Workers that decode ahead, and how far; none decodes in the training process.
         timeout: Seconds to wait for a worker before the run fails.
         rank: This process.
         world_size: Number of processes. Together they take the batches that one process would with as many pairs a
@@ -59,8 +59,7 @@ class PairLoader:
         batch_size: int,
         shuffle: bool,
         seed: int = 0,
-        num_workers: int = 0,
-        prefetch_factor: int = 2,
+        ahead: DecodeAhead = DecodeAhead(0, 0),
         timeout: float = 300.0,
         rank: int = 0,
         world_size: int = 1,
@@ -75,9 +74,8 @@ class PairLoader:
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
-        self.num_workers = num_workers
-        self.prefetch_factor = prefetch_factor if num_workers else None
-        self.timeout = timeout if num_workers else 0.0
+        self.ahead = ahead
+        self.timeout = timeout if ahead.num_workers else 0.0
         self.rank = rank
         self.world_size = world_size
         self.pin_memory = pin_memory
@@ -112,8 +110,8 @@ class PairLoader:
             self.dataset,
             batch_size=None,
             sampler=[(self.epoch, batch) for batch in mine],
-            num_workers=self.num_workers,
-            prefetch_factor=self.prefetch_factor,
+            num_workers=self.ahead.num_workers,
+            prefetch_factor=self.ahead.prefetch_factor or None,
             timeout=self.timeout,
             pin_memory=self.pin_memory,
             worker_init_fn=_leave_signals_to_training,

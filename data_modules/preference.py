@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 
-from data_modules.bad_videos import BadVideos, OnBadVideo
+from data_modules.bad_videos import BadVideos
 from data_modules.decode_ahead import most_bytes, plan
 from data_modules.loader import PairLoader
+from data_modules.options import Cache, Decoding, OnBad
 from data_modules.remote import RemoteVideos, video_state
 from data_modules.shards import read_tables, ungraded
 from descore.inputs.processor import Processor
@@ -28,21 +29,14 @@ class PreferencePairDataModule(LightningDataModule):
         val: Tables of the validation pairs by name, as above; the first one gives the headline.
         preset: Layout of the tables; see docs/data.md.
         dimensions: The labels to train on; one reward each.
-        on_bad_row: Whether a row that cannot be used stops the run or is counted and left out.
-        on_bad_video: Whether a video that cannot be read stops the run, takes its pair out of the batch (skip), or has
-            another pair put in its place (replace). Each is told once, and listed in the run's bad_videos.jsonl.
-        bad_video_budget: Share of the videos read that may be bad before the run fails.
         batch_size: Pairs per batch and device.
         val_batch_size: Pairs per validation batch and device.
         max_val_pairs: Use only the first pairs of each validation table; 0 uses all.
-        num_workers: Processes that decode ahead, on each device's process.
-        decode_ahead_gb: GiB that their batches may take; fewer workers decode where those of the longest and largest
-            videos would take more. Training and validation have so much each.
-        cache_dir: Folder on a local disk where decoded frames and tables in shards are kept for other epochs and runs;
-            without one no frames are, and tables lie where `datasets` keeps its own.
-        cache_gb: GiB that frames may take; the least recently used ones go.
-        timeout: Seconds to wait for a worker before the run fails.
-        seed: Of the order of an epoch.
+        num_workers: Worker processes of each rank that decode videos; 0 decodes in the training process.
+        decoding: How far the workers decode ahead.
+        cache: Where decoded frames and tables in shards are kept for other epochs and runs.
+        on_bad: What becomes of rows and videos that cannot be used.
+        seed: Seed of the order of an epoch.
     """
 
     def __init__(
@@ -51,17 +45,13 @@ class PreferencePairDataModule(LightningDataModule):
         val: dict[str, str] | None = None,
         preset: str = "descore",
         dimensions: Sequence[str] = ("overall",),
-        on_bad_row: Literal["error", "skip"] = "error",
-        on_bad_video: OnBadVideo = "skip",
-        bad_video_budget: float = 0.01,
         batch_size: int = 4,
         val_batch_size: int = 16,
         max_val_pairs: int = 0,
         num_workers: int = 2,
-        decode_ahead_gb: float = 16.0,
-        cache_dir: str | None = None,
-        cache_gb: float = 100.0,
-        timeout: float = 300.0,
+        decoding: Decoding = Decoding(),
+        cache: Cache = Cache(),
+        on_bad: OnBad = OnBad(),
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -69,17 +59,13 @@ class PreferencePairDataModule(LightningDataModule):
         self.val = val or {}
         self.preset = preset
         self.dimensions = tuple(dimensions)
-        self.on_bad_row = on_bad_row
-        self.on_bad_video: OnBadVideo = on_bad_video
-        self.bad_video_budget = bad_video_budget
         self.batch_size = batch_size
         self.val_batch_size = val_batch_size
         self.max_val_pairs = max_val_pairs
         self.num_workers = num_workers
-        self.decode_ahead_gb = decode_ahead_gb
-        self.cache_dir = cache_dir
-        self.cache_gb = cache_gb
-        self.timeout = timeout
+        self.decoding = decoding
+        self.cache = cache
+        self.on_bad = on_bad
         self.seed = seed
 
     @property
@@ -120,8 +106,8 @@ class PreferencePairDataModule(LightningDataModule):
         return batch.to(device, non_blocking=True)
 
     def _read(self, table: str) -> Sequence[Pair]:
-        options = {"preset": self.preset, "dimensions": self.dimensions, "on_bad_row": self.on_bad_row}
-        folder = str(Path(self.cache_dir, "tables")) if self.cache_dir else None
+        options = {"preset": self.preset, "dimensions": self.dimensions, "on_bad_row": self.on_bad.row}
+        folder = str(Path(self.cache.folder, "tables")) if self.cache.folder else None
         pairs, num_rejected = read_tables(table, folder=folder, **options)
         rejected = "".join(f"; {count} left out: {reason}" for reason, count in num_rejected.items())
         rank_zero_info(f"{table}: {len(pairs)} pairs{rejected}")
@@ -132,9 +118,9 @@ class PreferencePairDataModule(LightningDataModule):
 
     def _reader(self, processor: Processor) -> Callable[[str], Frames]:
         """How a video is read: from the cache, if there is one, or fetched, if it is not here, and decoded."""
-        if not self.cache_dir:
+        if not self.cache.folder:
             return RemoteVideos(processor.read)
-        folder, most = str(Path(self.cache_dir, "frames")), int(self.cache_gb * 2**30)
+        folder, most = str(Path(self.cache.folder, "frames")), int(self.cache.max_gb * 2**30)
         read = RemoteVideos(processor.read, folder)
         return FrameCache(read, processor.video_reader, folder, most, identify=video_state)
 
@@ -144,26 +130,24 @@ class PreferencePairDataModule(LightningDataModule):
         num_pairs = num_train + sum(len(pairs) for pairs in self.val_pairs.values())
         folder, rank = Path(self.trainer.log_dir or self.trainer.default_root_dir), self.trainer.global_rank
         file = folder / f"bad_videos{f'-{rank}' if rank else ''}.jsonl"
-        return BadVideos(self.bad_video_budget, 2 * num_pairs // self.trainer.world_size, file)
+        return BadVideos(self.on_bad.video_budget, 2 * num_pairs // self.trainer.world_size, file)
 
     def _loader(self, pairs: Sequence[Pair], batch_size: int, *, training: bool, alike: bool = False) -> PairLoader:
         assert self.trainer is not None
         system: Any = self.trainer.lightning_module
         processor: Processor = system.model.processor
         worst = most_bytes(batch_size, processor.settings.video, keep_frames=not training)
-        ahead = plan(self.num_workers, worst, int(self.decode_ahead_gb * 2**30))
         return PairLoader(
             pairs,
             system.collator(training=training, read=self._reader(processor)),
             batch_size=batch_size,
             shuffle=training,
             seed=self.seed,
-            num_workers=ahead.num_workers,
-            prefetch_factor=ahead.prefetch_factor,
-            timeout=self.timeout,
+            ahead=plan(self.num_workers, worst, int(self.decoding.ahead_gb * 2**30)),
+            timeout=self.decoding.timeout,
             rank=0 if alike else self.trainer.global_rank,
             world_size=1 if alike else self.trainer.world_size,
             pin_memory=self.trainer.strategy.root_device.type == "cuda",
-            on_bad_video=self.on_bad_video,
+            on_bad_video=self.on_bad.video,
             watch=self.bad_videos.count,
         )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from data_modules.options import Cache, Decoding
 from data_modules.preference import PreferencePairDataModule
 from data_modules.world.rendering import RenderSettings, render_split
 from data_modules.world.scene import Split
@@ -19,15 +20,14 @@ class RenderedPairDataModule(PreferencePairDataModule):
         num_train: Training pairs.
         num_val: Validation pairs, in-domain and out-of-domain each.
         render: What is rendered, and how the teacher errs.
-        render_seed: Of the rendered data.
+        render_seed: Seed of the rendered data.
         batch_size: Pairs per batch and device.
         val_batch_size: Pairs per validation batch and device.
         max_val_pairs: Use only the first pairs of each validation table; 0 uses all.
-        num_workers: Processes that decode ahead.
-        cache_dir: Folder on a local disk where decoded frames are kept for other epochs and runs; without one none are.
-        cache_gb: GiB that frames may take; the least recently used ones go.
-        timeout: Seconds to wait for a worker before the run fails.
-        seed: Of the order of an epoch.
+        num_workers: Worker processes of each rank that decode videos; 0 decodes in the training process.
+        decoding: How far the workers decode ahead.
+        cache: Where decoded frames are kept for other epochs and runs.
+        seed: Seed of the order of an epoch.
     """
 
     def __init__(
@@ -41,9 +41,8 @@ class RenderedPairDataModule(PreferencePairDataModule):
         val_batch_size: int = 64,
         max_val_pairs: int = 0,
         num_workers: int = 2,
-        cache_dir: str | None = None,
-        cache_gb: float = 100.0,
-        timeout: float = 300.0,
+        decoding: Decoding = Decoding(),
+        cache: Cache = Cache(),
         seed: int = 0,
     ) -> None:
         self.sizes: dict[Split, int] = {"train": num_train, "val": num_val, "ood": num_val}
@@ -58,9 +57,8 @@ class RenderedPairDataModule(PreferencePairDataModule):
             val_batch_size=val_batch_size,
             max_val_pairs=max_val_pairs,
             num_workers=num_workers,
-            cache_dir=cache_dir,
-            cache_gb=cache_gb,
-            timeout=timeout,
+            decoding=decoding,
+            cache=cache,
             seed=seed,
         )
 

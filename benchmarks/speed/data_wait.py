@@ -30,6 +30,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers.utils import logging
 
+from data_modules.decode_ahead import DecodeAhead
 from data_modules.loader import PairLoader
 from data_modules.world.small_backbone import Sizes, write_random_backbone
 from descore.inputs.collate import PairCollator
@@ -85,7 +86,7 @@ def wait_and_step(loader: PairLoader, compute: Callable[[PairBatch], object]) ->
         waits.append(arrived - asked)
         asked = time.perf_counter()
         computes.append(asked - arrived)
-    first = 2 * loader.num_workers
+    first = 2 * loader.ahead.num_workers
     return statistics.mean(waits[first:]), statistics.mean(computes[first:])
 
 
@@ -174,7 +175,8 @@ def _loader(options: argparse.Namespace, pairs: Sequence[Pair], collate: PairCol
     """One epoch that is long enough, since the workers start anew in each."""
     num_pairs = options.batch_size * (options.steps + 2 * options.workers)
     again = list(itertools.islice(itertools.cycle(pairs), num_pairs))
-    return PairLoader(again, collate, batch_size=options.batch_size, shuffle=False, num_workers=options.workers)
+    ahead = DecodeAhead(options.workers, 2)
+    return PairLoader(again, collate, batch_size=options.batch_size, shuffle=False, ahead=ahead)
 
 
 def _compute(options: argparse.Namespace, settings: ModelSettings) -> Callable[[PairBatch], object]:

@@ -31,6 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.speed.data_wait import TEMPLATE, Seconds, write_backbone, write_pairs
+from data_modules.decode_ahead import DecodeAhead
 from data_modules.loader import PairLoader
 from descore.inputs.collate import PairCollator, Read
 from descore.inputs.processor import Processor
@@ -100,9 +101,8 @@ def _read_all(read: Callable[[str], object], paths: Sequence[str]) -> None:
 def _load(processor: Processor, read: Read | None, pairs: Sequence[Pair], options: argparse.Namespace) -> None:
     """Take an epoch of batches, and do nothing with them."""
     collate = PairCollator(processor, mask_prob=0.5, read=read)
-    loader = PairLoader(
-        pairs, collate, batch_size=options.batch_size, shuffle=True, num_workers=options.workers, seed=0
-    )
+    ahead = DecodeAhead(options.workers, 2)
+    loader = PairLoader(pairs, collate, batch_size=options.batch_size, shuffle=True, ahead=ahead, seed=0)
     assert sum(len(batch.pairs) for batch in loader) == len(pairs)
 
 

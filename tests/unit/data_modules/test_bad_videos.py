@@ -14,7 +14,9 @@ import pytest
 from lightning import Trainer
 
 from data_modules.bad_videos import BadVideo, BadVideos
+from data_modules.decode_ahead import DecodeAhead
 from data_modules.loader import PairLoader
+from data_modules.options import OnBad
 from data_modules.preference import PreferencePairDataModule
 from descore.types import Pair, Side
 from descore.video.checks import VideoError
@@ -66,7 +68,7 @@ def test_by_default_a_bad_video_is_an_error() -> None:
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_skip_leaves_out_the_pair_and_nothing_else(num_workers: int) -> None:
     whole, _ = read(10, [])
-    batches, told = read(10, [2, 7], num_workers=num_workers)
+    batches, told = read(10, [2, 7], ahead=DecodeAhead(num_workers, 2))
     assert batches == [[name for name in batch if name not in {"2", "7"}] for batch in whole]
     assert [count for count, _ in told] == [6, 6, 6, 2]
     assert sorted(name for _, found in told for name in found) == ["2", "7"]
@@ -74,7 +76,7 @@ def test_skip_leaves_out_the_pair_and_nothing_else(num_workers: int) -> None:
 
 def test_replace_fills_every_batch_by_epoch_and_pair_alone() -> None:
     whole, _ = read(10, [])
-    batches, _ = read(10, [2, 7], on_bad_video="replace", num_workers=2)
+    batches, _ = read(10, [2, 7], on_bad_video="replace", ahead=DecodeAhead(2, 2))
     assert [len(batch) for batch in batches] == [len(batch) for batch in whole]
     assert not {"2", "7"} & {name for batch in batches for name in batch}
     kept = zip(batches, whole, strict=True)
@@ -138,7 +140,7 @@ def test_a_run_goes_on_without_a_damaged_file_and_lists_it(world: Path, tmp_path
     cut.write_bytes(whole[: len(whole) // 2])
     try:
         with pytest.warns(UserWarning, match="'train-00003' is left out"):
-            runner = fit(world, tmp_path, bad_video_budget=0.1)
+            runner = fit(world, tmp_path, on_bad=OnBad(video_budget=0.1))
         assert runner.global_step == 12
         (line,) = (tmp_path / "run/version_0/bad_videos.jsonl").read_text().splitlines()
         assert json.loads(line)["video"] == str(cut)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from data_modules.decode_ahead import DecodeAhead
 from data_modules.loader import PairLoader
 from descore.types import Pair, Side
 
@@ -141,5 +142,5 @@ def test_validation_leaves_no_pair_out_on_any_number_of_ranks() -> None:
 
 
 def test_workers_change_nothing() -> None:
-    alone, helped = loader(), loader(num_workers=2)
+    alone, helped = loader(), loader(ahead=DecodeAhead(2, 2))
     assert [batch.ids for batch in epoch_of(alone)] == [batch.ids for batch in epoch_of(helped)]

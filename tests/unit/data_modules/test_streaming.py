@@ -15,7 +15,9 @@ import torch
 from pyarrow import parquet
 from torch import Tensor
 
+from data_modules.decode_ahead import DecodeAhead
 from data_modules.loader import PairLoader
+from data_modules.options import Cache, Decoding
 from data_modules.preference import PreferencePairDataModule
 from descore.inputs.collate import PairCollator
 from descore.types import PairBatch
@@ -60,7 +62,7 @@ def load(qwen3, train, tmp_path):
 
     def make(rank: int = 0, world_size: int = 1, *, cache: bool = True, **options) -> PairLoader:
         folder = str(tmp_path / ("cache" if cache else "tables"))
-        defaults = {"batch_size": 3, "num_workers": 0, "seed": 1, "cache_dir": folder}
+        defaults = {"batch_size": 3, "num_workers": 0, "seed": 1, "cache": Cache(folder)}
         data = PreferencePairDataModule(train, **defaults | options)
         data.trainer = SimpleNamespace(
             lightning_module=SimpleNamespace(model=qwen3, collator=collator),
@@ -70,7 +72,7 @@ def load(qwen3, train, tmp_path):
             log_dir=str(tmp_path / "run"),
         )
         data.setup("fit")
-        data.cache_dir = folder if cache else None
+        data.cache = Cache(folder if cache else None)
         return data.train_dataloader()
 
     return make
@@ -135,8 +137,8 @@ def test_two_ranks_stop_and_others_go_on_without_overlap_or_loss(load, then):
 
 
 def test_the_bound_on_memory_reaches_the_workers(load):
-    assert (load(num_workers=3).num_workers, load(num_workers=3).prefetch_factor) == (3, 2)
+    assert load(num_workers=3).ahead == DecodeAhead(3, 2)
     three_batches = 3 * 3 * 2 * 6 * 3 * 1024 / 2**30
-    tight = load(num_workers=3, decode_ahead_gb=1.01 * three_batches)
-    assert (tight.num_workers, tight.prefetch_factor) == (1, 1)
+    tight = load(num_workers=3, decoding=Decoding(ahead_gb=1.01 * three_batches))
+    assert tight.ahead == DecodeAhead(1, 1)
     assert len(take(tight, 8)) == 8
