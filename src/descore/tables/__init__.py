@@ -1,1 +1,1 @@
-"""Pair tables: every layout read, ours written."""
+"""Pair tables: reads our own and published layouts, and writes our own."""

@@ -1,4 +1,4 @@
-"""The rows of a table, by file format: csv and json, which guess no types and keep the line numbers."""
+"""Reads the rows of a table from CSV, JSONL, JSON or Parquet, without guessing types and with line numbers."""
 
 from __future__ import annotations
 
@@ -19,10 +19,23 @@ Cells = Mapping[str, Any] | BadCell
 
 
 def read_rows(table: str) -> Iterator[tuple[int | None, Cells]]:
-    """Yield the line where each row begins, and its cells or what is wrong with it."""
+    """Read the rows of a table.
+
+    Args:
+        table: Path or URL of a .csv, .jsonl, .json or .parquet file.
+
+    Yields:
+        Number of the line on which the row begins (None in JSON and Parquet), and its cells by column, or a `BadCell`
+        if the row cannot be read.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        ImportError: If the table is Parquet and pyarrow is not installed.
+        ValueError: If the file does not have the format that its name says.
+    """
     suffix = PurePath(table).suffix.lower()
     if suffix not in READERS:
-        raise ValueError(f"{table}: expected a table that ends in {', '.join(READERS)}")
+        raise ValueError(f"{table}: expected a file name that ends in {', '.join(READERS)}")
     try:
         with fsspec.open(table, "rb") if is_url(table) else open(table, "rb") as file:
             yield from READERS[suffix](table, file)
@@ -39,7 +52,7 @@ def _read_csv(table: str, file: BinaryIO) -> Iterator[tuple[int | None, Cells]]:
             if len(cells) == len(header):
                 yield begin, dict(zip(header, cells, strict=True))
             elif cells:
-                yield begin, BadCell("(all)", cells, f"expected {len(header)} cells, as many as the header has")
+                yield begin, BadCell("(all)", cells, f"expected {len(header)} cells, as in the header")
             begin = reader.line_num + 1
     except csv.Error as error:
         raise ValueError(f"{table}, line {reader.line_num}: expected valid CSV: {error}") from error
@@ -68,10 +81,10 @@ def _read_parquet(table: str, file: BinaryIO) -> Iterator[tuple[int | None, Cell
     try:
         from pyarrow import parquet
     except ImportError as error:
-        raise ImportError(f"{table}: reading Parquet needs pyarrow; pip install 'descore[parquet]'") from error
+        raise ImportError(f"{table}: reading Parquet requires pyarrow: pip install 'descore[parquet]'") from error
     for batch in parquet.ParquetFile(file).iter_batches():
         yield from ((None, cells) for cells in batch.to_pylist())
 
 
 READERS = {".csv": _read_csv, ".jsonl": _read_jsonl, ".json": _read_json, ".parquet": _read_parquet}
-"""How the rows of a table are read, by the end of its name."""
+"""Function that reads the rows of a table, by file name suffix."""

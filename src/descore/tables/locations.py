@@ -1,4 +1,4 @@
-"""Where a table's videos lie: local paths, and URLs as fsspec names them."""
+"""Locations of the videos of a table: local paths, and URLs in the form that fsspec reads."""
 
 from __future__ import annotations
 
@@ -6,12 +6,20 @@ import os
 
 
 def is_url(path: str) -> bool:
-    """Say whether a path is no local one."""
+    """Return whether a path is a URL, not a local path.
+
+    >>> is_url("s3://bucket/a.mp4"), is_url("clips/a.mp4")
+    (True, False)
+    """
     return "://" in path
 
 
 def locate(table: str, cell: str) -> str:
-    """Say where the path in a cell of a table points: what is relative is relative to the table's folder.
+    """Resolve a path in a cell of a table; a relative path is relative to the table's folder.
+
+    Args:
+        table: Path or URL of the table.
+        cell: Path, URL, or member of an archive as fsspec writes it (`tar://member::archive`).
 
     >>> locate("train/pairs.csv", "clips/a.mp4")
     'train/clips/a.mp4'

@@ -1,4 +1,4 @@
-"""Read pair tables of every layout."""
+"""Reads tables of pairs and of rated videos, in our own and in published layouts."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from descore.tables.presets import PRESETS, VIDEO_PRESETS, Preset
 from descore.tables.row import NO_LABEL, BadCell, MissingColumn, Row
 from descore.types import Pair, RatedVideo
 
-_NOT_FOUND = "video not found"
 OnBadRow = Literal["error", "skip"]
+
+_NOT_FOUND = "video not found"
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A row that gave no pair.
+    """A row of a table that gave no pair or video.
 
     Attributes:
-        file: The table.
-        row: 1 for the first data row; a header and blank lines do not count.
-        line: The line of the file where the row begins; None in JSON and Parquet.
-        column: The column at fault.
-        value: What it holds, or the first 500 characters of it.
+        file: Path or URL of the table.
+        row: Number of the row, 1 for the first data row; a header and blank lines are not counted.
+        line: Number of the line on which the row begins; None in JSON and Parquet.
+        column: Column of the cell that is wrong.
+        value: Content of that cell, up to 500 characters.
         reason: What was expected, or "no usable label", or "video not found".
     """
 
@@ -46,7 +47,12 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class PairTable:
-    """The pairs of a table, in its order, and the rows that gave none."""
+    """Result of `read_pairs`.
+
+    Attributes:
+        pairs: Pairs of the table, in the order of its rows.
+        rejected: Rows that gave no pair, in the order of the table.
+    """
 
     pairs: tuple[Pair, ...]
     rejected: tuple[Rejected, ...]
@@ -58,7 +64,12 @@ class PairTable:
 
 @dataclass(frozen=True, slots=True)
 class VideoTable:
-    """The videos of a table, in its order, and the rows that gave none."""
+    """Result of `read_videos`.
+
+    Attributes:
+        videos: Videos of the table, in the order of its rows.
+        rejected: Rows that gave no video, in the order of the table.
+    """
 
     videos: tuple[RatedVideo, ...]
     rejected: tuple[Rejected, ...]
@@ -78,33 +89,47 @@ def read_pairs(
     row_names: str = "",
     ties: Sequence[str] | None = None,
 ) -> PairTable:
-    """Read a table of pairs; the rows that gave none are in `rejected`.
+    """Read a table of pairs.
 
-    Our own layout has the columns prompt, video_a, video_b and preference (A, B, tie, or invalid where nobody could
-    tell), and may have id and, of each video, cot_a, scores_a, mos_a and generator_a. Several dimensions have their
-    labels in preference_<name>, their opinion scores in mos_a_<name> and mos_b_<name>. Labels are read in any case.
+    Our own layout has the columns prompt, video_a, video_b and preference (A, B, tie, or invalid where people could not
+    tell). It may also have id and, for each video, cot_a, scores_a, mos_a and generator_a. With several dimensions, the
+    labels are in preference_<name>, and the opinion scores in mos_a_<name> and mos_b_<name>. The case of labels does
+    not matter.
 
-    A row whose labels the layout declares unusable in every dimension (`invalid`, `Hard to judge`, `discard`) is
-    counted as rejected with the reason "no usable label"; it is never an error.
+    A row whose label is declared unusable in every dimension (`invalid`, `Hard to judge`, `discard`) is rejected with
+    the reason "no usable label"; it is never an error.
 
     Args:
-        table: A .csv, .jsonl, .json (a list of objects) or .parquet file, or the URL of one. Video paths are relative
-            to its folder; they too may be URLs.
-        preset: The layout: descore, descore_stage1, descore_stage2, genai_bench, mj_bench_video, videoalign (also
-            VideoGen-RewardBench) or vision_reward_db.
-        dimensions: The reward dimensions to read; each pair gets one preference per name.
-        on_bad_row: "error" stops at the first bad row; "skip" collects bad rows in `rejected`.
-        check_videos: Whether a video that is not there makes its row a bad one. They are reported all at once. Of
-            remote ones nobody knows before they are read.
-        row_names: What comes before the number of a row in the id of one that has none.
-        ties: The labels that count as a tie, such as tievote; other ties of the layout are then unusable. All, if not
-            given.
+        table: Path or URL of a .csv, .jsonl, .json (a list of objects) or .parquet file. Video paths are relative to
+            its folder, and may also be URLs.
+        preset: Name of the layout: descore, descore_stage1, descore_stage2, genai_bench, mj_bench_video, videoalign
+            (also for VideoGen-RewardBench) or vision_reward_db.
+        dimensions: Names of the reward dimensions to read; each pair gets one preference for each name.
+        on_bad_row: What to do with a bad row: "error" stops at the first one, "skip" collects them in `rejected`.
+        check_videos: Whether to check that the videos exist. All rows with a missing video are reported together.
+            Remote videos are not checked.
+        row_names: Prefix of the ids of rows without an id, before the number of the row.
+        ties: Labels that count as a tie, such as tievote; the other tie labels of the layout are then unusable. None
+            counts every tie label.
+
+    Returns:
+        The pairs, and the rows that gave no pair.
 
     Raises:
-        FileNotFoundError: If videos are not there and `on_bad_row` is "error", or the table is not there.
+        FileNotFoundError: If the table does not exist, or a video does not exist and `on_bad_row` is "error".
         ImportError: If the table is Parquet and pyarrow is not installed.
-        ValueError: If the preset, a dimension or a column is not known, the file is not what its name says, or a row is
-            bad and `on_bad_row` is "error"; the message names file, row, line, column and value.
+        ValueError: If the preset or a dimension is unknown, a column is missing, the file does not have the format that
+            its name says, or a row is bad and `on_bad_row` is "error". The message names file, row, line, column and
+            value.
+
+    >>> import tempfile
+    >>> row = {"id": "p1", "prompt": "a cat", "video_a": "a.mp4", "video_b": "b.mp4", "preference": "A"}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     table = Path(folder, "pairs.csv")
+    ...     _ = table.write_text(",".join(row) + chr(10) + ",".join(row.values()))
+    ...     found = read_pairs(table, check_videos=False)
+    >>> found.pairs[0].prompt, found.pairs[0].preference, found.rejected
+    ('a cat', (1.0,), ())
     """
     layout = _choose(PRESETS, preset, dimensions, on_bad_row)
     found, rejected = _read_table(str(table), layout, dimensions, on_bad_row, check_videos, row_names, ties)
@@ -119,20 +144,35 @@ def read_videos(
     on_bad_row: OnBadRow = "error",
     check_videos: bool = True,
 ) -> VideoTable:
-    """Read a table of single videos with opinion scores; the rows that gave none are in `rejected`.
+    """Read a table of single videos with opinion scores.
 
-    Our own layout has the columns prompt, video and mos, and may have id and generator. Several dimensions have their
-    scores in mos_<name>. A row without any score is counted as rejected with the reason "no usable label".
+    Our own layout has the columns prompt, video and mos, and may have id and generator. With several dimensions, the
+    scores are in mos_<name>. A row without any score is rejected with the reason "no usable label".
 
     Args:
-        table: As for `read_pairs`.
-        preset: The layout: descore_videos, or videofeedback.
-        dimensions: The reward dimensions to read; each video gets one score per name.
-        on_bad_row: As for `read_pairs`.
-        check_videos: As for `read_pairs`.
+        table: Path or URL of a .csv, .jsonl, .json (a list of objects) or .parquet file. Video paths are relative to
+            its folder, and may also be URLs.
+        preset: Name of the layout: descore_videos or videofeedback.
+        dimensions: Names of the reward dimensions to read; each video gets one score for each name.
+        on_bad_row: What to do with a bad row: "error" stops at the first one, "skip" collects them in `rejected`.
+        check_videos: Whether to check that the videos exist; remote videos are not checked.
+
+    Returns:
+        The videos, and the rows that gave no video.
 
     Raises:
-        FileNotFoundError, ImportError, ValueError: As `read_pairs` does.
+        FileNotFoundError: If the table does not exist, or a video does not exist and `on_bad_row` is "error".
+        ImportError: If the table is Parquet and pyarrow is not installed.
+        ValueError: If the preset or a dimension is unknown, a column is missing, the file does not have the format that
+            its name says, or a row is bad and `on_bad_row` is "error".
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     table = Path(folder, "videos.csv")
+    ...     _ = table.write_text("prompt,video,mos" + chr(10) + "a cat,a.mp4,3.5")
+    ...     found = read_videos(table, check_videos=False)
+    >>> found.videos[0].id, found.videos[0].side.mos
+    ('1', (3.5,))
     """
     layout = _choose(VIDEO_PRESETS, preset, dimensions, on_bad_row)
     found, rejected = _read_table(str(table), layout, dimensions, on_bad_row, check_videos)
@@ -148,7 +188,7 @@ def _read_table(
     row_names: str = "",
     ties: Sequence[str] | None = None,
 ) -> tuple[list[Any], list[Rejected]]:
-    """Return what the layout makes of the rows, and the rows of which it makes nothing."""
+    """Read the rows of a table; return the pairs or videos that the layout makes of them, and the rejected rows."""
     rows = list(read_rows(table))
     if not rows:
         raise ValueError(f"{table}: expected at least one data row, got none")
@@ -170,10 +210,10 @@ def _read_table(
             value = "" if bad.value is None else str(bad.value)[:500]
             rejected.append(Rejected(table, number, line, bad.column, value, bad.reason))
             if on_bad_row == "error" and bad.reason not in {NO_LABEL, _NOT_FOUND}:
-                raise ValueError(f"{rejected[-1]}; correct it, or read with on_bad_row='skip'") from bad
+                raise ValueError(f"{rejected[-1]}; correct it, or set on_bad_row to 'skip'") from bad
         except MissingColumn as missing:
             layouts = ", ".join([*PRESETS, *VIDEO_PRESETS])
-            message = f"{table}: {missing}; rename it, or read with the preset of this layout: {layouts}"
+            message = f"{table}: {missing}; rename the column, or use the preset of this layout: {layouts}"
             raise ValueError(message) from missing
     if on_bad_row == "error":
         _raise_not_found([bad for bad in rejected if bad.reason == _NOT_FOUND])
@@ -184,28 +224,29 @@ def _choose(presets: Mapping[str, Preset], preset: str, dimensions: Sequence[str
     if on_bad_row not in {"error", "skip"}:
         raise ValueError(f"expected on_bad_row 'error' or 'skip', got {on_bad_row!r}")
     if preset not in presets:
-        raise ValueError(f"expected a preset of {', '.join(presets)}, got {preset!r}")
+        raise ValueError(f"expected a preset among {', '.join(presets)}; got {preset!r}")
     known = presets[preset].dimensions
     if not dimensions or (known and not set(dimensions) <= set(known)):
-        expected = ", ".join(known) or "names of your choice"
-        raise ValueError(f"preset {preset}: expected dimensions of {expected}, got {list(dimensions)}")
+        expected = f"dimensions among {', '.join(known)}" if known else "at least one dimension"
+        raise ValueError(f"preset {preset}: expected {expected}; got {list(dimensions)}")
     return presets[preset]
 
 
 def _check_videos(videos: Mapping[str, str]) -> None:
-    if missing := [path for path in videos if not _may_be_there(path)]:
+    if missing := [path for path in videos if not _may_exist(path)]:
         raise BadCell(", ".join({videos[path]: None for path in missing}), ", ".join(missing), _NOT_FOUND)
 
 
-def _may_be_there(path: str) -> bool:
-    file = path.rpartition("::")[2]  # the tar file, where the video is a member of one
+def _may_exist(path: str) -> bool:
+    file = path.rpartition("::")[2]  # of a member of a tar file, check the tar file
     return is_url(file) or os.path.isfile(file)
 
 
 def _raise_not_found(rejected: Sequence[Rejected]) -> None:
     if rejected:
         shown = "\n".join(f"  {row}" for row in rejected[:10])
+        subject = "1 row refers" if len(rejected) == 1 else f"{len(rejected)} rows refer"
         raise FileNotFoundError(
-            f"{len(rejected)} rows name videos that are not there; paths are relative to the table's folder. "
-            f"Put the videos there, or read with on_bad_row='skip'. The first {min(10, len(rejected))}:\n{shown}"
+            f"{subject} to videos that do not exist; paths are relative to the table's folder. "
+            f"Add the videos, or set on_bad_row to 'skip'. The first {min(10, len(rejected))}:\n{shown}"
         )

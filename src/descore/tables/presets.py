@@ -1,4 +1,4 @@
-"""Table layouts by name: each preset is a function from a row to a pair."""
+"""Layouts of tables by name: each preset turns a row into a pair or a rated video."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _mj_bench_video(row: Row, dimensions: Sequence[str]) -> Pair:
     columns = ["overall_preference" if name == "overall" else f"category_preference.{name}" for name in dimensions]
     if columns != ["overall_preference"]:
         row = row.unfold("category_preference", [name for name in dimensions if name != "overall"])
-    # "Video 1" is the first video, whose path is in video_0_path.
+    # Labels count from 1, columns from 0: "Video 1" is the video in video_0_path.
     legal = {"Video 1 better": 1.0, "Video 2 better": -1.0, "Same": 0.0, "Hard to judge": NAN}
     a, b = Side(row.video("video_0_path")), Side(row.video("video_1_path"))
     return Pair(row.id(), row.text("caption"), a, b, row.labels(columns, legal))
@@ -94,7 +94,7 @@ def _descore_videos(row: Row, dimensions: Sequence[str]) -> RatedVideo:
 
 def _videofeedback(row: Row, dimensions: Sequence[str]) -> RatedVideo:
     link = row.text("video_path", "video link")
-    # What the link leads to has to be fetched first, into `videos` beside the table.
+    # The table holds links; the user downloads the videos into the folder `videos` beside the table.
     path = f"videos/{link.rpartition('/')[2]}" if is_url(link) else link
     side = Side(row.path("video_path" if row.has("video_path") else "video link", path), mos=row.ratings(dimensions))
     return RatedVideo(row.id(), row.text("prompt", "text prompt"), side)
@@ -102,11 +102,11 @@ def _videofeedback(row: Row, dimensions: Sequence[str]) -> RatedVideo:
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """A layout.
+    """Layout of a table.
 
     Attributes:
-        read: Makes a pair of a row and the names of the reward dimensions, or a video where each row has but one.
-        dimensions: The names that the layout has labels for; empty where the author of a table chooses them.
+        read: Function that turns a row, given the names of the reward dimensions, into a `Pair` or a `RatedVideo`.
+        dimensions: Names of the dimensions that the layout has labels for; empty if the author of a table chooses them.
     """
 
     read: Callable[[Row, Sequence[str]], Any]
@@ -124,6 +124,7 @@ PRESETS = {
     "videoalign": Preset(_videoalign, ("VQ", "MQ", "TA", "Overall")),
     "vision_reward_db": Preset(_vision_reward_db),
 }
+"""Layouts of pairs, by name."""
 
 _VIDEOFEEDBACK = (
     "visual quality",
@@ -137,4 +138,4 @@ VIDEO_PRESETS = {
     "descore_videos": Preset(_descore_videos, dimensions=()),
     "videofeedback": Preset(_videofeedback, _VIDEOFEEDBACK),
 }
-"""Layouts of single videos with opinion scores."""
+"""Layouts of single videos with opinion scores, by name."""

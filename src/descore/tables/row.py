@@ -1,4 +1,4 @@
-"""One row of a table, read cell by cell."""
+"""Reads and checks the cells of one row of a table."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from descore.tables.locations import locate
 from descore.types import DIMENSIONS, DimensionScores
 
 NO_LABEL = "no usable label"
-"""The reason of a row whose labels the layout itself declares unusable."""
+"""Reason to reject a row whose labels are declared unusable by the layout."""
 
 NAN = math.nan
-"""One object: tuples compare by identity first, so pairs with a nan label compare equal."""
+"""The one nan for labels: tuples compare elements by identity first, so pairs with this nan compare equal."""
 
 
 class BadCell(ValueError):
-    """A cell that cannot be used.
+    """Raised for a cell that cannot be used.
 
     Attributes:
-        column: Its column.
-        value: What it holds.
+        column: Column of the cell.
+        value: Content of the cell.
         reason: What was expected, in words that do not depend on the value.
     """
 
@@ -36,7 +36,7 @@ class BadCell(ValueError):
 
 
 class MissingColumn(ValueError):
-    """A column that the layout needs and the table does not have."""
+    """Raised for a column that the layout requires and the table does not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +44,13 @@ class Row:
     """One row of a table. Its methods raise `BadCell` for a bad cell and `MissingColumn` for a missing column.
 
     Attributes:
-        table: The file, or its URL; video paths are relative to its folder.
-        number: 1 for the first data row.
-        columns: Every column of the table.
-        cells: What the row holds; None, NaN, blank text and an absent key are all empty cells.
-        videos: The column that named each video path; filled as the paths are read.
-        row_names: What comes before the number of a row that has no id of its own.
-        ties: The labels that count as a tie; those that do not, though the layout says so, are unusable. None: all.
+        table: Path or URL of the table; video paths are relative to its folder.
+        number: Number of the row, 1 for the first data row.
+        columns: Names of all columns of the table.
+        cells: Content of the row by column; None, NaN, blank text and an absent key all mean an empty cell.
+        videos: Column of each video path that was read from this row.
+        row_names: Prefix of the id of a row without an id, before its number.
+        ties: Labels that count as a tie; the other tie labels of the layout are unusable. None counts every tie label.
     """
 
     table: str
@@ -62,16 +62,16 @@ class Row:
     ties: Sequence[str] | None = None
 
     def has(self, column: str) -> bool:
-        """Return whether the row has a cell in the column that is not empty."""
+        """Return whether the row's cell in a column exists and is not empty."""
         value = self.cells.get(column)
         return not (value is None or value != value or (isinstance(value, str) and not value.strip()))
 
     def id(self) -> str:
-        """Return the cell `id`, or the row's number where it is empty or there is no such column."""
+        """Return the cell `id`; if it is empty or missing, the row's number after `row_names`."""
         return str(self.cells["id"]) if self.has("id") else f"{self.row_names}{self.number}"
 
     def text(self, *columns: str) -> str:
-        """Return the text in the first of the columns that the table has."""
+        """Return the text in the first of these columns that the table has."""
         column = self._column(*columns)
         value = self.cells.get(column)
         if not self.has(column) or not isinstance(value, str):
@@ -79,15 +79,15 @@ class Row:
         return value
 
     def name(self, column: str) -> str:
-        """Return what a cell holds as text; nothing where it is empty or there is no such column."""
+        """Return the cell in a column as text; the empty text if it is empty or missing."""
         return str(self.cells[column]) if self.has(column) else ""
 
     def video(self, *columns: str) -> str:
-        """Return the path in the first of the columns that the table has."""
+        """Return the video path in the first of these columns that the table has."""
         return self.path(self._column(*columns), self.text(*columns))
 
     def two_videos(self, column: str) -> tuple[str, str]:
-        """Return two paths, from a list or the text of a Python list."""
+        """Return the two video paths in a cell that holds a list, or a Python list as text."""
         value = self.cells.get(self._column(column))
         paths = value
         if isinstance(value, str):
@@ -99,7 +99,12 @@ class Row:
         raise BadCell(column, value, "expected a list of two video paths")
 
     def labels(self, columns: Sequence[str], legal: Mapping[str, float]) -> tuple[float, ...]:
-        """Return the preference that each label means, in any case; nan in `legal` marks the unusable ones."""
+        """Return the preference for the label in each column.
+
+        Args:
+            columns: Column of each label.
+            legal: Preference for each legal label, in any case; nan for an unusable one.
+        """
         known = {label.lower(): value for label, value in self._with_ties(legal).items()}
         labels = []
         for column in columns:
@@ -113,20 +118,20 @@ class Row:
         return preference
 
     def numbers(self, columns: Sequence[str]) -> tuple[float, ...]:
-        """Return a number per column, nan for an empty cell; nothing where every cell is empty or has no column."""
+        """Return the number in each column, nan for an empty cell; an empty tuple if every cell is empty or missing."""
         if not any(self.has(column) for column in columns):
             return ()
         return tuple(self._number(column) if self.has(column) else NAN for column in columns)
 
     def ratings(self, columns: Sequence[str]) -> tuple[float, ...]:
-        """Return a number per column, each of which the table has; nan for an empty cell, but not for all of them."""
+        """Return the number in each column, nan for an empty cell; at least one cell must not be empty."""
         numbers = self.numbers([self._column(column) for column in columns])
         if not numbers:
             raise BadCell(", ".join(columns), "", NO_LABEL)
         return numbers
 
     def scores(self, column: str) -> DimensionScores:
-        """Return the five dimension scores, from an object or its JSON text."""
+        """Return the five dimension scores in a cell that holds an object, or its JSON as text."""
         value = self.cells.get(self._column(column))
         try:
             return parse_scores(json.loads(value) if isinstance(value, str) else value)
@@ -135,7 +140,7 @@ class Row:
             raise BadCell(column, value, reason) from error
 
     def unfold(self, column: str, keys: Sequence[str]) -> Row:
-        """Return the row with a cell `column.key` for each key of an object or of the text that holds its JSON."""
+        """Return the row with an additional cell `column.key` for each of these keys of the JSON object in a column."""
         value = self.cells.get(self._column(column))
         inner = _last_object(value) if isinstance(value, str) else value
         if not isinstance(inner, Mapping):
@@ -144,12 +149,12 @@ class Row:
         return replace(self, columns=(*self.columns, *cells), cells={**self.cells, **cells})
 
     def _with_ties(self, legal: Mapping[str, float]) -> dict[str, float]:
-        """Leave only the wanted ties among the labels."""
+        """Return the legal labels, with nan for the tie labels that do not count."""
         tied = [label for label, value in legal.items() if value == 0]
         ties = tied if self.ties is None else self.ties
         if unknown := set(ties) - set(tied):
-            expected = ", ".join(tied) or "no tie at all"
-            raise ValueError(f"{self.table}: expected ties of {expected}, got {', '.join(sorted(unknown))}")
+            expected = f"ties among {', '.join(tied)}" if tied else "no ties, which this layout does not have"
+            raise ValueError(f"{self.table}: expected {expected}; got {', '.join(sorted(unknown))}")
         return {label: NAN if label in tied and label not in ties else value for label, value in legal.items()}
 
     def _column(self, *columns: str) -> str:
@@ -159,7 +164,7 @@ class Row:
         raise MissingColumn(f"expected a column {' or '.join(columns)}, got the columns {', '.join(self.columns)}")
 
     def path(self, column: str, cell: str) -> str:
-        """Return the path that a cell, or what was made of it, points to."""
+        """Resolve a video path that was read from a column, and remember its column for error messages."""
         path = locate(self.table, cell)
         self.videos[path] = column
         return path
@@ -176,7 +181,7 @@ class Row:
 
 
 def _last_object(text: str) -> Any:
-    """Decode the object after the last `<answer>` tag; a code fence and a closing tag around it do not matter."""
+    """Decode the first JSON object after the last `<answer>` tag; a code fence around it is ignored."""
     start = text.find("{", text.rfind("<answer>") + 1)
     try:
         return json.JSONDecoder().raw_decode(text, start)[0] if start >= 0 else None

@@ -1,4 +1,4 @@
-"""Write pair tables in our own layout."""
+"""Writes pair tables in our own layout."""
 
 from __future__ import annotations
 
@@ -10,32 +10,38 @@ from pathlib import Path
 from typing import Any
 
 from descore.answer import NOT_ASKED
+from descore.atomic import write_whole
 from descore.types import Pair
 
 _LABELS = {1.0: "A", -1.0: "B", 0.0: "tie"}
 
 
 def write_pairs(path: str | Path, pairs: Iterable[Pair], *, dimensions: Sequence[str] = ("overall",)) -> None:
-    """Write pairs as JSONL in our own layout; `read_pairs` with the same `dimensions` returns them as they were.
+    """Write pairs as JSONL in our own layout; `read_pairs` with the same `dimensions` returns equal pairs.
 
-    Video paths are written relative to the table's folder. The file appears whole or not at all.
+    Video paths are written relative to the table's folder. The file appears complete or not at all.
 
     Args:
-        path: The table, a `.jsonl` file in a folder that exists.
-        pairs: The pairs; each holds one preference per dimension, at least one of them usable.
-        dimensions: Name of each reward dimension; more than one are written as columns preference_<name>.
+        path: Path of the table, which must end in `.jsonl`, in an existing folder.
+        pairs: Pairs to write; each has one preference for each dimension, at least one of which is not nan.
+        dimensions: Names of the reward dimensions. Several dimensions are written to columns preference_<name>.
 
     Raises:
-        ValueError: If the name does not end in `.jsonl`, or a pair's preferences are not as above.
+        ValueError: If the path does not end in `.jsonl`, or a pair's preferences are not as above.
+
+    >>> import tempfile
+    >>> from descore.types import Side
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     a, b = Side(f"{folder}/a.mp4"), Side(f"{folder}/b.mp4")
+    ...     write_pairs(f"{folder}/pairs.jsonl", [Pair("p1", "a cat", a, b, preference=(1.0,))])
+    ...     Path(folder, "pairs.jsonl").read_text().strip()
+    '{"id": "p1", "prompt": "a cat", "video_a": "a.mp4", "video_b": "b.mp4", "preference": "A"}'
     """
     path = Path(path)
     if path.suffix != ".jsonl":
-        raise ValueError(f"expected a table name that ends in .jsonl, got {path.name!r}")
+        raise ValueError(f"expected a file name that ends in .jsonl, got {path.name!r}")
     records = (_record(pair, path.parent, dimensions) for pair in pairs)
-    text = "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8", newline="\n")
-    partial.replace(path)
+    write_whole(path, "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records))
 
 
 def _record(pair: Pair, folder: Path, dimensions: Sequence[str]) -> dict[str, Any]:
@@ -62,5 +68,5 @@ def _record(pair: Pair, folder: Path, dimensions: Sequence[str]) -> dict[str, An
 def _relative(video: str, folder: Path) -> str:
     try:
         return Path(video).absolute().relative_to(folder.absolute()).as_posix()
-    except ValueError:  # outside the folder: ".." is only safe between paths without symbolic links
+    except ValueError:  # the video is outside the folder; ".." is only safe between paths without symbolic links
         return Path(os.path.relpath(Path(video).resolve(), folder.resolve())).as_posix()

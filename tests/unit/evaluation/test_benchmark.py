@@ -123,7 +123,7 @@ def test_ties_that_are_not_named_are_unusable(tmp_path):
     assert [pair.preference for pair in found.pairs] == [(0.0,), (1.0,)]
     assert found.num_rejected() == {"no usable label": 1}
     yaml.write_text("{description: d, table: t.csv, preset: genai_bench, ties: [draw]}")
-    with pytest.raises(ValueError, match="expected ties of tievote, bothbad_vote, got draw"):
+    with pytest.raises(ValueError, match="expected ties among tievote, bothbad_vote; got draw"):
         load_benchmark(str(yaml), root=tmp_path).read()
 
 
@@ -218,7 +218,9 @@ class TestSingleVideos:
 
     def test_missing_videos_and_unknown_presets_are_told(self, tmp_path):
         table = write(tmp_path / "t.csv", [{"video": "a.mp4", "prompt": "p", "mos": 1}])
-        with pytest.raises(FileNotFoundError, match=r"1 rows name videos that are not there[\s\S]*a\.mp4"):
+        with pytest.raises(FileNotFoundError, match=r"1 row refers to videos that do not exist[\s\S]*a\.mp4"):
             read_videos(table)
-        with pytest.raises(ValueError, match="expected a preset of descore_videos, videofeedback, got 'genai_bench'"):
+        with pytest.raises(
+            ValueError, match="expected a preset among descore_videos, videofeedback; got 'genai_bench'"
+        ):
             read_videos(table, preset="genai_bench")

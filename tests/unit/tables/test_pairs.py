@@ -118,7 +118,7 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("name", "content", "message"),
         [
-            ("t.txt", b"", r"t\.txt: expected a table that ends in \.csv, \.jsonl, \.json, \.parquet"),
+            ("t.txt", b"", r"t\.txt: expected a file name that ends in \.csv, \.jsonl, \.json, \.parquet"),
             ("t.csv", b"\n", "expected at least one data row, got none"),
             ("t.csv", b'prompt\n"open\n', r"t\.csv, line 2: expected valid CSV: unexpected end of data"),
             ("t.csv", b"prompt\n\xff\n", r"t\.csv: expected CSV text in UTF-8"),
@@ -225,9 +225,9 @@ class TestPresets:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"preset": "videoalgin"}, "expected a preset of descore, .*, got 'videoalgin'"),
-            ({"preset": "videoalign"}, r"expected dimensions of VQ, MQ, TA, Overall, got \['overall'\]"),
-            ({"dimensions": ()}, r"expected dimensions of names of your choice, got \[\]"),
+            ({"preset": "videoalgin"}, "expected a preset among descore, .*; got 'videoalgin'"),
+            ({"preset": "videoalign"}, r"expected dimensions among VQ, MQ, TA, Overall; got \['overall'\]"),
+            ({"dimensions": ()}, r"expected at least one dimension; got \[\]"),
             (
                 {"preset": "videoalign", "dimensions": ("Overall",)},
                 "expected a column Overall, got the columns path_A, ",
@@ -298,7 +298,7 @@ class TestBadRows:
         (folder / "t.csv").write_text("prompt,video_a,video_b,preference\na, cat,a.mp4,b.mp4,A\ncat,a.mp4,b.mp4,A\n")
         table = read_pairs(folder / "t.csv", on_bad_row="skip")
         assert len(table.pairs) == 1
-        assert table.num_rejected() == {"expected 4 cells, as many as the header has": 1}
+        assert table.num_rejected() == {"expected 4 cells, as in the header": 1}
 
     def test_jsonl_line_that_is_no_object(self, folder: Path) -> None:
         (folder / "t.jsonl").write_text(f"\n{json.dumps(ours())}\n[1]\n{{broken\n")
@@ -334,7 +334,7 @@ class TestBadRows:
         with pytest.raises(FileNotFoundError) as caught:
             read_pairs(path)
         message = str(caught.value)
-        assert message.startswith("12 rows name videos that are not there")
+        assert message.startswith("12 rows refer to videos that do not exist")
         gone = f"{folder / 'gone1.mp4'}, {folder / 'gone.mp4'}"
         assert f"data row 1 (line 2 of the file), column 'video_a, video_b': video not found, got '{gone}'" in message
         assert "gone10.mp4" in message
