@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 
-from descore.video.frames import VideoSettings
+from descore.video.settings import VideoSettings
 
 _BUILDING = 2
 """What a worker holds beside the batch that it builds, in batches: the frames and patches that it is made of."""

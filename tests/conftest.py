@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from data_modules.world.small_backbone import Sizes, write_random_backbone
 from descore.inputs.settings import ModelSettings
 from descore.model.reward_model import RewardModel
-from descore.video.frames import VideoSettings
+from descore.video.settings import VideoSettings
 from descore.video.writer import write_video
 
 FAMILIES = ("qwen3_vl", "qwen2_5_vl")

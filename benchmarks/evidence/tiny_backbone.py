@@ -28,7 +28,7 @@ from descore.model.reward_model import RewardModel
 from descore.tables.pairs import read_pairs
 from descore.thinking.think import think
 from descore.types import DIMENSIONS, Pair, Thought
-from descore.video.frames import VideoSettings
+from descore.video.settings import VideoSettings
 
 RUN = Path("runs/tiny_backbone")
 CONFIG = Path("conf/tiny_backbone.yaml")

@@ -33,7 +33,7 @@ from descore.inputs.prompts import PromptTemplate
 from descore.inputs.settings import ModelSettings
 from descore.model.reward_model import RewardModel
 from descore.scoring.scorer import Scorer
-from descore.video.frames import VideoSettings
+from descore.video.settings import VideoSettings
 
 KILLS_OF_A_RUN = 3
 BATCH = 4

@@ -22,8 +22,9 @@ import torch.nn.functional as F
 from descore.types import Frames
 from descore.video import frames as video
 from descore.video.checks import VideoError
-from descore.video.frames import VideoReader, VideoSettings, resize
+from descore.video.frames import VideoReader, resize
 from descore.video.isolation import IsolatedReader
+from descore.video.settings import VideoSettings
 from tests.helpers.drawn_videos import flip, picture, remux
 from tests.helpers.video_corpus import Case, beyond_limits, cut_off, damaged, encode_as, make, no_videos, valid
 

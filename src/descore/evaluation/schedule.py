@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from descore.video.checks import VideoError, VideoHeader, read_header
-from descore.video.frames import VideoSettings, sample_indices
+from descore.video.frames import sample_indices
 from descore.video.isolation import IsolatedReader
+from descore.video.settings import VideoSettings
 
 Batches = list[list[int]]
 """Places of videos, batch by batch."""

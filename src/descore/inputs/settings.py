@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from descore.inputs.checklist import Question
-from descore.video.frames import VideoSettings
+from descore.video.settings import VideoSettings
 
 QueryMode = Literal["shared", "each"]
 RewardSource = Literal["head", "overall_score", "expected_score", "checklist"]

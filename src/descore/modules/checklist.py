@@ -25,7 +25,7 @@ from descore.objectives.checklist import answer_logprobs, fit_weights
 from descore.runtime.sharding import gathered
 from descore.thinking.readout import read_answers
 from descore.types import Pair, PairBatch, Side, Thought
-from descore.video.frames import VideoSettings
+from descore.video.settings import VideoSettings
 
 
 class ChecklistModule(SupervisedSystem):

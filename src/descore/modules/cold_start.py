@@ -21,7 +21,7 @@ from descore.model.trainable import Part
 from descore.modules.supervised import SupervisedSystem
 from descore.modules.system import Schedule
 from descore.types import Pair, PairBatch
-from descore.video.frames import VideoSettings
+from descore.video.settings import VideoSettings
 
 
 class ColdStartModule(SupervisedSystem):

@@ -17,8 +17,9 @@ from descore.evaluation.folder import Evaluation, plain, reward_of
 from descore.report.page import Viewer
 from descore.types import Frames
 from descore.video.checks import VideoError
-from descore.video.frames import VideoReader, VideoSettings
+from descore.video.frames import VideoReader
 from descore.video.isolation import IsolatedReader
+from descore.video.settings import VideoSettings
 
 _SHARES = {"errors": 2, "failed": 1, "others": 1}
 """How the pairs that a page has room for are shared out; what one kind does not use is left to the next."""

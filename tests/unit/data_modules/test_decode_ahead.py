@@ -10,7 +10,7 @@ import torch
 from data_modules.decode_ahead import DecodeAhead, most_bytes, plan
 from descore.inputs.collate import PairCollator
 from descore.types import Frames, Pair, Side
-from descore.video.frames import VideoSettings
+from descore.video.settings import VideoSettings
 
 
 def test_a_batch_is_two_videos_a_pair_at_a_byte_a_value():

@@ -17,7 +17,8 @@ from descore.tables.pairs import read_pairs
 from descore.types import Frames
 from descore.video.checks import VideoError
 from descore.video.frame_cache import FrameCache
-from descore.video.frames import VideoReader, VideoSettings
+from descore.video.frames import VideoReader
+from descore.video.settings import VideoSettings
 
 READER = VideoReader(VideoSettings(fps=4.0, min_pixels=256, max_pixels=1024), factor=16, even=2)
 

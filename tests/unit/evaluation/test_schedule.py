@@ -3,7 +3,7 @@
 import pytest
 
 from descore.evaluation.schedule import costs_of, order_batches, take_shard, total_cost
-from descore.video.frames import VideoSettings
+from descore.video.settings import VideoSettings
 
 
 def test_a_cost_is_what_the_model_sees_of_a_video(clips):

@@ -19,7 +19,8 @@ from descore.types import Frames
 from descore.video import frame_cache
 from descore.video.checks import VideoError
 from descore.video.frame_cache import FrameCache
-from descore.video.frames import VideoReader, VideoSettings
+from descore.video.frames import VideoReader
+from descore.video.settings import VideoSettings
 from descore.video.writer import write_video
 
 READER = VideoReader(VideoSettings(fps=4.0, min_pixels=1024, max_pixels=48 * 48), factor=16, even=2)

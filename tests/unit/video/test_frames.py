@@ -20,7 +20,8 @@ from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoP
 from descore.video import checks as video_checks
 from descore.video import frames as video
 from descore.video.checks import VideoError
-from descore.video.frames import VideoSettings, read_video, resize, sample_indices, target_size
+from descore.video.frames import read_video, resize, sample_indices, target_size
+from descore.video.settings import VideoSettings
 from descore.video.writer import write_video
 from tests.helpers.drawn_videos import join
 

@@ -27,8 +27,9 @@ from descore.types import Frames
 from descore.video import frames as video
 from descore.video import isolation as decoding
 from descore.video.checks import VideoError
-from descore.video.frames import VideoReader, VideoSettings
+from descore.video.frames import VideoReader
 from descore.video.isolation import IsolatedReader
+from descore.video.settings import VideoSettings
 from descore.video.writer import write_video
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts processes and files by /proc")
