@@ -1,1 +1,1 @@
-"""A model measured on a benchmark: request, schedule, run, folder, summary, comparison."""
+"""Evaluation of a model on a benchmark: request, schedule, run, output folder, summary, comparison."""

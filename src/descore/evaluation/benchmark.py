@@ -1,13 +1,13 @@
-"""Benchmarks: where a table is, how it is read, and which videos it asks to be scored.
+"""Benchmarks: a labelled table of videos, described by a YAML file.
 
 # conf/benchmarks/mine.yaml
 description: 500 pairs of our own, labelled in May.
-table: pairs.csv                    # relative to --root, as the videos are to the table
-preset: descore                     # or a published layout: docs/data.md lists them
-dimensions: [overall]
-ties: [tie]                         # optional: the labels that count as a tie; all of the layout if not given
-root: data/mine                     # optional: where it lies if --root is not given
-make:                               # optional: a function that makes the table, called with root and these arguments
+table: pairs.csv               # relative to --root; the video paths in the table are relative to the table
+preset: descore                # layout of the table; docs/data.md lists the published ones
+dimensions: [overall]          # reward dimensions to compare
+ties: [tie]                    # optional: labels that count as a tie; all ties of the layout if not given
+root: data/mine                # optional: folder of the data if --root is not given
+make:                          # optional: function that makes the table, called with root and the arguments
   function: my_package.render
   arguments: {num_pairs: 500}
 """
@@ -35,12 +35,12 @@ CONF = Path("conf/benchmarks")
 
 @dataclass(frozen=True, slots=True)
 class Maker:
-    """What makes a table that is not there.
+    """A function that makes a benchmark's table.
 
     Attributes:
-        function: Dotted path of a function; it is called with `root` and the arguments.
-        arguments: By name.
-        sources: Folder that its package may lie in, beside those of Python.
+        function: Dotted path of the function.
+        arguments: Keyword arguments of the function, besides `root`.
+        sources: Folder to import the function from, in addition to Python's own search path.
     """
 
     function: str
@@ -50,17 +50,20 @@ class Maker:
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """A table to evaluate a model on.
+    """A labelled table to evaluate a model on.
 
     Attributes:
-        name: Its name.
-        root: Folder that the names of videos are relative to.
-        table: The table; its video paths are relative to its own folder.
+        name: Name of the benchmark.
+        root: Folder that video names in an evaluation are relative to.
+        table: Path of the table; its video paths are relative to its own folder.
         preset: Layout of the table.
         dimensions: Reward dimensions to compare.
-        ties: Labels that count as a tie, or None for all that the layout calls so.
-        description: What it is, and where it comes from.
-        maker: What makes the table, if that can be done.
+        ties: Labels that count as a tie; None takes all ties of the layout.
+        description: What the benchmark holds, and where its data comes from.
+        maker: Function that makes the table; None if the data has to be there.
+
+    >>> Benchmark("mine", Path("data"), Path("data/pairs.csv")).has_pairs
+    True
     """
 
     name: str
@@ -74,25 +77,25 @@ class Benchmark:
 
     @property
     def has_pairs(self) -> bool:
-        """Whether the table has pairs; it has single videos with opinion scores otherwise."""
+        """Whether the table holds pairs; otherwise it holds single videos with opinion scores."""
         return self.preset not in VIDEO_PRESETS
 
     def read(self, on_bad_row: OnBadRow = "error") -> PairTable | VideoTable:
-        """Read the table, made first where it can be; whether the videos are there is not looked at.
+        """Read the table, after making it if it has a maker. The video files are not checked.
 
         Args:
-            on_bad_row: As for `read_pairs`.
+            on_bad_row: "error" stops at a row that cannot be used; "skip" leaves such rows out and counts them.
 
         Raises:
-            FileNotFoundError: If the table is not there.
-            ValueError: If it cannot be read; see `read_pairs` and `read_videos`.
+            FileNotFoundError: If the table does not exist.
+            ValueError: If the preset is unknown, or the table cannot be read; see `read_pairs` and `read_videos`.
         """
         if self.maker is not None:
             _make(self.maker, self.root)
         if not self.table.is_file():
             raise FileNotFoundError(
-                f"{self.table}: expected the table of the benchmark {self.name} there, found none; "
-                f"say where it lies with --root FOLDER or --table FILE. {self.description}".rstrip()
+                f"{self.table}: expected the table of the benchmark {self.name}, found no file; "
+                f"give its location with --root FOLDER or --table FILE. {self.description}".rstrip()
             )
         if self.preset not in (known := [*PRESETS, *VIDEO_PRESETS]):
             raise ValueError(f"expected a preset of {', '.join(known)}, got {self.preset!r}")
@@ -114,25 +117,26 @@ def load_benchmark(
     table: str | Path | None = None,
     dimensions: Sequence[str] | None = None,
 ) -> Benchmark:
-    """Read the YAML of a benchmark.
+    """Load a benchmark from its YAML file.
 
     Args:
-        name: Name of a file in conf/benchmarks, of the current folder or of the source checkout, or a path to a YAML.
-        root: Folder of the benchmark's data; the YAML's own if not given.
-        table: A table to read instead of the YAML's, such as one that was fetched under another name.
-        dimensions: Reward dimensions to compare, instead of the YAML's.
+        name: Name of a benchmark in conf/benchmarks, without suffix, or the path of a YAML file. The current folder is
+            searched before the source checkout.
+        root: Folder of the benchmark's data; the root in the YAML if not given.
+        table: Table to read instead of the one in the YAML, such as one that was saved under another name.
+        dimensions: Reward dimensions to compare instead of those in the YAML.
 
     Raises:
-        ValueError: If there is no such benchmark, its YAML has an unknown or missing key, or nothing says where the
-            data is.
+        ValueError: If there is no such benchmark, its YAML has an unknown or missing key, or neither the YAML nor
+            `root` gives the folder of the data.
     """
     path = _find(name)
     values = _load(path)
     folder = root or values.root
     if folder is None:
         raise ValueError(
-            f"the benchmark {path.stem} needs to know where its data is: expected --root, the folder with "
-            f"{values.table}. {values.description}"
+            f"the benchmark {path.stem} does not say where its data is: give the folder with --root FOLDER; it has to "
+            f"hold {values.table}. {values.description}"
         )
     make = values.make
     maker = None if make is None or table else Maker(make.function, make.arguments, _sources(path))
@@ -155,13 +159,23 @@ def table_benchmark(
     preset: str = "descore",
     dimensions: Sequence[str] = ("overall",),
 ) -> Benchmark:
-    """Make a benchmark of any table; its name is the file's, and its root the file's folder if not given."""
+    """Make a benchmark of any table, named after its file.
+
+    Args:
+        table: Path of the table.
+        root: Folder that video names in the evaluation are relative to; the table's folder if not given.
+        preset: Layout of the table.
+        dimensions: Reward dimensions to compare.
+
+    >>> table_benchmark("data/pairs.csv").name
+    'pairs'
+    """
     table = Path(table)
     return Benchmark(table.stem, Path(root or table.parent), table, preset, tuple(dimensions))
 
 
 def known_benchmarks() -> dict[str, Path]:
-    """List the benchmarks by name, those of the current folder before those of the source checkout."""
+    """Return the YAML file of each benchmark by name; the current folder takes precedence over the source checkout."""
     folders = (CONF, Path(__file__).parents[3] / CONF)
     found = [path for folder in folders for path in sorted(folder.glob("*.yaml"))]
     return {path.stem: path for path in reversed(found)}
@@ -175,7 +189,7 @@ class _Make:
 
 @dataclass
 class _File:
-    """The keys of a YAML."""
+    """The keys of a benchmark's YAML file."""
 
     description: str = MISSING
     table: str = MISSING
@@ -193,7 +207,7 @@ def _find(name: str) -> Path:
     path = Path(name)
     if path.suffix not in {".yaml", ".yml"} or not path.is_file():
         names = ", ".join(sorted(known)) or "none here"
-        raise ValueError(f"expected a benchmark of {names}, or the path of a YAML, got {name!r}")
+        raise ValueError(f"expected a benchmark of {names}, or the path of a YAML file, got {name!r}")
     return path
 
 
@@ -208,7 +222,7 @@ def _load(path: Path) -> _File:
 
 
 def _sources(path: Path) -> Path:
-    """Return the folder that conf/benchmarks/NAME.yaml lies in."""
+    """Return the folder that holds conf/benchmarks/NAME.yaml."""
     return [*path.absolute().parents][:3][-1]
 
 
@@ -219,7 +233,7 @@ def _make(maker: Maker, root: Path) -> None:
             function = getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError, ValueError) as error:
             raise ValueError(
-                f"expected {maker.function}, which makes this benchmark's table, to be there: {error}; "
+                f"expected the function {maker.function}, which makes this benchmark's table, but {error}; "
                 "run from the root of the source checkout"
             ) from error
     function(root=root, **maker.arguments)
@@ -227,7 +241,7 @@ def _make(maker: Maker, root: Path) -> None:
 
 @contextmanager
 def _also_from(folder: Path) -> Iterator[None]:
-    """Import from one more folder."""
+    """Context manager: let imports also search one more folder."""
     sys.path.append(os.fspath(folder))
     try:
         yield

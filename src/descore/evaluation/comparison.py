@@ -1,4 +1,4 @@
-"""Evaluations of one benchmark side by side."""
+"""Comparison of several evaluations of one benchmark, pair by pair."""
 
 from __future__ import annotations
 
@@ -10,23 +10,27 @@ from descore.metrics import bootstrap_interval, calls, paired_test, rank_correla
 
 
 def compare(evaluations: Sequence[Evaluation]) -> Record:
-    """Put evaluations of one benchmark side by side, on the pairs that all of them have; the first is the measure.
+    """Compare evaluations of one benchmark with the first of them, on the pairs that all of them share.
+
+    Args:
+        evaluations: At least two finished evaluations; the first one is the baseline.
 
     Returns:
-        {"benchmark", "num_pairs", "num_videos", "dimensions": {name: [a record per evaluation]}}. A record has
-        "accuracy" without ties, over the shared pairs that count for it, with "interval" and "num_pairs"; "spearman"
-        where the data has opinion scores; and, but for the first, "difference", "difference_interval" and "p_value" of
-        the paired test. Numbers that do not exist are nan.
+        {"benchmark", "num_pairs", "num_videos", "dimensions": {name: [one record per evaluation]}}. A record has the
+        "accuracy" without ties over the shared pairs, its 95 % "interval", and "num_pairs", the number of pairs that
+        count for it. "spearman" is the rank correlation with the opinion scores. All records but the first have
+        "difference", "difference_interval" and "p_value" of the paired test against the first. A number that does not
+        exist is nan.
 
     Raises:
-        ValueError: If there are fewer than two, one is not finished, they are of different benchmarks, or they share
-            no pair and no video.
+        ValueError: If there are fewer than two evaluations, one is not finished, they are of different benchmarks, or
+            they share no pair and no video.
     """
     _check_comparable(evaluations)
     first = evaluations[0]
     pairs, videos = _shared([_by_pair(one) for one in evaluations]), _shared([_by_video(one) for one in evaluations])
     if not pairs and (first.pairs or not videos):
-        raise ValueError("these evaluations have no pair in common; compare runs of the same table and limit")
+        raise ValueError("these evaluations have no pair in common; compare evaluations of the same table and --limit")
     names = [name for name in first.info["dimensions"] if all(name in one.info["dimensions"] for one in evaluations)]
     return {
         "benchmark": first.info["benchmark"],
@@ -44,16 +48,16 @@ def _check_comparable(evaluations: Sequence[Evaluation]) -> None:
             done = sum(score is not None for score in one.scores)
             raise ValueError(
                 f"{one.folder} is not finished: {done} of {len(one.videos)} videos are scored; "
-                "run its `descore evaluate` again, then compare"
+                "repeat its `descore evaluate` command to finish it, then compare"
             )
     kinds = {(one.info["benchmark"], one.info["preset"]): one.folder for one in evaluations}
     if len(kinds) > 1:
         found = ", ".join(f"{folder} is of {name} ({preset})" for (name, preset), folder in kinds.items())
-        raise ValueError(f"expected evaluations of one benchmark: {found}")
+        raise ValueError(f"expected evaluations of one benchmark, but {found}")
 
 
 def _by_pair(evaluation: Evaluation) -> dict[Any, int]:
-    """Return the place of each pair, by its id and content."""
+    """Return the index of each pair, by its id, prompt and videos."""
     names = [video["video"] for video in evaluation.videos]
     return {
         (pair["id"], pair["prompt"], names[pair["a"]], names[pair["b"]]): index

@@ -1,10 +1,10 @@
-"""An evaluation's folder, and what can be read of it.
+"""The output folder of an evaluation: its files, and how they are written, checked and read.
 
-evaluation.json          model, protocol, benchmark: what the scores depend on
-pairs.jsonl              the pairs, by the places of their videos
-videos.jsonl             every (video, prompt) once, with what scoring it is estimated to take
-scores.jsonl             a line per video, in the order of the plan; with shards scores-1-of-8.jsonl and so on
-summary.json             once every video is scored
+evaluation.json     model, protocol and benchmark: everything that the scores depend on
+pairs.jsonl         the pairs; each names its videos by their index in videos.jsonl
+videos.jsonl        every (video, prompt) once, with the estimated cost of scoring it
+scores.jsonl        one score record per line, in scoring order; with shards scores-1-of-8.jsonl and so on
+summary.json        all numbers, written once every video is scored
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What an evaluation's folder holds.
+    """Content of an evaluation's folder.
 
     Attributes:
-        folder: The folder.
-        info: evaluation.json.
-        pairs: pairs.jsonl; none where the benchmark has single videos.
-        videos: videos.jsonl.
-        scores: The score record of each video; None while it is missing.
-        summary: summary.json; empty until every video is scored.
+        folder: Path of the folder.
+        info: Content of evaluation.json.
+        pairs: Records of pairs.jsonl; empty for a benchmark of single videos.
+        videos: Records of videos.jsonl.
+        scores: Score record of each video; None if it is not scored yet.
+        summary: Content of summary.json; empty until every video is scored.
     """
 
     folder: Path
@@ -52,28 +52,29 @@ class Evaluation:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every video has its record, of a reward or of a failure."""
+        """Whether every video has a score record, be it of a reward or of a failure."""
         return None not in self.scores
 
     def rewards(self, dimension: str) -> Tensor:
-        """Return `[num_videos]` float64 rewards, nan where a video failed or is not scored yet.
+        """Return the reward of each video, `[num_videos]` float64; nan where a video failed or is not scored yet.
 
-        Of a model with several rewards it is the one with the dimension's name, in any case, or else their sum.
+        For a model with several rewards it is the reward named like the dimension (upper or lower case), or else their
+        sum.
         """
         return torch.tensor([reward_of(score, dimension) for score in self.scores], dtype=torch.float64)
 
     def margins(self, dimension: str) -> Tensor:
-        """Return `[num_pairs]` float64: the reward of A minus that of B, nan where a video failed."""
+        """Return the reward of A minus that of B for each pair, `[num_pairs]` float64; nan where a video failed."""
         rewards = self.rewards(dimension)
         return rewards[self._places("a")] - rewards[self._places("b")]
 
     def preferences(self, dimension: str) -> Tensor:
-        """Return `[num_pairs]` float64: +1 A, -1 B, 0 tie, nan without a usable label."""
+        """Return the label of each pair, `[num_pairs]` float64: +1 A, -1 B, 0 tie, nan without a usable label."""
         labels = [number(pair["preference"][dimension]) for pair in self.pairs]
         return torch.tensor(labels, dtype=torch.float64)
 
     def opinions(self, dimension: str) -> Tensor:
-        """Return `[num_videos]` float64 mean opinion scores, nan where there is none."""
+        """Return the mean opinion score of each video, `[num_videos]` float64; nan where there is none."""
         return torch.tensor([number(video["mos"][dimension]) for video in self.videos], dtype=torch.float64)
 
     def _places(self, side: str) -> Tensor:
@@ -81,14 +82,14 @@ class Evaluation:
 
 
 def load_evaluation(folder: str | Path) -> Evaluation:
-    """Read an evaluation's folder, finished or not.
+    """Load an evaluation, finished or not, from its folder.
 
     Raises:
-        FileNotFoundError: If it is no such folder.
+        FileNotFoundError: If the folder is not one that `descore evaluate` wrote.
     """
     folder = Path(folder)
     if not (folder / "evaluation.json").is_file():
-        raise FileNotFoundError(f"{folder} is no folder of `descore evaluate`: it has no evaluation.json")
+        raise FileNotFoundError(f"{folder} is not an output folder of `descore evaluate`: it has no evaluation.json")
     videos = read_lines(folder / "videos.jsonl")
     scores: list[Record | None] = [None] * len(videos)
     for path in score_files(folder):
@@ -106,23 +107,28 @@ def load_evaluation(folder: str | Path) -> Evaluation:
 
 
 def score_files(folder: Path) -> list[Path]:
-    """Return the files of scores in a folder."""
+    """Return the files of scores in an evaluation's folder, one per shard."""
     return sorted([*folder.glob("scores.jsonl"), *folder.glob("scores-*-of-*.jsonl")])
 
 
 def read_lines(path: Path) -> list[Record]:
-    """Read the lines of a JSONL file; a last line without its end is one that is being written."""
+    """Read a JSONL file; a last line without a line end is ignored, since it is still being written."""
     lines = path.read_bytes().split(b"\n")[:-1]
     return [json.loads(line) for line in lines]
 
 
 def write_lines(path: Path, records: Iterable[Record]) -> None:
-    """Write a JSONL file, whole or not at all."""
+    """Write a JSONL file atomically."""
     write_whole(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
 
 
 def reward_of(score: Record | None, dimension: str) -> float:
-    """Return the reward of a score record for a dimension; nan where there is none."""
+    """Return the reward of a score record for a dimension; nan if there is none.
+
+    >>> score = {"reward": 3.0, "rewards": {"VQ": 1.0, "TA": 2.0}}
+    >>> reward_of(score, "ta"), reward_of(score, "overall"), reward_of(None, "ta")
+    (2.0, 3.0, nan)
+    """
     if score is None:
         return math.nan
     by_name = {name.lower(): reward for name, reward in score["rewards"].items()}
@@ -130,12 +136,16 @@ def reward_of(score: Record | None, dimension: str) -> float:
 
 
 def number(value: float | None) -> float:
-    """Read a number of a record, nan for null."""
+    """Return a number of a JSON record as a float; nan for null."""
     return math.nan if value is None else float(value)
 
 
 def plain(value: Any) -> Any:
-    """Return a value for JSON: null where a number is nan."""
+    """Return a value with None (null in JSON) in place of every nan, in dicts, lists and tuples too.
+
+    >>> plain({"accuracy": math.nan, "interval": (0.5, 1.0)})
+    {'accuracy': None, 'interval': [0.5, 1.0]}
+    """
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -144,21 +154,33 @@ def plain(value: Any) -> Any:
 
 
 def relative(path: str, root: Path) -> str:
-    """Return a path relative to a folder, if it lies below it; else as it is."""
+    """Return a path relative to a folder if it lies below it, and unchanged otherwise.
+
+    >>> relative("data/videos/a.mp4", Path("data")), relative("elsewhere/a.mp4", Path("data"))
+    ('videos/a.mp4', 'elsewhere/a.mp4')
+    """
     full, folder = os.path.abspath(path), os.path.abspath(root)
     return os.path.relpath(full, folder) if Path(full).is_relative_to(folder) else path
 
 
-_MAY_CHANGE = {"root", "table", "model", "description"}  # what lies there is in the digests
+_MAY_CHANGE = {"root", "table", "model", "description"}  # digests cover the content at these locations
 
 
 class EvaluationError(ValueError):
-    """An evaluation that cannot begin or go on: the message says what is wrong, and what to do."""
+    """An evaluation that cannot start or resume; the message says why, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """What a table asks for: its records, the path of each video, the files that are not there, and rows left out."""
+    """The videos and pairs of a table.
+
+    Attributes:
+        pairs: Records of pairs.jsonl.
+        videos: Records of videos.jsonl, without their cost.
+        paths: Path of each video.
+        missing: Names of the videos whose file does not exist.
+        rejected: Number of rows left out, by reason.
+    """
 
     pairs: list[Record]
     videos: list[Record]
@@ -168,7 +190,17 @@ class Items:
 
 
 def begin(folder: Path, info: Record, items: Items, settings: ModelSettings) -> None:
-    """Write what is asked for, or make sure that the folder asks for the same."""
+    """Write the request of an evaluation into its folder, or check that the folder already holds the same request.
+
+    Args:
+        folder: Folder of the evaluation.
+        info: Content of evaluation.json.
+        items: Videos and pairs of the table.
+        settings: Settings of the model, from which the cost of each video is estimated.
+
+    Raises:
+        EvaluationError: If the folder holds another evaluation.
+    """
     begun = folder / "evaluation.json"
     if begun.is_file():
         _check_same(folder, json.loads(begun.read_text()), info)
@@ -190,8 +222,8 @@ def _check_same(folder: Path, found: Record, wanted: Record) -> None:
     ]
     if differences:
         raise EvaluationError(
-            f"{folder} is of another evaluation: {'; '.join(differences)}. "
-            "Ask for the same again to go on with it, or choose another --output"
+            f"{folder} holds another evaluation: {'; '.join(differences)}. "
+            "Repeat the command with the old values to resume it, or choose another --output"
         )
 
 
@@ -201,13 +233,17 @@ def _flat(info: Record) -> dict[str, Any]:
 
 
 def name_scores_file(folder: Path, shard: tuple[int, int]) -> str:
-    """Name the file of a shard's scores; the others in the folder have to be of as many shards."""
+    """Return the name of a shard's file of scores.
+
+    Raises:
+        EvaluationError: If the folder holds scores of another number of shards.
+    """
     end = f"-of-{shard[1]}.jsonl"
     others = [p.name for p in score_files(folder) if not p.name.endswith(end if shard[1] > 1 else "scores.jsonl")]
     if others:
         raise EvaluationError(
-            f"{folder} holds {', '.join(others)}, which are no part of shard {shard[0]}/{shard[1]}: go on with as many "
-            "shards as they are of, or choose another --output"
+            f"{folder} holds {', '.join(others)}, which do not belong to shard {shard[0]}/{shard[1]}: use the "
+            "number of shards that this evaluation was started with, or choose another --output"
         )
     return "scores.jsonl" if shard[1] == 1 else f"scores-{shard[0]}{end}"
 
@@ -219,7 +255,7 @@ def exclusive_writer(file: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise EvaluationError(f"{file} is being written by another process: wait for it, or end it") from None
+        raise EvaluationError(f"{file} is being written by another process; wait for it to end, or stop it") from None
     try:
         yield
     finally:
@@ -227,13 +263,23 @@ def exclusive_writer(file: Path) -> Iterator[None]:
 
 
 def find_unscored(part: Batches, file: Path) -> Batches:
-    """Return the batches that are still to be scored, and cut off what is there of one that is not whole."""
+    """Return the batches that are still to be scored, and truncate the file after its last complete batch.
+
+    Args:
+        part: Batches of this shard, in scoring order.
+        file: File of the shard's scores; it need not exist.
+
+    Raises:
+        EvaluationError: If the file holds scores of other videos.
+    """
     lines = file.read_bytes().splitlines(keepends=True) if file.is_file() else []
     lines = [line for line in lines if line.endswith(b"\n")]
     planned = list(chain.from_iterable(part))
     for number, (line, place) in enumerate(zip(lines, [*planned, None], strict=False), start=1):
         if (found := json.loads(line)["index"]) != place:
-            raise EvaluationError(f"{file}, line {number}: expected video {place}, got {found}; remove the file")
+            raise EvaluationError(
+                f"{file}, line {number}: expected video {place}, got {found}; remove the file to score its videos again"
+            )
     kept, num_batches = 0, 0
     while num_batches < len(part) and kept + len(part[num_batches]) <= len(lines):
         kept += len(part[num_batches])

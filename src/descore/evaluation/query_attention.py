@@ -1,4 +1,4 @@
-"""What the query token looks at: its attention, summed over the video, the prompt, the thought and itself."""
+"""Attention of the query token: how it divides between the video, the prompt, the thought and the query itself."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from descore.types import Branches
 OBSERVED = "observed_shared_prefix"
 
 SOURCES = ("video", "prompt", "thought", "query")
-"""What a query token can attend to; the prompt stands for all before the thought but the video."""
+"""What a query token can attend to; "prompt" covers everything before the thought except the video."""
 
 Observe = Callable[[nn.Module, Tensor, Tensor, float], None]
 
 
 @torch.no_grad()
 def query_attention(model: RewardModel, branches: Branches) -> Tensor:
-    """Measure how the query tokens of each branch share out their attention.
+    """Measure how the query tokens of each branch divide their attention between the `SOURCES`.
 
     Args:
-        model: The model.
-        branches: A packed batch on the model's device, of B branches.
+        model: Model to measure.
+        branches: Packed batch of B branches on the model's device.
 
     Returns:
-        `[B, layers, 4]` float32: the attention of each layer by `SOURCES`, the mean over its heads and over the queries
-        of a branch; each sums to 1.
+        Attention by layer and source, `[B, num_layers, 4]` float32: the mean over the heads and over the query tokens
+        of a branch. The four sources sum to 1.
     """
     branch_of, key_of = _places(model, branches)
     layers: list[Tensor] = []
@@ -49,7 +49,7 @@ def query_attention(model: RewardModel, branches: Branches) -> Tensor:
 
 
 def _places(model: RewardModel, branches: Branches) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-    """Where the queries of each branch lie, `[B, Q]`; and by branch what they see, `[N]`, and its sources, `[N]`."""
+    """Return the positions of the queries `[B, Q]`, and for each branch its visible positions and sources `[N]`."""
     ids, queries = branches.input_ids[0], branches.query_index
     is_video = ids == model.base.config.video_token_id
     seen: list[tuple[Tensor, Tensor]] = []
@@ -68,7 +68,7 @@ def _places(model: RewardModel, branches: Branches) -> tuple[Tensor, list[tuple[
 
 
 def _shares(query: Tensor, key: Tensor, at: Tensor, places: Tensor, sources: Tensor, scaling: float) -> Tensor:
-    """Attention of the queries at `[Q]` of a row `[H, T, d]`, to the N places of one branch, by source: `[4]`."""
+    """Sum the attention from the queries at `[Q]` of a row `[H, T, d]` to N positions by their sources: `[4]`."""
     scores = torch.einsum("hqd,hnd->hqn", query[:, at].float(), key[:, places].float()) * scaling
     weights = scores.masked_fill(places > at[:, None], -torch.inf).softmax(-1).mean((0, 1))
     return torch.zeros(len(SOURCES), device=weights.device).index_add_(0, sources, weights)
@@ -76,7 +76,7 @@ def _shares(query: Tensor, key: Tensor, at: Tensor, places: Tensor, sources: Ten
 
 @contextmanager
 def _observed(model: RewardModel, observe: Observe) -> Iterator[None]:
-    """Hand the queries and keys of every layer of the language model to a function meanwhile."""
+    """Context manager: call a function with the queries and keys of every layer of the language model."""
 
     def attend(module: nn.Module, query: Tensor, key: Tensor, *rest: Any, **options: Any) -> tuple[Tensor, None]:
         observe(module, query, key, options.get("scaling") or query.shape[-1] ** -0.5)

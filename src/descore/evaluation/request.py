@@ -1,4 +1,4 @@
-"""What an evaluation is asked for: pairs and videos of a table, the protocol, and checks before the first video."""
+"""The request of an evaluation: pairs and videos of a table, the protocol, and checks before the first video."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class EvaluationProtocol:
-    """How each video is scored. Evaluations are compared and resumed under one protocol only.
+    """Options of how each video is scored. An evaluation can only be resumed under the protocol it was started with.
 
     Attributes:
-        num_thoughts: Thoughts per video; the reward is their mean.
+        num_thoughts: Number of thoughts per video; the reward is the mean over them.
         thoughts: Whether the model thinks before it scores.
-        temperature: Sampling temperature; None takes 0 for one thought and 1 for several.
-        reward_from: What the reward is read from; None takes what the model was trained for. See `Scorer`.
-        batch_size: Videos scored together. Another size changes rewards by rounding errors.
+        temperature: Sampling temperature of the thoughts; 0 (greedy) for one thought, 1 for several if not given.
+        reward_from: Source of the reward; the one that the model was trained for if not given. See `Scorer`.
+        batch_size: Number of videos scored together. Another size changes rewards by rounding errors.
     """
 
     num_thoughts: int = 1
@@ -41,9 +41,13 @@ class EvaluationProtocol:
 
 
 def check_counts(shard: tuple[int, int], limit: int | None, protocol: EvaluationProtocol) -> None:
-    """Raise EvaluationError for a count below 1, or a shard that does not exist."""
+    """Check the options of an evaluation that count something.
+
+    Raises:
+        EvaluationError: If a count is below 1, or the shard does not exist.
+    """
     if not 1 <= shard[0] <= shard[1]:
-        raise EvaluationError(f"expected shard i/n with 1 <= i <= n, got {shard[0]}/{shard[1]}")
+        raise EvaluationError(f"expected a shard I/N with 1 <= I <= N, got {shard[0]}/{shard[1]}")
     counts = {"number of thoughts": protocol.num_thoughts, "limit": limit, "batch size": protocol.batch_size}
     for name, count in counts.items():
         if count is not None and count < 1:
@@ -51,7 +55,17 @@ def check_counts(shard: tuple[int, int], limit: int | None, protocol: Evaluation
 
 
 def read_items(benchmark: Benchmark, limit: int | None, on_bad_row: OnBadRow) -> Items:
-    """List each (video, prompt) once, in the order of the table."""
+    """Read a benchmark's table, and list each (video, prompt) once, in the order of the table.
+
+    Args:
+        benchmark: Benchmark to read.
+        limit: Number of pairs, or of single videos, to take from the start of the table; all if not given.
+        on_bad_row: "error" stops at a row that cannot be used; "skip" leaves such rows out and counts them.
+
+    Raises:
+        EvaluationError: If the table cannot be read.
+        FileNotFoundError: If the table does not exist.
+    """
     try:
         table = benchmark.read(on_bad_row)
     except ValueError as error:
@@ -95,7 +109,7 @@ def _annotated(side: Side) -> Record | None:
 
 
 def describe_request(benchmark: Benchmark, items: Items, limit: int | None) -> Record:
-    """Describe what the scores depend on besides model and protocol, with a digest of pairs and videos."""
+    """Return the entries of evaluation.json that describe the benchmark, with a digest of its pairs and videos."""
     content = json.dumps([items.pairs, items.videos], sort_keys=True)
     return {
         "format": FORMAT,
@@ -115,17 +129,18 @@ def describe_request(benchmark: Benchmark, items: Items, limit: int | None) -> R
 
 
 def make_protocol(settings: ModelSettings, asked: EvaluationProtocol) -> Record:
-    """Describe how a model with these settings scores each video under the protocol asked for.
+    """Return the entry of evaluation.json that describes how a model with these settings scores each video.
 
     Raises:
-        ReadoutError: If the model cannot give that reward.
+        ReadoutError: If the model cannot give the requested reward.
+        ValueError: If the number of thoughts or the temperature is out of its range.
     """
     num_thoughts = asked.num_thoughts if asked.thoughts and settings.thoughts else 0
     temperature = asked.temperature
     if num_thoughts and temperature is None:
         temperature = 0.0 if num_thoughts == 1 else 1.0
     if num_thoughts:
-        Sampling(num_thoughts, temperature=temperature or 0.0)  # refuses what it cannot do before anything is loaded
+        Sampling(num_thoughts, temperature=temperature or 0.0)  # raises before anything is loaded
     video = settings.video
     return {
         "kind": "pointwise",
@@ -141,23 +156,40 @@ def make_protocol(settings: ModelSettings, asked: EvaluationProtocol) -> Record:
     }
 
 
-def say_missing(items: Items, root: Path) -> str:
-    """Name the first video files that are not there, where they were looked for, and what to do."""
+def missing_message(items: Items, root: Path) -> str:
+    """Return the error message for missing video files: the first ten, where they were expected, and what to do."""
     shown, files = items.missing[:10], len(set(items.paths))
     listed = "\n".join(f"  {video}" for video in shown)
     return (
-        f"{len(items.missing)} of {files} video files are not there; looked in {os.path.abspath(root)}. Put them "
-        f"there, or go on without them by --skip-missing. The first {len(shown)}:\n{listed}"
+        f"{len(items.missing)} of {files} video files are missing; paths are relative to {os.path.abspath(root)}. Put "
+        f"them there, or evaluate without them with --skip-missing. The first {len(shown)}:\n{listed}"
     )
 
 
 def load_tuned(folder: str | Path, info: Record) -> Evaluation:
-    """Load the evaluation whose tie thresholds are to be tried."""
+    """Load the finished evaluation whose tie thresholds are applied to another one.
+
+    Args:
+        folder: Folder of the finished evaluation.
+        info: Content of evaluation.json of the other one.
+
+    Raises:
+        EvaluationError: If the evaluation is not finished, is of another model or protocol, or of the same table.
+        FileNotFoundError: If the folder is not one that `descore evaluate` wrote.
+    """
     tuned = load_evaluation(folder)
     if not tuned.summary:
-        raise EvaluationError(f"{folder} is not finished: run its `descore evaluate` again, then take its thresholds")
+        raise EvaluationError(
+            f"{folder} is not finished: repeat its `descore evaluate` command to finish it, then take its thresholds"
+        )
     if (tuned.info["model_digest"], tuned.info["protocol"]) != (info["model_digest"], info["protocol"]):
-        raise EvaluationError(f"{folder} is of another model or protocol, whose rewards have another scale")
+        raise EvaluationError(
+            f"{folder} is of another model or protocol, whose rewards have another scale; evaluate the other split "
+            "with this model and these options first"
+        )
     if tuned.info["table_digest"] == info["table_digest"]:
-        raise EvaluationError(f"{folder} has these very pairs: its thresholds fit them already; take another split")
+        raise EvaluationError(
+            f"{folder} was evaluated on these very pairs, which its thresholds were tuned on; evaluate another split "
+            "and take its thresholds"
+        )
     return tuned

@@ -1,7 +1,7 @@
-"""Evaluation: score the videos of a benchmark, each once, in a folder that a killed run goes on in.
+"""Evaluation: score every video of a benchmark once, into a folder from which a killed run resumes.
 
-The batches are fixed by the videos alone. A batch that was not written whole is scored again whole, and no other; so
-kills, resuming and shards change no reward, and the summary is the same to the byte.
+The batches are determined by the videos alone, and a resumed run repeats only the batch that was not written whole.
+So kills, resumes and shards change no reward, and the summary is the same to the byte.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from descore.evaluation.request import (
     describe_request,
     load_tuned,
     make_protocol,
+    missing_message,
     read_items,
-    say_missing,
 )
 from descore.evaluation.schedule import Batches, order_batches, take_shard, total_cost
 from descore.evaluation.summary import summarise
@@ -61,26 +61,33 @@ def evaluate(
     skip_missing: bool = False,
     tie_threshold_from: str | Path | None = None,
 ) -> Evaluation:
-    """Score the videos of a benchmark that its folder has no scores of yet; after the last of them, write the summary.
+    """Evaluate a model on a benchmark, or resume an evaluation: score the videos left, then write the summary.
 
     Args:
-        model: Exported folder or hub id.
-        benchmark: What to evaluate on; see `load_benchmark` and `table_benchmark`.
-        output: The evaluation's folder. One that was begun goes on, if model, protocol and table are the same.
-        protocol: How each video is scored; None takes one thought at temperature 0.
-        limit: Only the first so many pairs, or single videos, of the table.
-        shard: (i, n) scores part i of n, from 1. The parts share one folder, or their files are brought into one.
-        device: Where to run; a GPU if there is one.
-        on_bad_row: Whether a row that cannot be used stops the run or is counted and left out.
-        skip_missing: Whether to go on where videos are missing; they count as failed.
-        tie_threshold_from: A finished evaluation of another split, whose tie thresholds are tried on this one.
+        model: Exported folder, or its id on the hub.
+        benchmark: Benchmark to evaluate on; see `load_benchmark` and `table_benchmark`.
+        output: Folder of the evaluation. If it holds an unfinished evaluation of the same model, protocol and table,
+            that evaluation is resumed.
+        protocol: Options of how each video is scored; one thought at temperature 0 if not given.
+        limit: Number of pairs, or of single videos, to take from the start of the table; all if not given.
+        shard: Part to score, as (i, n) for part i of n, counted from 1. The shards share one folder, or their files of
+            scores are copied into one; the shard that finishes last writes the summary.
+        device: Device to run on, such as "cpu" or "cuda:0"; the GPU if there is one, or else the CPU, if not given.
+        on_bad_row: "error" stops at a row that cannot be used; "skip" leaves such rows out and counts them.
+        skip_missing: Whether to evaluate although video files are missing; missing videos count as failed.
+        tie_threshold_from: Folder of a finished evaluation of another split, whose tie thresholds are applied to this
+            one too.
+
+    Returns:
+        The evaluation; its summary is empty while shards are left.
 
     Raises:
-        EvaluationError: If the table cannot be read; an option is out of its range; videos are missing; the folder is
-            of something else; another process writes it; or the thresholds are of another model or of this very table.
+        EvaluationError: If the table cannot be read, an option is out of its range, videos are missing, the folder
+            holds another evaluation or is being written by another process, or the thresholds are of another model or
+            of this very table.
         ExportError: If the model cannot be loaded.
-        FileNotFoundError: If the table is not there.
-        ReadoutError: If the model cannot give that reward.
+        FileNotFoundError: If the table does not exist.
+        ReadoutError: If the model cannot give the requested reward.
     """
     protocol = protocol or EvaluationProtocol()
     check_counts(shard, limit, protocol)
@@ -88,7 +95,7 @@ def evaluate(
     settings = ModelSettings.from_json(describe(model)["settings"])
     items = read_items(benchmark, limit, on_bad_row)
     if items.missing and not skip_missing:
-        raise EvaluationError(say_missing(items, benchmark.root))
+        raise EvaluationError(missing_message(items, benchmark.root))
     info = describe_request(benchmark, items, limit) | {
         "model": model,
         "model_digest": digest(model),
@@ -110,7 +117,7 @@ def evaluate(
 
 
 def _score(file: Path, left: Batches, items: Items, costs: Sequence[int], info: Record, device: str | None) -> None:
-    """Score batch after batch, a line for each video."""
+    """Score batch after batch, and append one line per video to the file."""
     num_thoughts, batch_size = info["protocol"]["thoughts"], info["protocol"]["batch_size"]
     scorer = Scorer(
         info["model"],
@@ -139,7 +146,7 @@ def _score(file: Path, left: Batches, items: Items, costs: Sequence[int], info: 
 
 
 def _progress() -> Progress:
-    """Show videos, time, and the time left by what the remaining videos cost."""
+    """Make a progress bar: videos done, time elapsed, and time left as estimated from the cost of what remains."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -11,14 +11,18 @@ from descore.video.isolation import IsolatedReader
 from descore.video.settings import VideoSettings
 
 Batches = list[list[int]]
-"""Places of videos, batch by batch."""
+"""Indices of videos, batch by batch."""
 
 
 def costs_of(paths: Sequence[str], settings: VideoSettings) -> list[int]:
     """Estimate the cost of scoring each video, in thousands of pixels shown to the model.
 
-    Only headers are read, in child processes, as videos are: a few milliseconds a file. A file without a usable header
-    costs 0; scoring tells what is wrong with it.
+    Only the headers of the files are read, in child processes: a few milliseconds per file. A file without a usable
+    header costs 0; scoring will report its error.
+
+    Args:
+        paths: Paths of the video files.
+        settings: Sampling of frames and limits of pixels, which determine what the model sees of a video.
     """
     read = IsolatedReader(read_header)
 
@@ -39,7 +43,13 @@ def _pixels_seen(header: VideoHeader, settings: VideoSettings) -> int:
 
 
 def order_batches(costs: Sequence[int], batch_size: int) -> Batches:
-    """Cut the videos into batches, the most expensive first; of equal ones the earlier first.
+    """Divide videos into batches, the most expensive first; among equally expensive ones the earlier first.
+
+    With the largest batch first, a batch size that is too large for the memory fails at once, and not hours later.
+
+    Args:
+        costs: Cost of each video.
+        batch_size: Number of videos per batch.
 
     >>> order_batches([10, 30, 20, 30, 5], batch_size=2)
     [[1, 3], [2, 0], [4]]
@@ -49,7 +59,12 @@ def order_batches(costs: Sequence[int], batch_size: int) -> Batches:
 
 
 def take_shard(batches: Batches, costs: Sequence[int], shard: tuple[int, int]) -> Batches:
-    """Take shard i of n of a plan: each batch goes, whole, to the shard with the lowest cost so far.
+    """Return the batches of one shard: each batch goes to the shard with the lowest total cost so far.
+
+    Args:
+        batches: Batches of the whole evaluation.
+        costs: Cost of each video.
+        shard: (i, n) for shard i of n, counted from 1.
 
     >>> take_shard([[1, 3], [2, 0], [4]], [10, 30, 20, 30, 5], (2, 2))
     [[2, 0], [4]]
@@ -64,5 +79,9 @@ def take_shard(batches: Batches, costs: Sequence[int], shard: tuple[int, int]) -
 
 
 def total_cost(costs: Sequence[int], places: Iterable[int]) -> int:
-    """Add up the costs of some videos, each at least 1, so that progress shows."""
+    """Sum the costs of some videos, each counted as at least 1 so that every video advances the progress bar.
+
+    >>> total_cost([10, 0, 5], [0, 1])
+    11
+    """
     return sum(max(costs[place], 1) for place in places)

@@ -1,4 +1,4 @@
-"""What an evaluation's folder says in numbers, and several of them side by side."""
+"""Summary of an evaluation: accuracy, intervals, calibration and correlation by dimension, and figures of thoughts."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from descore.rewards import format_reward, quality_reward
 
 
 def summarise(evaluation: Evaluation, tuned_on: Evaluation | None = None) -> Record:
-    """Compute summary.json of a complete evaluation; numbers that do not exist are nan.
+    """Compute the content of summary.json for a complete evaluation; a number that does not exist is nan.
 
     Args:
-        evaluation: Its summary is not looked at.
-        tuned_on: A finished evaluation of another split, whose tie thresholds are tried.
+        evaluation: Evaluation in which every video has a score record.
+        tuned_on: Finished evaluation of another split, whose tie thresholds are applied to this one too.
     """
     info = evaluation.info
     errors = _errors(evaluation)
@@ -47,7 +47,7 @@ def summarise(evaluation: Evaluation, tuned_on: Evaluation | None = None) -> Rec
 
 
 def _errors(evaluation: Evaluation) -> dict[str, int]:
-    """Count failed videos by reason, the most frequent first; what comes before a reason is its video."""
+    """Count failed videos by reason, the most frequent first, without the video's name that precedes a reason."""
     scores = zip(evaluation.videos, evaluation.scores, strict=True)
     reasons = Counter(
         (score["error"] or "no reward").rpartition(f"{video['video']}: ")[2]
@@ -73,12 +73,12 @@ def _thoughts(evaluation: Evaluation) -> Record:
 
 
 def _has_thought(score: Record) -> bool:
-    """Whether the model thought, if only something that no reward could be read from; not so of a broken video."""
+    """Return whether the model thought about a video: also if no reward could be read, but not if it did not decode."""
     return bool(score["each"] or score["thought"] or score["error"] is None)
 
 
 def _annotations(evaluation: Evaluation) -> dict[int, Record]:
-    """Return the annotated dimension scores by video; of several, the first."""
+    """Return the annotated dimension scores by the index of the video; the first if a video has several."""
     sides = [(pair[side], pair[f"scores_{side}"]) for pair in evaluation.pairs for side in "ab"]
     return {place: scores for place, scores in reversed(sides) if scores is not None}
 
@@ -113,7 +113,7 @@ def _correlation(evaluation: Evaluation, name: str) -> Record | None:
 
 
 def _by_generator(evaluation: Evaluation, margins: Tensor, preferences: Tensor) -> dict[str, Record]:
-    """Compare the pairs that a generator takes part in, for each of them: a pair of two counts for both."""
+    """Compute the accuracy over the pairs that each generator takes part in; a pair of two generators counts twice."""
     generators = [video["generator"] for video in evaluation.videos]
     taken = [
         (index, generator)
@@ -126,10 +126,10 @@ def _by_generator(evaluation: Evaluation, margins: Tensor, preferences: Tensor) 
 
 
 def _by_num_thoughts(evaluation: Evaluation, name: str, preferences: Tensor) -> dict[str, float] | None:
-    """Accuracy without ties if each video had 1 to k thoughts.
+    """Compute the accuracy without ties that 1 to k thoughts per video give.
 
-    For j thoughts it is the mean over the k windows of j thoughts in a row, the first following the last: every thought
-    counts equally often, and both videos of a pair have the same window.
+    For j thoughts it is the mean over the k cyclic windows of j consecutive thoughts: every thought counts equally
+    often, and both videos of a pair have the same window.
     """
     k = evaluation.info["protocol"]["thoughts"]
     if k < 2 or not evaluation.pairs:
@@ -142,7 +142,7 @@ def _by_num_thoughts(evaluation: Evaluation, name: str, preferences: Tensor) -> 
     a, b = (torch.tensor([pair[side] for pair in evaluation.pairs], dtype=torch.int64) for side in "ab")
 
     def accuracy(start: int, j: int) -> float:
-        rewards = each.roll(-start, 1)[:, :j].nanmean(1)  # over those that have one, as the reward of a video is
+        rewards = each.roll(-start, 1)[:, :j].nanmean(1)  # over thoughts with a reward, as in scoring
         return preference_accuracy(rewards[a] - rewards[b], preferences).without_ties
 
     return {str(j): _mean([accuracy(start, j) for start in range(k if j < k else 1)]) for j in range(1, k + 1)}

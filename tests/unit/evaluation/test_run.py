@@ -177,7 +177,7 @@ def test_shards_give_the_same_summary_once_all_are_there(whole, export, benchmar
         assert evaluation.is_complete == bool(evaluation.summary) == (index == order[-1])
     assert summary_of(tmp_path / "run") == summary_of(whole.folder)
     assert {path.name for path in (tmp_path / "run").glob("scores*")} == {"scores-1-of-2.jsonl", "scores-2-of-2.jsonl"}
-    with pytest.raises(EvaluationError, match=r"scores-1-of-2\.jsonl.*no part of shard 1/1"):
+    with pytest.raises(EvaluationError, match=r"scores-1-of-2\.jsonl.*do not belong to shard 1/1"):
         again(export, benchmark, tmp_path / "run")
 
 
@@ -249,7 +249,7 @@ def with_gaps(data: Path, folder: Path) -> Benchmark:
 
 def test_missing_videos_are_listed_before_anything_starts(export, data, tmp_path):
     benchmark = with_gaps(data, tmp_path / "data")
-    with pytest.raises(EvaluationError, match=r"1 of 4 video files are not there[\s\S]*--skip-missing[\s\S]*3\.mp4"):
+    with pytest.raises(EvaluationError, match=r"1 of 4 video files are missing[\s\S]*--skip-missing[\s\S]*3\.mp4"):
         again(export, benchmark, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -359,7 +359,7 @@ class TestTheCommand:
     def test_a_failed_video_makes_the_exit_code_1(self, export, data, tmp_path, capsys):
         benchmark = with_gaps(data, tmp_path / "data")
         args = ("--model", export, "--table", benchmark.table, "--output", tmp_path / "run", "--no-thoughts")
-        with pytest.raises(SystemExit, match="1 of 4 video files are not there"):
+        with pytest.raises(SystemExit, match="1 of 4 video files are missing"):
             self.run(*args)
         assert self.run(*args, "--skip-missing") == 1
         assert "3 of 6 videos failed" in capsys.readouterr().out
@@ -408,7 +408,7 @@ class TestTheCommand:
         assert f"expected I/N, such as 1/4 for the first of four, got '{shard}'" in capsys.readouterr().err
 
     def test_a_folder_that_is_none_is_refused(self, tmp_path):
-        with pytest.raises(SystemExit, match="is no folder of `descore evaluate`"):
+        with pytest.raises(SystemExit, match="is not an output folder of `descore evaluate`"):
             main(["compare", str(tmp_path), str(tmp_path)])
         with pytest.raises(FileNotFoundError, match=r"evaluation\.json"):
             load_evaluation(tmp_path)

@@ -182,7 +182,7 @@ class TestComparing:
         with pytest.raises(ValueError, match="expected at least two evaluations to compare, got 1"):
             compare([one])
         other = evaluation([1.0, 0.0], PAIRS[:1], info=one.info | {"benchmark": "theirs"})
-        with pytest.raises(ValueError, match=r"one benchmark: .*mine .*theirs"):
+        with pytest.raises(ValueError, match=r"one benchmark, but .*mine .*theirs"):
             compare([one, other])
         with pytest.raises(ValueError, match="not finished: 1 of 2 videos are scored"):
             compare([one, evaluation([1.0, 0.0], PAIRS[:1], scores=[score(1.0), None], summary={})])
