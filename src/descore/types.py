@@ -1,19 +1,24 @@
-"""Dataclasses that the packages exchange: pairs, frames, thoughts and packed batches, with the shape of each tensor."""
+"""What the packages exchange: pairs, frames, thoughts, packed batches with the shape of each tensor, and an error."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 DIMENSIONS = ("subject", "dynamics", "camera", "environment", "style")
 """Names of the five dimensions that a thought scores. The first two are primary, the others secondary."""
 
 DimensionScores = dict[str, int | None]
 """Score of each dimension by name: 2 perfect, 1 partial, 0 failed, None (N/A) where the prompt does not ask for it."""
+
+
+class ModelError(ValueError):
+    """A model that cannot be loaded, or that does not have what is asked of it; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +214,7 @@ class Branches:
 
     def pin_memory(self) -> Branches:
         """Return a copy with every tensor in pinned memory; DataLoader calls this."""
-        return _map_tensors(self, Tensor.pin_memory)
+        return _map_tensors(self, lambda tensor: tensor.pin_memory())
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +245,7 @@ class PairBatch:
 
     def pin_memory(self) -> PairBatch:
         """Return a copy with every tensor in pinned memory; DataLoader calls this."""
-        return _map_tensors(self, Tensor.pin_memory)
+        return _map_tensors(self, lambda tensor: tensor.pin_memory())
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +269,8 @@ Batch = TypeVar("Batch", Branches, PairBatch)
 
 
 def _map_tensors(batch: Batch, move: Callable[[Tensor], Tensor]) -> Batch:
+    from torch import Tensor
+
     changed: dict[str, Any] = {}
     for item in fields(batch):
         value = getattr(batch, item.name)

@@ -10,12 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from descore.inputs.checklist import weights_of
 from descore.model.export import describe
 from descore.model.reward_model import RewardModel
 from descore.scoring.scorer import Scorer
 from descore.tables.pairs import read_pairs
 from descore.tables.writer import write_pairs
+from descore.thinking.readout import weights_of
 from descore.train import main
 from descore.types import Pair, Side
 from tests.helpers.finished_runs import exported_weights, logged_values

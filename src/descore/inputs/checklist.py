@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import torch
-from torch import Tensor
 
 from descore.types import DIMENSIONS, DimensionScores
 
@@ -106,9 +102,3 @@ def ask(question: Question, tokenizer: Any) -> Asked:
         if one != other:
             return Asked(yes[:place], one, other)
     raise ValueError(f"expected answers whose tokens part somewhere, got {texts[0]!r} and {texts[1]!r}")
-
-
-def weights_of(questions: Sequence[Question]) -> Tensor:
-    """Return the weights of the questions, [Q] float64; nan where they are not fitted."""
-    weights = [float("nan") if question.weight is None else question.weight for question in questions]
-    return torch.tensor(weights, dtype=torch.float64)

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
-from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -29,7 +28,8 @@ from descore.atomic import complete_path, draft_of, remove, replace
 from descore.inputs.backbone import download, is_hub_id
 from descore.inputs.processor import Processor
 from descore.inputs.settings import ModelSettings
-from descore.model.merging import Exportable, merged_state, query_rows, trained_in_full
+from descore.model.merging import Exportable, has_adapter, merged_state, query_rows, trained_in_full
+from descore.types import ModelError
 
 FORMAT = 1
 Weights = Literal["merged", "adapter"]
@@ -38,7 +38,7 @@ Weights = Literal["merged", "adapter"]
 Model = TypeVar("Model", bound=Exportable)
 
 
-class ExportError(ValueError):
+class ExportError(ModelError):
     """An exported folder that cannot be loaded: the message says what is missing, extra or of the wrong shape."""
 
 
@@ -174,7 +174,7 @@ def _save_metadata(model: Exportable, folder: Path) -> None:
 
 
 def _check_adapter(model: Exportable) -> None:
-    if not isinstance(model.network, PeftModel):
+    if not has_adapter(model):
         raise ValueError('weights="adapter" needs a model with an adapter; use weights="merged"')
     if model.processor.backbone.exported:
         raise ValueError(
@@ -196,6 +196,8 @@ def _load_merged(folder: Path) -> Any:
 
 
 def _load_adapter(processor: Processor, folder: Path) -> Any:
+    from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+
     path = folder / "adapter_model.safetensors"
     found = _shapes(path)
     wrapped = PeftModel(processor.backbone.load_weights(), PeftConfig.from_pretrained(str(folder)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Protocol, cast
 
-from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
 from descore.inputs.processor import Processor
@@ -46,7 +45,7 @@ def merged_state(model: Exportable) -> dict[str, Tensor]:
         _plain_name(name): tensor.detach() for name, tensor in model.base.state_dict().items() if not _is_adapter(name)
     }
     for name, module in model.base.named_modules():
-        if isinstance(module, LoraLayer):
+        if hasattr(module, "lora_A"):
             for adapter in module.active_adapters:
                 state[f"{name}.weight"] = state[f"{name}.weight"] + module.get_delta_weight(adapter).detach()
     for name in [name for name in state if name.endswith("embed_tokens.weight")]:
@@ -65,6 +64,11 @@ def trained_in_full(model: Exportable) -> dict[str, Tensor]:
         for name, parameter in model.base.named_parameters()
         if parameter.requires_grad and not _is_adapter(name)
     }
+
+
+def has_adapter(model: Exportable) -> bool:
+    """Return whether PEFT trains part of the model: LoRA adapters or query rows."""
+    return any(_is_adapter(name) for name, _ in model.base.named_parameters())
 
 
 def _is_adapter(name: str) -> bool:

@@ -12,7 +12,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.optim import AdamW
 
-from descore.inputs.checklist import Question, ask, read_checklist, weights_of
+from descore.inputs.checklist import Question, ask, read_checklist
 from descore.inputs.collate import PairCollator, Read
 from descore.inputs.processor import Processor
 from descore.inputs.prompts import PromptTemplate
@@ -23,7 +23,7 @@ from descore.modules.supervised import SupervisedSystem
 from descore.modules.system import Schedule
 from descore.objectives.checklist import answer_logprobs, fit_weights
 from descore.runtime.sharding import gathered
-from descore.thinking.readout import read_answers
+from descore.thinking.readout import read_answers, weights_of
 from descore.types import Pair, PairBatch, Side, Thought
 from descore.video.settings import VideoSettings
 

@@ -6,11 +6,9 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import PurePath
 from typing import Any, BinaryIO
-
-import fsspec
 
 from descore.tables.locations import is_url
 from descore.tables.row import BadCell
@@ -37,10 +35,19 @@ def read_rows(table: str) -> Iterator[tuple[int | None, Cells]]:
     if suffix not in READERS:
         raise ValueError(f"{table}: expected a file name that ends in {', '.join(READERS)}")
     try:
-        with fsspec.open(table, "rb") if is_url(table) else open(table, "rb") as file:
+        with _open(table) as file:
             yield from READERS[suffix](table, file)
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{table}: expected {suffix[1:].upper()} text in UTF-8: {error}") from error
+
+
+def _open(table: str) -> AbstractContextManager[BinaryIO]:
+    if not is_url(table):
+        return open(table, "rb")
+    import fsspec  # only for URLs: it takes as long to import as all that a local table needs
+
+    file: AbstractContextManager[BinaryIO] = fsspec.open(table, "rb")
+    return file
 
 
 def _read_csv(table: str, file: BinaryIO) -> Iterator[tuple[int | None, Cells]]:

@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 
 from descore.answer import AnswerError, locate_overall, parse_answer
-from descore.inputs.checklist import ask, weights_of
+from descore.inputs.checklist import Question, ask
 from descore.inputs.processor import prefixes_of
 from descore.inputs.settings import SAID, ModelSettings, RewardSource
 from descore.model.reward_model import RewardModel
-from descore.types import Branches, Group, Thought, VideoFeatures
+from descore.types import Branches, Group, ModelError, Thought, VideoFeatures
 
 _UNFITTED = "the weights of the checklist are not fitted; train the model to the end and score with that export"
 LEVELS = ("1", "2", "3", "4", "5")
 """Leading digits that an overall score can have."""
 
 
-class ReadoutError(ValueError):
+class ReadoutError(ModelError):
     """A reward source that a model does not have; the message says why, and what it can give instead."""
 
 
@@ -180,6 +180,12 @@ def weigh(model: RewardModel, answers: Tensor) -> Tensor:
         Rewards, `[V]` float32; nan if the weights are not fitted yet.
     """
     return (answers.double() @ weights_of(model.settings.checklist).to(answers.device)).float()
+
+
+def weights_of(questions: Sequence[Question]) -> Tensor:
+    """Return the weights of the questions, `[Q]` float64; nan where they are not fitted."""
+    weights = [float("nan") if question.weight is None else question.weight for question in questions]
+    return torch.tensor(weights, dtype=torch.float64)
 
 
 def _said(text: str) -> float | str:
