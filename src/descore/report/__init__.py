@@ -1,4 +1,4 @@
-"""Pages to look at: one HTML file with figures, tables and pairs of videos, which loads nothing from anywhere."""
+"""Reports as one self-contained HTML file: figures, tables, and pairs of videos to look through."""
 
 try:
     import matplotlib  # noqa: F401 - the one package of the extra that nothing else needs

@@ -1,4 +1,4 @@
-"""The figures of evaluations on one benchmark."""
+"""Figures of one or more evaluations on one benchmark."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from descore.report.figures import Estimate
 from descore.report.page import Figure
 from descore.report.viewer import judged_dimension
 
-COIN = 0.5
-"""Accuracy of a coin."""
+CHANCE = 0.5
+"""Accuracy without ties of random rewards."""
 
 Runs = Mapping[str, Evaluation]
 Colors = Mapping[str, str]
@@ -21,13 +21,18 @@ _Make = Callable[[Runs, Colors], Figure | None]
 
 
 def figures_of(runs: Runs, colors: Colors) -> list[Figure]:
-    """Return the figures of evaluations on one benchmark, without those that nothing is known for."""
+    """Return all figures of evaluations on one benchmark, except those without data.
+
+    Args:
+        runs: Evaluations by the name that the page gives them.
+        colors: Colour of each name.
+    """
     makers: Sequence[_Make] = (accuracies, generators, margins, calibrations, numbers_of_thoughts, opinions)
     return [figure for make in makers if (figure := make(runs, colors)) is not None]
 
 
 def accuracies(runs: Runs, colors: Colors) -> Figure | None:
-    """Draw the accuracy without ties by reward dimension."""
+    """Draw the accuracy without ties by reward dimension; None if no run has pairs."""
     series = {
         name: {dimension: _accuracy(result) for dimension, result in run.summary["dimensions"].items()}
         for name, run in runs.items()
@@ -35,12 +40,12 @@ def accuracies(runs: Runs, colors: Colors) -> Figure | None:
     }
     if not series:
         return None
-    picture = figures.bars(series, x_label="accuracy without ties", reference=COIN, colors=colors)
-    return Figure(picture, "With 95 % intervals over prompts; the dashed line is a coin.", "Accuracy by dimension")
+    picture = figures.bars(series, x_label="accuracy without ties", reference=CHANCE, colors=colors)
+    return Figure(picture, "With 95 % intervals over prompts; the dashed line is chance.", "Accuracy by dimension")
 
 
 def generators(runs: Runs, colors: Colors) -> Figure | None:
-    """Draw the accuracy of the pairs that each generator takes part in."""
+    """Draw the accuracy over the pairs that each generator takes part in; None if no generator is known."""
     series = {
         name: {
             generator: Estimate(group["without_ties"], *wilson_interval(group["without_ties"], group["num_decided"]))
@@ -51,13 +56,13 @@ def generators(runs: Runs, colors: Colors) -> Figure | None:
     }
     if not any(series.values()):
         return None
-    picture = figures.bars(series, x_label="accuracy without ties", reference=COIN, colors=colors)
-    caption = "Pairs that a generator takes part in, with Wilson's 95 % intervals; the dashed line is a coin."
+    picture = figures.bars(series, x_label="accuracy without ties", reference=CHANCE, colors=colors)
+    caption = "Pairs that a generator takes part in, with Wilson's 95 % intervals; the dashed line is chance."
     return Figure(picture, caption, "Accuracy by generator")
 
 
 def margins(runs: Runs, colors: Colors) -> Figure | None:
-    """Draw histograms of the margins of decided pairs, turned so that those below 0 are wrong."""
+    """Draw histograms of decided pairs' margins, negative where the call is wrong; None if no pair is decided."""
     series = {}
     for name, run in runs.items():
         labels = run.preferences(judged_dimension(run))
@@ -67,12 +72,12 @@ def margins(runs: Runs, colors: Colors) -> Figure | None:
         return None
     label = "reward of the preferred video minus the other's"
     picture = figures.margin_histograms(series, x_label=label, colors=colors)
-    caption = "Pairs that people decided; those to the left of 0 are wrong. Each run has its own unit."
+    caption = "Pairs that people decided; those to the left of 0 are called wrong. Each run has its own unit."
     return Figure(picture, caption, "Margins")
 
 
 def calibrations(runs: Runs, colors: Colors) -> Figure | None:
-    """Draw how often margins are right against how sure they are."""
+    """Draw the accuracy of margins against their confidence; None without decided pairs."""
     series = {
         name: [(bin_["confidence"], bin_["accuracy"], bin_["num"]) for bin_ in bins if bin_["num"]]
         for name, run in runs.items()
@@ -80,12 +85,12 @@ def calibrations(runs: Runs, colors: Colors) -> Figure | None:
     }
     if not any(series.values()):
         return None
-    caption = "On the dashed line a margin is as sure as it is right; below it, it is too sure."
+    caption = "On the dashed line, confidence equals accuracy; below it, the reward is overconfident."
     return Figure(figures.calibration_curves(series, colors=colors), caption, "Calibration")
 
 
 def numbers_of_thoughts(runs: Runs, colors: Colors) -> Figure | None:
-    """Draw the accuracy of the mean reward over 1 to k thoughts."""
+    """Draw the accuracy of the mean reward over 1 to k thoughts; None if no run has several thoughts per video."""
     series = {
         name: {float(num): Estimate(number(accuracy)) for num, accuracy in by_number.items()}
         for name, run in runs.items()
@@ -100,7 +105,7 @@ def numbers_of_thoughts(runs: Runs, colors: Colors) -> Figure | None:
 
 
 def opinions(runs: Runs, colors: Colors) -> Figure | None:
-    """Draw each video's reward against its opinion score."""
+    """Draw each video's reward against its mean opinion score; None if there are no opinion scores."""
     series = {}
     for name, run in runs.items():
         x, y = run.opinions(judged_dimension(run)), run.rewards(judged_dimension(run))
@@ -108,12 +113,12 @@ def opinions(runs: Runs, colors: Colors) -> Figure | None:
         series[name] = list(zip(x[known].tolist(), y[known].tolist(), strict=True))
     if not any(series.values()):
         return None
-    picture = figures.clouds(series, x_label="opinion score", y_label="reward", colors=colors)
+    picture = figures.scatter_plots(series, x_label="opinion score", y_label="reward", colors=colors)
     return Figure(picture, "Each point is a video. Each run has its own unit.", "Rewards and opinion scores")
 
 
 def result_of(run: Evaluation) -> dict[str, Any]:
-    """Return what a summary says of the dimension that a page judges by."""
+    """Return a run's summary of the dimension that the page judges pairs by."""
     result: dict[str, Any] = run.summary["dimensions"][judged_dimension(run)]
     return result
 

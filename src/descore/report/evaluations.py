@@ -1,4 +1,4 @@
-"""A page of evaluations: their table, their figures, and the pairs that they got wrong."""
+"""The page of one or more evaluations: tables, figures, and the pairs that they got wrong."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from descore.report.page import Cell, Highlight, Page, Section, Table
 from descore.report.viewer import browse, key_of
 
 _HOW_TO_READ = """\
-Accuracy is the share of pairs where the video that people prefer has the larger reward. Without ties leaves out the
-pairs that people call a tie; with ties counts all pairs, with the best threshold below which a margin is called a tie.
-Ranges are 95 % intervals over prompts. Failed pairs are in neither."""
+Accuracy is the share of pairs in which the video that people prefer has the larger reward. "Without ties" leaves out
+the pairs that people call a tie. "With ties" counts all pairs, and calls a tie where the margin is below the threshold
+that fits these pairs best. Ranges are 95 % intervals over prompts. Failed pairs count in neither."""
 
 
 def report_on(folders: Sequence[str | Path], *, title: str = "", num_pairs: int = 40) -> Page:
-    """Make the page of one or more finished evaluations.
+    """Make the page of one or more finished evaluations; `write_page` writes it to a file.
 
     Args:
-        folders: Folders of `descore evaluate`.
-        title: Its heading; the benchmarks, if empty.
-        num_pairs: Pairs in its viewer at most.
+        folders: Output folders of `descore evaluate`.
+        title: Heading of the page; the names of the benchmarks if empty.
+        num_pairs: Largest number of pairs in the viewer.
 
     Raises:
         FileNotFoundError: If a folder holds no evaluation.
@@ -53,7 +53,9 @@ def report_on(folders: Sequence[str | Path], *, title: str = "", num_pairs: int 
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:
-    """Name each folder by the end of its path, as short as it can be without two of one name.
+    """Name each folder by the last parts of its path, as few of them as tell all folders apart.
+
+    A folder that is given twice gets its place in the list as a suffix.
 
     >>> names_of([Path("/runs/a/val"), Path("/runs/b/val"), Path("/runs/c")])
     ['a/val', 'b/val', 'runs/c']
@@ -69,7 +71,7 @@ def names_of(folders: Sequence[Path]) -> list[str]:
 
 
 def tables_of(runs: Mapping[str, Evaluation]) -> list[Table]:
-    """Return a table of the evaluations of pairs, and one of those that have opinion scores."""
+    """Return a table of the evaluations on pairs and a table of those with opinion scores, leaving out empty ones."""
     pairs, videos = [], []
     for place, (name, run) in enumerate(runs.items()):
         for dimension, result in run.summary["dimensions"].items():
@@ -86,15 +88,15 @@ def tables_of(runs: Mapping[str, Evaluation]) -> list[Table]:
 
 
 def protocol_of(run: Evaluation) -> str:
-    """Say in a line how an evaluation scored."""
+    """Describe in one line how an evaluation scored its videos."""
     protocol = run.info["protocol"]
     num = protocol["thoughts"]
     parts = [f"{num} thought{'s' if num > 1 else ''}" if num else "no thoughts"]
     if num:
         parts.append(f"temperature {protocol['temperature']:g}")
-    parts += [f"reward from {protocol['reward_from'].replace('_', ' ')}", f"{protocol['fps']:g} frames a second"]
+    parts += [f"reward from {protocol['reward_from'].replace('_', ' ')}", f"{protocol['fps']:g} frames per second"]
     if run.info["limit"] is not None:
-        parts.append(f"the first {run.info['limit']} of the table")
+        parts.append(f"first {run.info['limit']} of the table")
     return ", ".join(parts)
 
 
@@ -106,7 +108,7 @@ def _check_finished(run: Evaluation) -> None:
         done = sum(score is not None for score in run.scores)
         raise ValueError(
             f"{run.folder} is not finished: {done} of {len(run.videos)} videos are scored; "
-            "run its `descore evaluate` again, then make the page"
+            "repeat its `descore evaluate` command to finish it, then make the page"
         )
 
 
@@ -133,7 +135,7 @@ def _video_cells(correlation: Mapping[str, Any]) -> list[object]:
 
 
 def _differences(runs: Mapping[str, Evaluation], names: Sequence[str]) -> list[Table]:
-    """Return a table of each evaluation against the first on the pairs that all of them have, if there are any."""
+    """Return a table that compares each evaluation with the first on the pairs that all share; empty without such."""
     shared = set.intersection(*({key_of(run, pair) for pair in run.pairs} for run in runs.values()))
     if len(runs) < 2 or not shared:
         return []
@@ -150,7 +152,7 @@ def _differences(runs: Mapping[str, Evaluation], names: Sequence[str]) -> list[T
         for name, record in list(zip(runs, records, strict=True))[1:]
     ]
     header = ("run", "dimension", "without ties", "difference", "p (McNemar)", "decided")
-    return [Table(header, rows, f"Against {next(iter(runs))}, on the {len(shared)} pairs that all of them have")]
+    return [Table(header, rows, f"Compared with {next(iter(runs))}, on the {len(shared)} pairs that all runs share")]
 
 
 def _range(interval: Sequence[float | None], form: str = ".2f") -> str:

@@ -1,4 +1,4 @@
-"""The kinds of figure that results need, all with the same look."""
+"""Figures of results, all in one style: bars, lines, curves over seeds, calibration, scatter plots, histograms."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ __all__ = [
     "Estimate",
     "bars",
     "calibration_curves",
-    "clouds",
     "colors_of",
     "curves",
     "lines",
     "margin_histograms",
     "new_figure",
+    "scatter_plots",
     "style",
     "to_svg",
 ]
@@ -46,7 +46,13 @@ _DASHED: Any = {"color": MUTED, "linewidth": 1, "linestyle": (0, (4, 3))}
 
 
 class Estimate(NamedTuple):
-    """A value and its interval, in the same unit; nan where there is none."""
+    """A value and its interval, in the same unit.
+
+    Attributes:
+        value: The value; nan if there is none.
+        low: Lower end of the interval; nan if there is none.
+        high: Upper end of the interval; nan if there is none.
+    """
 
     value: float
     low: float = math.nan
@@ -64,11 +70,15 @@ def bars(
     """Draw horizontal bars with intervals, grouped by category.
 
     Args:
-        series: The estimates by category, by name of the series; a category that a series lacks is left out.
-        x_label: What is measured, and in what unit.
-        reference: Where a dashed line goes, such as the accuracy of a coin.
-        limits: Both ends of the axis.
-        colors: Colour of each series, if not by its place.
+        series: Estimates by category, for each series by name. A series need not have every category.
+        x_label: Quantity on the x axis, and its unit.
+        reference: Value of a dashed line, such as the level of chance; no line if not given.
+        limits: Ends of the x axis.
+        colors: Colour of each series by name; `colors_of` the series if not given.
+
+    >>> figure = bars({"stage 2": {"in-domain": Estimate(0.81, 0.77, 0.85), "out-of-domain": Estimate(0.7)}})
+    >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    ['in-domain', 'out-of-domain']
     """
     categories = list(dict.fromkeys(name for values in series.values() for name in values))
     colors, thick = colors or colors_of(series), 0.8 / max(len(series), 1)
@@ -100,15 +110,15 @@ def lines(
     log_x: bool = False,
     colors: Mapping[str, str] | None = None,
 ) -> Figure:
-    """Draw a line with an interval at each point, per series.
+    """Draw a line per series, with an interval at each point.
 
     Args:
-        series: The estimates by their place on the x axis, by name of the series.
-        x_label: What the x axis shows, and in what unit.
-        y_label: What is measured, and in what unit.
-        reference: Where a dashed line goes, such as the accuracy of a coin.
-        log_x: Whether each doubling along the x axis is as wide; its ticks are then the places themselves.
-        colors: Colour of each series, if not by its place.
+        series: Estimates by x value, for each series by name.
+        x_label: Quantity on the x axis, and its unit.
+        y_label: Quantity on the y axis, and its unit.
+        reference: Value of a dashed line, such as the level of chance; no line if not given.
+        log_x: Whether the x axis is logarithmic, with ticks at the x values themselves.
+        colors: Colour of each series by name; `colors_of` the series if not given.
     """
     colors = colors or colors_of(series)
     with style():
@@ -139,14 +149,15 @@ def curves(
     reference: float | None = None,
     colors: Mapping[str, str] | None = None,
 ) -> Figure:
-    """Draw the mean over seeds at each step, in a band from the lowest seed to the highest, per series.
+    """Draw a curve per series: the mean over seeds at each step, in a band from the lowest seed to the highest.
 
     Args:
-        series: One mapping from step to value per seed, by name of the series. A step counts where all seeds have it.
-        x_label: What the x axis shows.
-        y_label: What is measured, and in what unit.
-        reference: Where a dashed line goes.
-        colors: Colour of each series, if not by its place.
+        series: One mapping from step to value per seed, for each series by name. Only steps that all seeds have are
+            drawn.
+        x_label: Quantity on the x axis, and its unit.
+        y_label: Quantity on the y axis, and its unit.
+        reference: Value of a dashed line; no line if not given.
+        colors: Colour of each series by name; `colors_of` the series if not given.
     """
     colors = colors or colors_of(series)
     with style():
@@ -168,11 +179,11 @@ def curves(
 def calibration_curves(
     series: Mapping[str, Sequence[tuple[float, float, int]]], *, colors: Mapping[str, str] | None = None
 ) -> Figure:
-    """Draw how often calls are right against how sure the margin is of them, with the number of pairs below.
+    """Draw accuracy against confidence by bin, with the number of pairs in each bin below.
 
     Args:
-        series: Confidence from 0.5 to 1, accuracy and number of pairs of each bin that has any, by name of the series.
-        colors: Colour of each series, if not by its place.
+        series: (confidence from 0.5 to 1, accuracy, number of pairs) of each bin with pairs, for each series by name.
+        colors: Colour of each series by name; `colors_of` the series if not given.
     """
     colors = colors or colors_of(series)
     with style():
@@ -183,27 +194,27 @@ def calibration_curves(
             axes.plot(confidence, accuracy, color=colors[name], marker=MARKERS[row % len(MARKERS)], label=name)
             counts.plot(confidence, num, color=colors[name], marker=MARKERS[row % len(MARKERS)], markersize=3)
         axes.plot([0.5, 1], [0.5, 1], **_DASHED)
-        axes.set(ylabel="share that is right", ylim=(-0.03, 1.03))
-        counts.set(xlabel="how sure the margin is, sigmoid of its size", ylabel="pairs", ylim=(0, None))
+        axes.set(ylabel="accuracy", ylim=(-0.03, 1.03))
+        counts.set(xlabel="confidence, sigmoid of |margin|", ylabel="pairs", ylim=(0, None))
         counts.yaxis.set_major_locator(MaxNLocator(2, integer=True))
         draw_legend(figure, axes, series)
     return figure
 
 
-def clouds(
+def scatter_plots(
     series: Mapping[str, Sequence[tuple[float, float]]],
     *,
     x_label: str = "",
     y_label: str = "",
     colors: Mapping[str, str] | None = None,
 ) -> Figure:
-    """Draw points, per series below each other, each with its own y axis.
+    """Draw a scatter plot per series, one below the other, each with its own y axis.
 
     Args:
-        series: The points, by name of the series.
-        x_label: What the x axis shows, and in what unit.
-        y_label: What the y axes show, and in what unit.
-        colors: Colour of each series, if not by its place.
+        series: Points (x, y), for each series by name.
+        x_label: Quantity on the x axis, and its unit.
+        y_label: Quantity on the y axes, and its unit.
+        colors: Colour of each series by name; `colors_of` the series if not given.
     """
     colors = colors or colors_of(series)
     with style():
@@ -219,13 +230,13 @@ def clouds(
 def margin_histograms(
     series: Mapping[str, Sequence[float]], *, x_label: str, num_bins: int = 30, colors: Mapping[str, str] | None = None
 ) -> Figure:
-    """Draw a histogram per series, one below the other, each in its own unit; what lies below 0 is paler.
+    """Draw a histogram per series, one below the other, each in its own unit, with paler bars below 0.
 
     Args:
-        series: The finite values, by name of the series.
-        x_label: What is measured.
-        num_bins: Bins from one end to the other; 0 is an edge between two.
-        colors: Colour of each series, if not by its place.
+        series: Finite values, for each series by name.
+        x_label: Quantity on the x axis, and its unit.
+        num_bins: Number of bins over the whole axis; 0 is always the edge between two bins.
+        colors: Colour of each series by name; `colors_of` the series if not given.
     """
     colors = colors or colors_of(series)
     with style():

@@ -1,4 +1,4 @@
-"""A page of results as one HTML file that loads nothing: text, tables, figures, and pairs of videos to look through."""
+"""A page of results as one self-contained HTML file: text, tables, figures, and pairs of videos to look through."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ import matplotlib.figure
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from descore import atomic as folders
+from descore import atomic
 from descore.report.style import SERIES, to_svg
 
-_SHORT = 28  # letters of a cell that is not broken into lines
+_SHORT = 28  # a cell with fewer letters is not broken into lines
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A cell of a table that is more than a value.
+    """A table cell with more than a value.
 
     Attributes:
-        value: Text or a number.
-        note: What stands beside it, smaller: an interval, a count.
-        series: Place of the series whose colour marks it, from 0; None for no mark.
-        strong: Whether it stands out, as the best of its column.
+        value: Text or number of the cell.
+        note: Smaller text beside the value, such as an interval or a count.
+        series: Index of the series whose colour marks the cell, from 0; None for no mark.
+        strong: Whether the cell is highlighted, as the best of its column.
     """
 
     value: object
@@ -41,12 +41,13 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table.
+    """A table of a page.
 
     Attributes:
         header: Names of the columns.
-        rows: A cell per column: text, a number, None where there is nothing, or a `Cell`. Floats get three decimals.
-        caption: What it shows.
+        rows: Rows with one cell per column: text, a number, None for an empty cell, or a `Cell`. Floats are shown with
+            three decimals.
+        caption: Text that says what the table shows.
     """
 
     header: Sequence[str]
@@ -56,13 +57,13 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure.
+    """A figure of a page.
 
     Attributes:
-        picture: A matplotlib figure, or an `<svg>` element that is put in as it is.
-        caption: What it shows, and how to read it.
-        title: A few words above it.
-        alt: What a person hears who cannot see it; title and caption if empty.
+        picture: Matplotlib figure, or an `<svg>` element that is inserted unchanged.
+        caption: Text below the figure: what it shows, and how to read it.
+        title: Short title above the figure.
+        alt: Alternative text for screen readers; title and caption if empty.
     """
 
     picture: matplotlib.figure.Figure | str
@@ -73,13 +74,13 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A part of a page; figures come before tables.
+    """A section of a page: text, then figures, then tables.
 
     Attributes:
-        title: Its heading.
-        text: Plain paragraphs, with an empty line between two.
-        figures: Shown two in a row where there is room.
-        tables: Shown below each other.
+        title: Heading of the section.
+        text: Plain text, with an empty line between paragraphs.
+        figures: Figures, shown two in a row where there is room.
+        tables: Tables, shown below each other.
     """
 
     title: str
@@ -90,13 +91,13 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Highlight:
-    """A number that the page shows large.
+    """A number that is shown large at the top of a page.
 
     Attributes:
-        value: The number as text.
-        label: What it is.
-        note: Its interval, or what it is compared with.
-        series: Place of the series whose colour it has, from 0; None for none.
+        value: The number, as text.
+        label: Name of what the number measures.
+        note: Smaller text, such as an interval or what the number is compared with.
+        series: Index of the series whose colour the number has, from 0; None for no colour.
     """
 
     value: str
@@ -107,13 +108,13 @@ class Highlight:
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """Pairs to look through, as `descore.report.viewer.browse` makes it.
+    """Pairs of videos to look through; `descore.report.viewer.browse` makes one.
 
     Attributes:
-        data: What the page's script reads, as plain values without nan.
-        num_shown: Pairs in it.
-        num_pairs: Pairs that it was chosen from.
-        kinds: The same two numbers by kind of pair; an error or a failure of any run counts.
+        data: Data for the page's script: plain JSON values without nan.
+        num_shown: Number of pairs shown.
+        num_pairs: Number of pairs that they were chosen from.
+        kinds: The same two numbers for each kind of pair; a pair is an error or failed if it is for any run.
     """
 
     data: Mapping[str, Any]
@@ -124,15 +125,15 @@ class Viewer:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page.
+    """A page of results; `write_page` writes it to a file.
 
     Attributes:
-        title: Its heading.
-        summary: Plain paragraphs below the heading.
-        sections: Its parts.
-        configuration: What was run and how, shown folded at the end: text, or values for JSON.
-        viewer: Pairs to look through, after the sections.
-        highlights: Numbers shown large, above the sections.
+        title: Heading of the page.
+        summary: Plain text below the heading, with an empty line between paragraphs.
+        sections: Sections of the page.
+        configuration: Record of what was run and how, shown collapsed at the end: text, or values for JSON.
+        viewer: Pairs of videos to look through, shown after the sections.
+        highlights: Numbers that are shown large, above the sections.
     """
 
     title: str
@@ -144,28 +145,35 @@ class Page:
 
 
 def write_page(page: Page, path: str | Path) -> Path:
-    """Write a page as one HTML file; it appears whole or not at all, and is the same bytes for the same page.
+    """Write a page atomically as one HTML file; equal pages give equal bytes.
 
-    All text is escaped; what a prompt or a thought holds is shown, never run. The file's own policy lets a browser run
-    the page's script alone, and load nothing.
+    All text is escaped, so markup in a prompt or a thought is shown and never run. The content security policy in the
+    file lets a browser run only the page's own script, and load nothing.
 
     Args:
-        page: The page.
-        path: The file to write; its folder is made if it is not there.
+        page: Page to write.
+        path: File to write; its folder is created if it does not exist.
 
     Returns:
-        The path.
+        Path of the file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = folders.draft_of(path)
+    draft = atomic.draft_of(path)
     draft.write_text(render(page), encoding="utf-8")
-    folders.replace(draft, path)
+    atomic.replace(draft, path)
     return path
 
 
 def render(page: Page) -> str:
-    """Return a page as HTML."""
+    """Return a page as HTML.
+
+    Raises:
+        ValueError: If a figure is neither a matplotlib figure nor an `<svg>` element.
+
+    >>> "<h1>R &amp; D</h1>" in render(Page("R & D"))
+    True
+    """
     environment = Environment(
         loader=PackageLoader("descore.report", "template"),
         autoescape=True,
@@ -195,7 +203,7 @@ def _source(environment: Environment, name: str) -> str:
 
 
 def _draw(sections: Sequence[Section]) -> list[list[Markup]]:
-    """Return the SVG of every figure, by section."""
+    """Return the SVG of every figure, as one list per section."""
     pictures = []
     for section_number, section in enumerate(sections, start=1):
         row = []
@@ -203,7 +211,7 @@ def _draw(sections: Sequence[Section]) -> list[list[Markup]]:
             prefix = f"figure-{section_number}-{number}"
             svg = figure.picture if isinstance(figure.picture, str) else to_svg(figure.picture, prefix)
             if not svg.lstrip().startswith("<svg"):
-                raise ValueError(f"expected a matplotlib figure or text that begins with <svg, got {svg[:40]!r}")
+                raise ValueError(f"expected a matplotlib figure, or text that begins with <svg; got {svg[:40]!r}")
             alt = figure.alt or " ".join(filter(None, (figure.title, figure.caption)))
             opening = Markup('<svg role="img" aria-label="{}"').format(alt)
             row.append(Markup(svg.replace("<svg", opening, 1)))
@@ -237,7 +245,7 @@ def _text(value: object) -> str:
 
 
 def _classes(value: object) -> str:
-    """Return the CSS classes of a cell: numbers stand to the right, short text stays on one line."""
+    """Return the CSS classes of a cell: numbers are right-aligned, and short text is kept on one line."""
     cell = value if isinstance(value, Cell) else Cell(value)
     text = _text(cell.value)
     is_number = isinstance(cell.value, int | float | None) or re.fullmatch(r"[-+]?\d[\d.,]*( ?%)?", text) is not None

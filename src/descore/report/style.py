@@ -1,7 +1,7 @@
-"""One look for every figure: colours per series, sizes, and how a figure becomes part of a page.
+"""The common style of all figures: colours of series, sizes, and conversion to SVG for a page.
 
-Colours are those of the page's light scheme. In a page they become its CSS variables, so that a figure is readable in
-the light and in the dark.
+Colours are those of the page's light theme. In a page they become CSS variables, so that a figure is readable in the
+light and the dark theme.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 SERIES = ("#3b5bdb", "#e8590c", "#2b8a3e", "#9c36b5", "#0c8599", "#c2255c", "#846358", "#5c6773")
-"""Colour of each series, in order; the page's CSS has the same ones as --series-1 to --series-8."""
+"""Colours of the series, in order; the page's CSS defines the same ones as --series-1 to --series-8."""
 
 INK, MUTED, LINE = "#1c2026", "#636b76", "#e1e4e8"
-"""Colours of text, of axes and references, and of grids."""
+"""Colours of text, of axes and reference lines, and of grids."""
 
 WIDTH = 5.4
-"""Width of a figure in inches: as wide as half a page or a phone, with text as large as the page's there."""
+"""Width of a figure in inches: half a page or a phone's screen, where its text is as large as the page's."""
 
 MARKERS = "os^DvPX*"
 
@@ -62,28 +62,42 @@ _VARIABLES = {INK: "currentColor", MUTED: f"var(--muted, {MUTED})", LINE: f"var(
 
 
 def style() -> AbstractContextManager[None]:
-    """Draw with the page's look inside a `with` block, for figures that no function here draws."""
+    """Context manager: draw a figure of your own in the page's style."""
     return mpl.rc_context(_STYLE)
 
 
 def colors_of(names: Iterable[str]) -> dict[str, str]:
-    """Give each series its colour, by its place; from the ninth on they begin again."""
+    """Return a colour for each series, by its order; the ninth series has the first colour again.
+
+    >>> colors_of(["stage 1", "stage 2"])
+    {'stage 1': '#3b5bdb', 'stage 2': '#e8590c'}
+    """
     return {name: SERIES[index % len(SERIES)] for index, name in enumerate(names)}
 
 
 def new_figure(*, height: float = 3.0, rows: int = 1, columns: int = 1, width: float = WIDTH) -> tuple[Figure, Any]:
-    """Return a figure and its axes (one, or an array of them), sizes in inches; draw on it inside `style()`."""
+    """Make a figure and its axes in the page's style; draw on them inside `style()`.
+
+    Args:
+        height: Height of the figure in inches.
+        rows: Number of rows of axes.
+        columns: Number of columns of axes.
+        width: Width of the figure in inches.
+
+    Returns:
+        The figure, and its axes: a single one, or a numpy array of them.
+    """
     with style():
         figure = Figure(figsize=(width, height), layout="constrained")
         return figure, figure.subplots(rows, columns)
 
 
 def to_svg(figure: Figure, prefix: str) -> str:
-    """Return a figure as an `<svg>` element, with text as text and colours that follow the page's scheme.
+    """Return a figure as an `<svg>` element, with text as text and colours that follow the page's theme.
 
     Args:
-        figure: The figure.
-        prefix: Put before every id in it; no two figures of a page may have the same.
+        figure: Figure to convert.
+        prefix: Prefix of every id in the element; it must be unique among the figures of a page.
     """
     file = io.StringIO()
     with style():
@@ -97,12 +111,12 @@ def to_svg(figure: Figure, prefix: str) -> str:
 
 
 def legend_height(series: Mapping[str, object]) -> float:
-    """Return the inches that a legend needs above its figure; none for one series."""
+    """Return the height in inches that a legend needs above its figure; 0 for a single series."""
     return 0.24 * math.ceil(len(series) / _legend_columns(series)) if len(series) > 1 else 0.0
 
 
 def draw_legend(figure: Figure, axes: Axes, series: Mapping[str, object]) -> None:
-    """Put the names of the series above a figure, if there are several."""
+    """Draw a legend above a figure if it has several series."""
     if len(series) > 1:
         handles, labels = axes.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=_legend_columns(series), handlelength=1.4)

@@ -1,4 +1,4 @@
-"""Which pairs of one or more evaluations a page shows, and all that it shows of them: frames, thoughts, rewards."""
+"""The pairs of one or more evaluations that a page shows: their choice, frames, thoughts and rewards."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from descore.video.isolation import IsolatedReader
 from descore.video.settings import VideoSettings
 
 _SHARES = {"errors": 2, "failed": 1, "others": 1}
-"""How the pairs that a page has room for are shared out; what one kind does not use is left to the next."""
+"""Shares of each kind of pair in a page; what one kind does not use goes to the next."""
 
 
 def browse(
@@ -33,18 +33,18 @@ def browse(
     max_pixels: int = 36_000,
     quality: int = 62,
 ) -> Viewer:
-    """Choose pairs and read their videos.
+    """Choose the pairs of a page, and read the frames of their videos.
 
-    A pair that several evaluations of one benchmark share is shown once, with what each of them says. Half of the room
-    is for errors, those with the largest wrong margin first, measured in root mean squares of an evaluation's margins;
-    a quarter is for pairs that failed, and the rest for those called right with the largest margin.
+    A pair that several evaluations of one benchmark share is shown once, with the calls of all of them. Half of the
+    pairs are errors, largest wrong margin first, in units of the evaluation's root mean square margin. A quarter are
+    pairs with a failed video. The rest are pairs called right, largest margin first.
 
     Args:
         runs: Evaluations by the name that the page gives them.
-        num_pairs: Pairs to show at most.
-        num_frames: Frames of each video, an even number.
-        max_pixels: Pixels of a frame at most.
-        quality: Of the frames' WebP, from 0 to 100.
+        num_pairs: Largest number of pairs to show.
+        num_frames: Number of frames per video, an even number.
+        max_pixels: Largest number of pixels of a frame.
+        quality: Quality of the WebP images of the frames, from 0 to 100.
 
     Raises:
         ValueError: If there is no evaluation.
@@ -67,20 +67,20 @@ def browse(
 
 
 def judged_dimension(run: Evaluation) -> str:
-    """Return the reward dimension that a page judges pairs by: overall, or the first one where there is none."""
+    """Return the reward dimension that a page judges pairs by: "overall" if the run has it, or else the first one."""
     dimensions: list[str] = run.info["dimensions"]
     return next((name for name in dimensions if name.lower() == "overall"), dimensions[0])
 
 
 def key_of(run: Evaluation, pair: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return what makes a pair the same one in two evaluations: benchmark, id, prompt and both videos."""
+    """Return the key that identifies a pair across evaluations: benchmark, id, prompt and both videos."""
     videos = (run.videos[pair[side]]["video"] for side in ("a", "b"))
     return (run.info["benchmark"], pair["id"], pair["prompt"], *videos)
 
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """What one evaluation makes of a pair; `wrongness` is nan where there is no margin, or no preference."""
+    """One evaluation's call of a pair; `wrongness` is nan without a margin or a preference."""
 
     run: int
     evaluation: Evaluation
@@ -136,7 +136,7 @@ def _verdict(margin: float, preference: float) -> str:
 
 
 def _choose(entries: list[_Entry], num_pairs: int) -> list[_Entry]:
-    """Share the room out between the kinds, and return the pairs with the largest wrong margin first."""
+    """Choose pairs by the shares of their kinds, and return them with the largest wrong margin first."""
     by_kind = {kind: [entry for entry in entries if entry.kind == kind] for kind in _SHARES}
     by_kind["errors"].sort(key=lambda entry: -entry.wrongness)
     by_kind["others"].sort(key=lambda entry: (math.isinf(entry.wrongness), entry.wrongness))
@@ -149,7 +149,7 @@ def _choose(entries: list[_Entry], num_pairs: int) -> list[_Entry]:
 
 
 class _Videos:
-    """Frames of each file as pictures, read once however many pairs show it."""
+    """Frames of each video file as images; a file that several pairs show is read once."""
 
     def __init__(self, decoder: IsolatedReader[Frames], quality: int) -> None:
         self.found: list[dict[str, Any]] = []
@@ -157,7 +157,7 @@ class _Videos:
         self._places: dict[str, int] = {}
 
     def place(self, path: str, name: str) -> int:
-        """Return where a file stands in `found`."""
+        """Return the index of a file in `found`, and read it if it is new."""
         if path not in self._places:
             self._places[path] = len(self.found)
             self.found.append({"name": name} | self._read(path))
@@ -181,7 +181,7 @@ class _Videos:
 
 
 def _pair_of(entry: _Entry, videos: _Videos) -> dict[str, Any]:
-    """Return what the page shows of a pair, as plain values."""
+    """Return everything that the page shows of a pair, as plain JSON values."""
     first = entry.calls[0]
     run, pair = first.evaluation, first.pair
     dimension = judged_dimension(run)

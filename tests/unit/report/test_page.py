@@ -134,7 +134,7 @@ def test_the_page_of_two_runs(runs, clips, tmp_path):
     assert first[2] == pytest.approx(2 / 3)
     assert second[2:7] == [1.0, 1.0, 4, 3, 0]
     assert first[-2] == "bars"
-    assert first[-1] == "4 thoughts, temperature 1, reward from head, 2 frames a second"
+    assert first[-1] == "4 thoughts, temperature 1, reward from head, 2 frames per second"
     section = page.sections[1]
     assert section.text == "Bars that move."
     assert [figure.title for figure in section.figures] == [

@@ -10,7 +10,7 @@
   let shown = [];
   let timer = 0;
 
-  // Text only ever becomes a text node, so that nothing of a prompt or a thought is read as HTML.
+  // Text is only ever inserted as a text node, so that markup in a prompt or a thought is not parsed as HTML.
   function h(tag, attributes = {}, ...children) {
     const element = document.createElement(tag);
     for (const [name, value] of Object.entries(attributes)) {
@@ -23,7 +23,7 @@
   }
 
   const fixed = (value, digits = 2) => (value == null ? "none" : value.toFixed(digits).replace("-", "−"));
-  const named = (label) => (label == null ? "have no say" : label > 0 ? "prefer A" : label < 0 ? "prefer B" : "call it a tie");
+  const named = (label) => (label == null ? "gave no label" : label > 0 ? "prefer A" : label < 0 ? "prefer B" : "call it a tie");
 
   // Which pairs, in which order
 
@@ -81,7 +81,7 @@
     const details = [
       side.overall_score == null ? "" : `overall ${side.overall_score}`,
       side.num_thought_tokens ? `${side.num_thought_tokens} tokens` : "no thought",
-      side.truncated ? "cut at the limit" : "",
+      side.truncated ? "cut off at the length limit" : "",
     ].filter(Boolean).join(", ");
     return h("div", {},
       h("p", { class: "reward" }, `${name} `, h("b", {}, fixed(side.reward)), spread ? `${spread}; the first: ` : "", details),
@@ -221,7 +221,7 @@
     if (button && !button.disabled) button.focus();
   }
 
-  // The address holds the pair, so that back and forward go from pair to pair, and a link opens at one.
+  // The address holds the pair, so that back and forward move between pairs, and a link opens its pair.
   function remember(replace) {
     if (!shown.length) return;
     const pair = pairs.indexOf(shown[state.place]);
