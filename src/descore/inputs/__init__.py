@@ -1,1 +1,1 @@
-"""Prompt, frames and thoughts to one packed batch."""
+"""Inputs of the model: prompts, frames and thoughts become one packed batch."""

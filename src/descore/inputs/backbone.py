@@ -1,4 +1,4 @@
-"""Backbones: which families of transformers models are supported, and what is read of one before its weights."""
+"""Backbones: the supported families of transformers models, and reading a backbone's files, with or without weights."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer,
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 TINY = "tiny"
-"""Name of the backbone that ships with the package."""
+"""Name of the backbone that is part of the package."""
 
 _METADATA = ("*.json", "*.jinja", "*.txt", "*.model")
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """How a family lays a video out in text.
+    """How a family of backbones represents a video in text.
 
     Attributes:
-        timestamps: Whether each temporal patch is a vision block of its own, led by its time in seconds.
+        timestamps: Whether each temporal patch is a vision block of its own, after its time in seconds.
         seconds_per_grid: Whether M-RoPE spaces temporal patches by their distance in seconds.
     """
 
@@ -41,20 +41,21 @@ FAMILIES = {
     "qwen3_vl": Family(timestamps=True, seconds_per_grid=False),
     "qwen2_5_vl": Family(timestamps=False, seconds_per_grid=True),
 }
+"""Supported families, by the `model_type` of their configuration."""
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A backbone without its weights: what is needed to turn videos and text into its inputs.
+    """Configuration, tokenizer and pixel statistics of a backbone, without its weights.
 
     Attributes:
-        name: Hub id, folder, or "tiny".
-        folder: Where these files lie.
-        config: Its transformers configuration.
-        tokenizer: Its tokenizer, the query tokens added.
-        image_mean: Per-channel mean the pixels are normalised with.
-        image_std: Per-channel standard deviation the pixels are normalised with.
-        exported: Whether these files lie in an exported folder, whose weights have gone on from the backbone's.
+        name: Hub id or folder of the backbone, or "tiny".
+        folder: Folder that the files were read from.
+        config: Configuration of the transformers model.
+        tokenizer: Tokenizer, with the query tokens added.
+        image_mean: Mean of each colour channel, for pixel normalisation.
+        image_std: Standard deviation of each colour channel, for pixel normalisation.
+        exported: Whether the files are those of an exported folder, whose weights differ from the backbone's.
     """
 
     name: str
@@ -67,24 +68,27 @@ class Backbone:
 
     @classmethod
     def read(cls, name: str, query_tokens: Sequence[str] = ("<Reward>",), folder: Path | None = None) -> Backbone:
-        """Read configuration, tokenizer and pixel statistics; no weights.
+        """Read configuration, tokenizer and pixel statistics.
 
         Args:
-            name: Hub id, folder, or "tiny".
-            query_tokens: Added to the tokenizer.
-            folder: An exported folder's copy of these files, to read instead.
+            name: Hub id or folder of the backbone, or "tiny".
+            query_tokens: Query tokens to add to the tokenizer.
+            folder: Exported folder to read the files from; None reads them from the backbone itself.
 
         Raises:
-            ValueError: If the family is not supported or a file is missing.
+            ValueError: If the backbone cannot be found, its family is not supported, or a file is missing.
+
+        >>> Backbone.read("tiny").config.model_type
+        'qwen3_vl'
         """
         exported, folder = folder is not None, folder or resolve(name, metadata_only=True)
         config = AutoConfig.from_pretrained(folder)
         if config.model_type not in FAMILIES:
             known = ", ".join(FAMILIES)
             raise ValueError(
-                f"backbone {name!r} is of the family {config.model_type!r}; supported are {known}. To add one, say in "
-                "descore.inputs.backbone.FAMILIES how it writes a video into text, and give its get_rope_index to "
-                "rope_index"
+                f"backbone {name!r} is of the family {config.model_type!r}; supported are {known}. To support another "
+                "family, add it to descore.inputs.backbone.FAMILIES, and make Backbone.rope_index return its "
+                "get_rope_index"
             )
         tokenizer = AutoTokenizer.from_pretrained(folder)
         added = {"additional_special_tokens": list(query_tokens)}
@@ -95,12 +99,12 @@ class Backbone:
 
     @property
     def family(self) -> Family:
-        """How the family lays a video out."""
+        """Family of the backbone."""
         return FAMILIES[self.config.model_type]
 
     @property
     def rope_index(self) -> Callable[..., tuple[Tensor, Tensor]]:
-        """The family's own `get_rope_index`, callable without a model, so that workers compute positions."""
+        """The family's own `get_rope_index` from transformers, callable without a model, for use in workers."""
         model_class: Any = MODEL_MAPPING[type(self.config)]
         stand_in = SimpleNamespace(
             config=self.config, get_vision_position_ids=partial(model_class.get_vision_position_ids, None)
@@ -108,7 +112,11 @@ class Backbone:
         return partial(model_class.get_rope_index, stand_in)
 
     def load_weights(self) -> PreTrainedModel:
-        """Load the weights in float32; the vocabulary is resized only if the tokenizer outgrew it."""
+        """Load the backbone with its weights in float32; embeddings are added if the tokenizer has more tokens.
+
+        Raises:
+            ValueError: If the backbone cannot be found.
+        """
         folder = resolve(self.name, metadata_only=False)
         model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
         if len(self.tokenizer) > model.get_input_embeddings().num_embeddings:
@@ -117,7 +125,15 @@ class Backbone:
 
 
 def resolve(name: str, *, metadata_only: bool) -> Path:
-    """Find the folder of a backbone: "tiny" in the package, a local folder, or a download from the hub."""
+    """Return the folder of a backbone, and download it first if its name is a hub id.
+
+    Args:
+        name: Hub id or folder of the backbone, or "tiny" for the one in the package.
+        metadata_only: Whether to download everything except the weights.
+
+    Raises:
+        ValueError: If the name is none of these, or the download fails.
+    """
     if name == TINY:
         return Path(str(files("descore") / TINY))
     if Path(name).is_dir():
@@ -131,20 +147,28 @@ def resolve(name: str, *, metadata_only: bool) -> Path:
 
 
 def download(name: str, patterns: list[str] | None = None) -> Path:
-    """Fetch a repository of the hub, or what was fetched of it before, and return its folder.
+    """Download a repository from the hub, or find an earlier download, and return its folder.
+
+    Args:
+        name: Hub id, such as `Qwen/Qwen3-VL-8B-Instruct`.
+        patterns: Patterns of the files to download; None for all.
 
     Raises:
-        ValueError: If the hub has none of that name, or cannot be reached.
+        ValueError: If the hub has no such repository, or cannot be reached and nothing was downloaded before.
     """
     try:
         return Path(snapshot_download(name, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{name} is no folder here, and the hub did not give a model of that id ({reason})") from error
+        raise ValueError(f"{name} is not a local folder, and could not be downloaded from the hub: {reason}") from error
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a name has the form `owner/name` of a repository on the hub."""
+    """Return whether a name has the form of a hub id.
+
+    >>> is_hub_id("Qwen/Qwen3-VL-8B-Instruct"), is_hub_id("./folder"), is_hub_id("tiny")
+    (True, False, False)
+    """
     return name.count("/") == 1 and not name.startswith((".", "/", "~"))
 
 
@@ -153,4 +177,6 @@ def _pixel_statistics(folder: Path) -> dict[str, Any]:
     for filename in filenames:
         if (folder / filename).is_file():
             return dict(json.loads((folder / filename).read_text()))
-    raise ValueError(f"{folder} has neither {filenames[0]} nor {filenames[1]}; expected image_mean and image_std there")
+    raise ValueError(
+        f"{folder}: expected image_mean and image_std in {filenames[0]} or {filenames[1]}, found neither file"
+    )

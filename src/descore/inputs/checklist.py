@@ -1,4 +1,4 @@
-"""A checklist of yes/no questions about a video: read it, know the right answers, fit what they weigh."""
+"""Checklists of yes/no questions about a video: reading, right answers, tokens and weights."""
 
 from __future__ import annotations
 
@@ -10,19 +10,23 @@ from typing import Any, NamedTuple
 from descore.types import DIMENSIONS, DimensionScores
 
 COLUMNS = ("dimension", "at_least", "question")
+"""Required columns of a checklist file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question about a video that is answered by yes or no.
+    """A yes/no question about a video.
 
     Attributes:
-        dimension: The dimension it is about.
-        at_least: The score of that dimension from which the right answer is yes: 1 or 2.
-        text: How it is asked.
-        weight: What a yes adds to the reward; None until it is fitted.
-        yes: The word that says yes; another one for a model that does not know it.
-        no: The word that says no.
+        dimension: Dimension that the question is about.
+        at_least: Lowest score of that dimension for which the right answer is yes: 1 or 2.
+        text: Text of the question.
+        weight: Weight of a yes in the reward; None until the weights are fitted.
+        yes: Word that means yes; choose another one for a model that does not know the default.
+        no: Word that means no.
+
+    Raises:
+        ValueError: If the dimension is unknown, `at_least` is not 1 or 2, a text is empty, or both words are equal.
     """
 
     dimension: str
@@ -35,14 +39,14 @@ class Question:
     def __post_init__(self) -> None:
         if self.dimension not in DIMENSIONS or self.at_least not in (1, 2) or not self.text.strip():
             raise ValueError(
-                f"expected a question about one of {', '.join(DIMENSIONS)} that is right from a score of 1 or 2, got "
+                f"expected a dimension among {', '.join(DIMENSIONS)}, at_least 1 or 2, and a question; got "
                 f"{self.dimension!r}, {self.at_least!r}, {self.text!r}"
             )
         if not self.yes or not self.no or self.yes == self.no:
-            raise ValueError(f"expected two words that say yes and no, got {self.yes!r} and {self.no!r}")
+            raise ValueError(f"expected two different words for yes and no, got {self.yes!r} and {self.no!r}")
 
     def truth(self, scores: DimensionScores) -> bool | None:
-        """Return the right answer for a video with these scores; None where the prompt does not ask for the dimension.
+        """Return the right answer for a video with these dimension scores; None where the dimension is N/A.
 
         >>> question = Question("style", 2, "Does the style fit in full?")
         >>> [question.truth({"style": score}) for score in (2, 1, None)]
@@ -53,12 +57,12 @@ class Question:
 
 
 class Asked(NamedTuple):
-    """A question as a model reads it, and the tokens that answer it.
+    """Tokens of a question and of its two answers.
 
     Attributes:
-        token_ids: The question, up to where its answers part.
-        yes: The token that follows if the answer is yes.
-        no: The token that follows if it is no.
+        token_ids: Token ids of the question, up to the first token in which its answers differ.
+        yes: Next token id if the answer is yes.
+        no: Next token id if the answer is no.
     """
 
     token_ids: tuple[int, ...]
@@ -69,10 +73,17 @@ class Asked(NamedTuple):
 def read_checklist(path: str | Path) -> tuple[Question, ...]:
     """Read a checklist from a CSV file with the columns dimension, at_least (1 or 2) and question.
 
-    The columns yes and no may hold the words of the answers.
+    The optional columns yes and no hold the words of the answers.
 
     Raises:
-        ValueError: If a column is missing, a row is not legal, or there is none; it names file and line.
+        ValueError: If a column is missing, a row is invalid, or there is no row; the message names file and line.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "checklist.csv")
+    ...     _ = path.write_text("dimension,at_least,question" + chr(10) + "style,2,Does the style fit?")
+    ...     read_checklist(path)[0].text
+    'Does the style fit?'
     """
     with Path(path).open(newline="", encoding="utf-8-sig") as file:
         rows = csv.DictReader(file)
@@ -91,14 +102,14 @@ def read_checklist(path: str | Path) -> tuple[Question, ...]:
 
 
 def ask(question: Question, tokenizer: Any) -> Asked:
-    """Tokenise a question followed by each of its answers; what they share is asked, where they part is the answer.
+    """Tokenise a question, and find the first token in which its answers differ.
 
     Raises:
-        ValueError: If the tokens of one answer only go on from those of the other.
+        ValueError: If the tokens of one answer begin with those of the other.
     """
     texts = [f"{question.text} {word}" for word in (question.yes, question.no)]
     yes, no = (tuple(tokenizer.encode(text, add_special_tokens=False)) for text in texts)
     for place, (one, other) in enumerate(zip(yes, no, strict=False)):
         if one != other:
             return Asked(yes[:place], one, other)
-    raise ValueError(f"expected answers whose tokens part somewhere, got {texts[0]!r} and {texts[1]!r}")
+    raise ValueError(f"expected answers whose tokens differ, got {texts[0]!r} and {texts[1]!r}: choose other words")

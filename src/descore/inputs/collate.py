@@ -1,4 +1,4 @@
-"""Pairs -> one packed batch: decode, tokenise, decide which pairs lose their thoughts, lay out."""
+"""Collates pairs into one packed batch: reads videos, tokenises, masks thoughts and packs."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ Read = Callable[[str], Frames]
 
 
 class PairCollator:
-    """Turns pairs into a `PairBatch`; runs in the loader's workers.
+    """Turns pairs into a `PairBatch`, in the workers of the loader.
 
     Args:
-        processor: How prompts, videos and thoughts become inputs.
-        thoughts: Whether the teacher's thoughts are read at all.
-        masking: "sampled" gives each video one branch, without its thought where the pair is masked; "both" gives two,
-            with the thought and without, at the cost of one more query.
-        mask_prob: Probability that "sampled" masks a pair, one draw per pair and epoch.
-        seed: Of the draws.
-        keep_frames: Whether the batch carries the frames of its videos, to be looked at.
-        read: Reads a video, from a cache or from afar; by default `processor.read`.
+        processor: Processor that turns prompts, videos and thoughts into inputs.
+        thoughts: Whether the batch has the teacher's thoughts; without them, every branch is the query tokens alone.
+        masking: Branches of each video. "sampled" gives one branch, without its thought if the pair is masked; "both"
+            gives two, one with the thought and one without, at the cost of one more set of query tokens.
+        mask_prob: Probability that "sampled" masks a pair; there is one draw for each pair and epoch.
+        seed: Seed of the masks.
+        keep_frames: Whether the batch keeps the frames of its videos, for logging.
+        read: Function that reads a video, such as a `FrameCache`; `processor.read` if None.
     """
 
     def __init__(
@@ -52,22 +52,22 @@ class PairCollator:
         """Read both videos of a pair.
 
         Raises:
-            VideoError: If one of them cannot be used.
+            VideoError: If a video cannot be read.
         """
         read = self.read or self.processor.read
         return read(pair.a.video), read(pair.b.video)
 
     def __call__(self, epoch: int, pairs: Sequence[Pair], pair_frames: Sequence[PairFrames] | None = None) -> PairBatch:
-        """Build the batch of these pairs in this epoch.
+        """Build the batch of N pairs.
 
         Args:
-            epoch: The epoch; masks are drawn anew in each.
-            pairs: The pairs.
-            pair_frames: What `frames` gave for each of them; read here if not given.
+            epoch: Number of the epoch; each epoch draws new masks.
+            pairs: Pairs of the batch.
+            pair_frames: Frames of each pair, as `frames` returns them; None reads them here.
 
         Raises:
-            ValueError: If a pair has another number of labels than the model gives rewards.
-            VideoError: If a video cannot be used.
+            ValueError: If a pair does not have as many labels as the model has rewards.
+            VideoError: If a video cannot be read.
         """
         self._check_labels(pairs)
         both = [self.frames(pair) for pair in pairs] if pair_frames is None else pair_frames
@@ -89,7 +89,7 @@ class PairCollator:
         )
 
     def branches(self, side: Side, masked: bool) -> list[Thought]:
-        """The branches of one video, whose pair is masked or not."""
+        """Return the branches of one video; `masked` says whether its pair is masked."""
         thought = self.processor.thought(side.thought) if self.thoughts else Thought()
         if self.masking == "both":
             return [thought, Thought()]
@@ -101,7 +101,7 @@ class PairCollator:
             for labels in (pair.preference, pair.a.mos or names, pair.b.mos or names):
                 if len(labels) != len(names):
                     raise ValueError(
-                        f"pair {pair.id!r} has {len(labels)} labels {tuple(labels)}, but the model gives {len(names)} "
+                        f"pair {pair.id!r} has {len(labels)} labels {tuple(labels)}, but the model has {len(names)} "
                         f"rewards {tuple(names)}: set data.dimensions and model.reward_names to the same names"
                     )
 

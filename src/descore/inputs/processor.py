@@ -1,4 +1,4 @@
-"""Frames, prompts and thoughts -> what a backbone reads: a prefix per video, then one packed batch of branches."""
+"""Turns prompts, frames and thoughts into the inputs of a backbone: prefixes of videos, and packed batches."""
 
 from __future__ import annotations
 
@@ -16,15 +16,30 @@ from descore.video.frames import VideoReader
 from descore.video.isolation import IsolatedReader
 
 VIDEO = "<|vision_start|><|video_pad|><|vision_end|>"
+"""Text that the chat template writes in place of a video."""
+
 END_OF_TURN = "<|im_end|>"
+"""Token that closes a thought."""
 
 
 class Processor:
-    """Turns prompts, videos and thoughts into the inputs of one backbone; holds no weights, so workers get a copy.
+    """Turns prompts, videos and thoughts into the inputs of one backbone, without its weights.
 
     Args:
-        settings: How videos and prompts are read.
-        folder: Where the backbone's configuration and tokenizer lie, if not with the backbone itself.
+        settings: Settings of the model.
+        folder: Exported folder with the backbone's configuration and tokenizer; None reads them from the backbone.
+
+    Raises:
+        ValueError: If the backbone cannot be found or is not supported, or the template does not have one `{prompt}`.
+
+    >>> processor = Processor(ModelSettings(backbone="tiny", template="Does it show {prompt}?"))
+    >>> frames = Frames(torch.zeros(4, 3, 32, 64, dtype=torch.uint8), (0, 8, 16, 24), 8.0, 25)
+    >>> prefix = processor.prefix("a cat", frames)
+    >>> prefix.grid  # the tiny backbone has patches of 2 frames and 8 x 8 pixels
+    tensor([2, 4, 8])
+    >>> branches = processor.pack([prefix], [[processor.thought("A cat."), Thought()]])
+    >>> branches.layout.num_branches, branches.query_index.shape
+    (2, torch.Size([2, 1]))
     """
 
     def __init__(self, settings: ModelSettings, folder: Path | None = None) -> None:
@@ -46,15 +61,18 @@ class Processor:
         self._std = torch.tensor(self.backbone.image_std).view(3, 1) * 255
 
     def read(self, path: str) -> Frames:
-        """Decode the frames of a video file at the size the backbone reads, in a child process.
+        """Read the frames of a video file in a child process, resized for the backbone.
 
         Raises:
-            VideoError: If the file cannot be used, or hangs or crashes the decoder.
+            VideoError: If the file cannot be read, or it hangs or crashes the decoder.
         """
         return self._decode(path)
 
     def prefix(self, prompt: str, frames: Frames) -> Prefix:
-        """Build everything before a thought: the chat turn with the video, and the assistant header."""
+        """Build everything before a thought: the user turn with the video, and the assistant header.
+
+        Control tokens in the prompt become plain text, see `neutralise`.
+        """
         patches, grid = self._patchify(frames.pixels)
         messages = self.template.messages(neutralise(prompt, self._control_tokens))
         text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -63,19 +81,21 @@ class Processor:
         return Prefix(input_ids, self._positions(input_ids, frames, grid), patches, grid)
 
     def normalise(self, patches: Tensor) -> Tensor:
-        """Make patches what the vision tower reads, on their device; until then a byte a value is all they cost.
+        """Normalise pixels for the vision tower, on the device where they are.
+
+        Normalising late keeps patches at one byte per value in the loader and on the way to the device.
 
         Args:
-            patches: [N, patch_dim] uint8.
+            patches: [N, patch_dim] uint8 patches, as in `Prefix`.
 
         Returns:
-            [N, patch_dim] float32.
+            [N, patch_dim] float32 patches.
         """
         channels = patches.view(len(patches), 3, -1).float()
         return channels.sub_(self._mean.to(patches.device)).div_(self._std.to(patches.device)).flatten(1)
 
     def thought(self, text: str) -> Thought:
-        """Tokenise a thought, cut at the length limit; an empty text is no thought."""
+        """Tokenise a thought and cut it at the length limit; an empty text gives `Thought()`."""
         if not text:
             return Thought()
         token_ids = tuple(self.tokenizer.encode(text, add_special_tokens=False))
@@ -83,11 +103,11 @@ class Processor:
         return Thought(token_ids[:limit], closed=len(token_ids) <= limit)
 
     def pack(self, prefixes: Sequence[Prefix], branches: Sequence[Sequence[Thought]]) -> Branches:
-        """Lay out each video's prefix and its branches in one row; every branch ends in the query tokens.
+        """Pack the prefix and the branches of each video into one row; each branch is a thought and the query tokens.
 
         Args:
-            prefixes: One per video, all on one device, where the row will lie.
-            branches: The thoughts of each video; `Thought()` is a branch of the query tokens alone.
+            prefixes: Prefix of each video, all on the device where the row is to be.
+            branches: Thoughts of each video, one for each branch; `Thought()` is a branch of the query tokens alone.
         """
         device = prefixes[0].input_ids.device
         ids, positions, sources, targets, owners = [], [], [], [], []
@@ -123,7 +143,7 @@ class Processor:
         )
 
     def _forbidden(self) -> list[int]:
-        """Tokens that no thought may hold: control tokens, query tokens, and rows beyond the tokenizer."""
+        """Return the token ids that a thought must not have: control and query tokens, and ids beyond the tokenizer."""
         control = {token_id for token_id, token in self.tokenizer.added_tokens_decoder.items() if token.special}
         control = (control | set(self.query_ids)) - {self.end_id}
         beyond = range(len(self.tokenizer), self.backbone.config.get_text_config().vocab_size)
@@ -134,7 +154,7 @@ class Processor:
         return Layout(tuple(len(prefix.input_ids) for prefix in prefixes), lengths)
 
     def _patchify(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """[T, 3, H, W] uint8 -> patches [N, 3 * t * p * p] uint8, merge block by merge block, and the grid [3]."""
+        """Cut frames [T, 3, H, W] into patches [N, 3 * t * p * p], ordered by merge block; return them and the grid."""
         vision = self.backbone.config.vision_config
         patch, merge, depth = vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
         time, rows, columns = len(pixels) // depth, pixels.shape[2] // patch, pixels.shape[3] // patch
@@ -151,11 +171,11 @@ class Processor:
         return "".join(f"<{seconds:.1f} seconds>{block}" for seconds in self._timestamps(frames))
 
     def _timestamps(self, frames: Frames) -> list[float]:
-        """Middle of each temporal patch in seconds, from the real frame indices."""
+        """Return the middle of each temporal patch in seconds, computed from the indices of its frames."""
         depth = self.backbone.config.vision_config.temporal_patch_size
         firsts, lasts = frames.indices[::depth], frames.indices[depth - 1 :: depth]
         fps = frames.source_fps
-        # In this order, as Qwen3-VL's processor: another one rounds one label in a hundred to another tenth.
+        # Qwen3-VL's processor computes in this order. Another order would round one label in a hundred differently.
         return [(first / fps + last / fps) / 2 for first, last in zip(firsts, lasts, strict=True)]
 
     def _positions(self, input_ids: Tensor, frames: Frames, grid: Tensor) -> Tensor:
@@ -172,13 +192,13 @@ class Processor:
 
 
 def positions_after(prefix: Prefix, length: int) -> Tensor:
-    """[4, length] positions of a branch: all rows count on from where the prefix ends."""
+    """Return the positions of a branch, [4, length]; they start where the positions of its prefix end."""
     steps = torch.arange(length, device=prefix.input_ids.device)
     return torch.cat([(len(prefix.input_ids) + steps)[None], prefix.position_ids[:, -1:] + 1 + steps.expand(3, -1)])
 
 
 def prefixes_of(branches: Branches) -> list[Prefix]:
-    """Take a packed batch apart into the prefixes of its videos; `Processor.pack` is the way back."""
+    """Return the prefix of each video in a packed batch, without its branches; the inverse of `Processor.pack`."""
     lengths = branches.layout.prefix_lengths
     sizes = [prefix + sum(own) for prefix, own in zip(lengths, branches.layout.branch_lengths, strict=True)]
     ids = torch.split(branches.input_ids[0], sizes)
@@ -189,5 +209,5 @@ def prefixes_of(branches: Branches) -> list[Prefix]:
 
 
 def _concatenate(indices: list[Tensor]) -> Tensor:
-    """Concatenate, of no tensors too."""
+    """Concatenate index tensors; an empty list gives an empty tensor."""
     return torch.cat(indices) if indices else torch.empty(0, dtype=torch.int64)

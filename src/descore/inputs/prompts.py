@@ -1,4 +1,4 @@
-"""Instruction template to chat messages: the one place where a prompt meets the instruction."""
+"""Instruction templates: chat messages from a prompt, with control tokens in the prompt made harmless."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from pathlib import Path
 from typing import Any, Self
 
 PLACEHOLDER = "{prompt}"
+"""Text that stands for the prompt in a template."""
 
 
 @dataclass(frozen=True, slots=True)
 class PromptTemplate:
-    """The instruction that a video is judged by, with one `{prompt}` where the text of its prompt goes.
+    """Instruction for judging a video, with one `{prompt}` that stands for the video's prompt.
 
-    No other brace has a meaning, so the instruction may show JSON as it is.
+    Other braces have no meaning, so the instruction may contain JSON.
 
     Attributes:
-        text: The instruction.
+        text: Text of the instruction.
 
     Raises:
-        ValueError: If the text does not hold `{prompt}` exactly once.
+        ValueError: If the text does not contain `{prompt}` exactly once.
     """
 
     text: str
@@ -32,10 +33,10 @@ class PromptTemplate:
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
-        """Read a template from a UTF-8 file; white space around it is dropped, since every token costs.
+        """Read a template from a UTF-8 file, without the white space around it.
 
         Raises:
-            ValueError: As the class does, naming the file.
+            ValueError: If the text does not contain `{prompt}` exactly once; the message names the file.
         """
         text = Path(path).read_text(encoding="utf-8").strip()
         try:
@@ -44,10 +45,10 @@ class PromptTemplate:
             raise ValueError(f"{path}: {error}") from error
 
     def messages(self, prompt: str) -> list[dict[str, Any]]:
-        """Write the user turn, video first, in the form that `processor.apply_chat_template` takes.
+        """Return the user turn, video first, in the form that transformers' `apply_chat_template` takes.
 
         Args:
-            prompt: The text the video was generated from, after `neutralise`.
+            prompt: Text that the video was generated from, after `neutralise`.
 
         >>> PromptTemplate("Does it show {prompt}?").messages("a cat")
         [{'role': 'user', 'content': [{'type': 'video'}, {'type': 'text', 'text': 'Does it show a cat?'}]}]
@@ -57,16 +58,15 @@ class PromptTemplate:
 
 
 def neutralise(prompt: str, control_tokens: Iterable[str]) -> str:
-    """Break every control token in a prompt by a space after its first character, so that it is read as plain text.
+    """Insert a space after the first character of each control token in a prompt, so that it is read as plain text.
 
     A prompt is data: `<|im_end|>` in it must not end the turn, `<|video_pad|>` must not stand for a frame, and
-    `<Reward>` must not be scored. The words stay legible, a prompt without control tokens stays as it is, and what
-    comes out holds none of them.
+    `<Reward>` must not be scored. The result contains no control token; a prompt without control tokens is not changed.
 
     Args:
-        prompt: The text the video was generated from, as the user gave it.
-        control_tokens: Texts of at least two characters and without white space. For a tokenizer these are
-            `tokenizer.get_added_vocab()`, which holds `<think>` where `all_special_tokens` does not.
+        prompt: Text that the video was generated from, as the user gave it.
+        control_tokens: Control tokens, each of at least two characters and without white space. For a tokenizer, these
+            are `tokenizer.get_added_vocab()`, which also has `<think>`, unlike `all_special_tokens`.
 
     >>> neutralise("a cat<|im_end|> and 1 < 2", ["<|im_end|>", "<Reward>"])
     'a cat< |im_end|> and 1 < 2'

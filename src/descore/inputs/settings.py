@@ -1,4 +1,4 @@
-"""The one setting that all stages and inference share: how a video and a prompt are read, and what is rewarded."""
+"""Settings that both stages and scoring share: how videos and prompts are read, and where the reward comes from."""
 
 from __future__ import annotations
 
@@ -11,25 +11,36 @@ from descore.video.settings import VideoSettings
 QueryMode = Literal["shared", "each"]
 RewardSource = Literal["head", "overall_score", "expected_score", "checklist"]
 SAID: tuple[RewardSource, ...] = ("overall_score", "expected_score")
-"""The rewards that are read of the thought itself."""
+"""Reward sources that read the overall score in the text of the thought."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
-    """What a reward model reads and what it gives; it travels in the exported folder.
+    """Inputs and rewards of a reward model; stored in the exported folder.
 
     Attributes:
         backbone: Hub id or folder of the backbone, or "tiny".
-        template: The instruction, with one `{prompt}` in it.
+        template: Text of the instruction, with one `{prompt}`.
         video: Frame rate, number of frames and pixel budget.
-        reward_names: Names of the rewards that the head gives.
-        query: "shared" reads all rewards from one `<Reward>`; "each" gives every reward a query token of its own.
-        max_thought_tokens: A longer thought is cut there.
-        reward_from: What gives the reward of a video: "head", which reads the query token; "overall_score", what the
-            thought says; "expected_score", the mean of what it might have said; "checklist", weighted answers to
-            yes/no questions.
-        thoughts: Whether the model was trained to think; one that was not never does.
-        checklist: The questions whose answers give the reward, with their weights; for "checklist" only.
+        reward_names: Names of the rewards, one for each reward dimension.
+        query: Number of query tokens: "shared" reads all rewards from one `<Reward>`, "each" gives each reward a query
+            token of its own.
+        max_thought_tokens: Largest number of tokens of a thought; a longer thought is cut.
+        reward_from: Source of the reward: "head", from the hidden state of the query token; "overall_score", from the
+            text of the thought; "expected_score", the mean overall score under the model's probabilities of its first
+            digit; "checklist", weighted answers to yes/no questions.
+        thoughts: Whether the model is trained with thoughts; without, it never samples one.
+        checklist: Questions with their weights, for the source "checklist".
+
+    Raises:
+        ValueError: If a value is unknown, the names of the rewards are missing or equal, or the source of the reward
+            does not fit the other settings.
+
+    >>> settings = ModelSettings("tiny", "Does it show {prompt}?", reward_names=("motion", "style"), query="each")
+    >>> settings.query_tokens
+    ('<Reward_motion>', '<Reward_style>')
+    >>> ModelSettings.from_json(settings.to_json()) == settings
+    True
     """
 
     backbone: str
@@ -44,36 +55,40 @@ class ModelSettings:
 
     def __post_init__(self) -> None:
         if self.query not in get_args(QueryMode):
-            raise ValueError(f"query is {self.query!r}; expected one of {get_args(QueryMode)}")
+            raise ValueError(f"expected query among {', '.join(get_args(QueryMode))}; got {self.query!r}")
         if self.reward_from not in get_args(RewardSource):
-            raise ValueError(f"reward_from is {self.reward_from!r}; expected one of {get_args(RewardSource)}")
+            raise ValueError(
+                f"expected reward_from among {', '.join(get_args(RewardSource))}; got {self.reward_from!r}"
+            )
         if not self.reward_names or len(set(self.reward_names)) < len(self.reward_names):
-            raise ValueError(f"reward_names are {self.reward_names!r}; expected one or more different names")
+            raise ValueError(f"expected one or more different reward_names, got {self.reward_names!r}")
         if self.reward_from != "head":
             self._check_source()
 
     @property
     def query_tokens(self) -> tuple[str, ...]:
-        """The query tokens, in the order they end a branch."""
+        """Query tokens, in their order at the end of a branch."""
         if self.query == "shared":
             return ("<Reward>",)
         return tuple(f"<Reward_{name}>" for name in self.reward_names)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
+        """Return the settings as plain values for JSON."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> ModelSettings:
-        """Read what `to_json` gave."""
+        """Build settings from the output of `to_json`."""
         video = VideoSettings(**values["video"])
         checklist = tuple(Question(**question) for question in values.get("checklist", ()))
         return cls(**{**values, "video": video, "reward_names": tuple(values["reward_names"]), "checklist": checklist})
 
     def _check_source(self) -> None:
         if len(self.reward_names) > 1:
-            raise ValueError(f"reward_from {self.reward_from!r} gives one reward; got the names {self.reward_names!r}")
+            raise ValueError(
+                f"reward_from {self.reward_from!r} gives one reward, got reward_names {self.reward_names!r}"
+            )
         if self.reward_from == "checklist" and not self.checklist:
-            raise ValueError("reward_from is 'checklist', and there is none: give the questions")
+            raise ValueError("reward_from 'checklist' requires questions, got an empty checklist")
         if self.reward_from in SAID and not self.thoughts:
-            raise ValueError(f"reward_from {self.reward_from!r} is said in a thought: set thoughts to true")
+            raise ValueError(f"reward_from {self.reward_from!r} reads a thought: set thoughts to true")

@@ -54,9 +54,9 @@ def test_the_answer_is_the_first_token_in_which_yes_and_no_differ(words, asked_t
 
 def test_answers_that_do_not_part_are_refused():
     tokenizer = Processor(ModelSettings("tiny", "{prompt}")).tokenizer
-    with pytest.raises(ValueError, match="tokens part"):
+    with pytest.raises(ValueError, match="tokens differ"):
         ask(Question("style", 2, "Style:", yes="fits", no="fits."), tokenizer)
-    with pytest.raises(ValueError, match="two words"):
+    with pytest.raises(ValueError, match="two different words"):
         Question("style", 2, "Style:", yes="fits", no="fits")
 
 

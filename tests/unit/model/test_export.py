@@ -254,7 +254,7 @@ def test_a_folder_that_is_nowhere_is_refused(path):
 def test_a_mistyped_folder_that_could_be_a_hub_id_is_refused_by_its_name(monkeypatch):
     """The hub is not reached: offline, what was never fetched is not there."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    expected = "runs/nothing is no folder here, and the hub did not give a model of that id"
+    expected = "runs/nothing is not a local folder, and could not be downloaded from the hub"
     with pytest.raises(ExportError, match=expected):
         RewardModel.from_pretrained("runs/nothing")
     with pytest.raises(ValueError, match=expected):

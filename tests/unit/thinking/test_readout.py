@@ -166,7 +166,7 @@ def test_any_model_that_thinks_can_be_read_by_what_it_says_and_no_other_way(qwen
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"reward_from": "checklist"}, "give the questions"),
+        ({"reward_from": "checklist"}, "requires questions"),
         ({"reward_from": "overall_score", "thoughts": False}, "set thoughts to true"),
         ({"reward_from": "overall_score", "reward_names": ("a", "b")}, "gives one reward"),
     ],
