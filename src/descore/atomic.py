@@ -117,6 +117,12 @@ def write_whole(path: Path, text: str) -> None:
     Args:
         path: File to write, in an existing folder; an existing file is replaced.
         text: Content, written as UTF-8 with line ends as given.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_whole(Path(folder, "scores.json"), "{}")
+    ...     [path.name for path in Path(folder).iterdir()]
+    ['scores.json']
     """
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     draft.write_text(text, encoding="utf-8", newline="\n")

@@ -18,7 +18,7 @@ DimensionScores = dict[str, int | None]
 
 
 class ModelError(ValueError):
-    """A model that cannot be loaded, or that does not have what is asked of it; the message says why."""
+    """Raised for a model that cannot be loaded, or that cannot do what was asked of it; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,16 @@ class PairCollator:
         seed: Seed of the masks.
         keep_frames: Whether the batch keeps the frames of its videos, for logging.
         read: Function that reads a video, such as a `FrameCache`; `processor.read` if None.
+
+    >>> from descore.inputs.settings import ModelSettings
+    >>> processor = Processor(ModelSettings(backbone="tiny", template="Does it show {prompt}?"))
+    >>> frames = Frames(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), (0, 8), 8.0, 16)
+    >>> pair = Pair("p1", "a cat", Side("a.mp4", thought="A cat."), Side("b.mp4"), preference=(1.0,))
+    >>> batch = PairCollator(processor, read=lambda path: frames)(epoch=0, pairs=[pair])
+    >>> batch.preference, batch.masked
+    (tensor([[1.]]), tensor([False]))
+    >>> len(batch.thoughts[0][0].token_ids), batch.branches.layout.branch_lengths  # one query token each
+    (5, ((6,), (1,)))
     """
 
     def __init__(

@@ -51,6 +51,10 @@ class Row:
         videos: Column of each video path that was read from this row.
         row_names: Prefix of the id of a row without an id, before its number.
         ties: Labels that count as a tie; the other tie labels of the layout are unusable. None counts every tie label.
+
+    >>> row = Row("train/pairs.csv", 1, ["prompt", "video_a"], {"prompt": "a cat", "video_a": "a.mp4"})
+    >>> row.id(), row.text("prompt"), row.video("video_a")
+    ('1', 'a cat', 'train/a.mp4')
     """
 
     table: str
