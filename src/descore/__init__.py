@@ -1,7 +1,29 @@
 """DeScore: think, then score. A reward model for generated video."""
 
-from descore.model.reward_model import RewardModel
-from descore.scoring.score import Score
-from descore.scoring.scorer import Scorer
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 __all__ = ["RewardModel", "Score", "Scorer"]
+
+if TYPE_CHECKING:
+    from descore.model.reward_model import RewardModel
+    from descore.scoring.score import Score
+    from descore.scoring.scorer import Scorer
+else:
+    # A name is imported when it is first used, since torch and transformers take seconds to import.
+    _MODULES = {
+        "RewardModel": "descore.model.reward_model",
+        "Score": "descore.scoring.score",
+        "Scorer": "descore.scoring.scorer",
+    }
+
+    def __getattr__(name):
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(_MODULES[name]), name)
+        return value
+
+    def __dir__():
+        return sorted({*globals(), *__all__})

@@ -7,8 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from descore.commands import compare, evaluate, replay, report, score
-from descore.model.export import ExportError
-from descore.thinking.readout import ReadoutError
+from descore.types import ModelError
 
 COMMANDS = (score, evaluate, compare, report, replay)
 
@@ -19,7 +18,7 @@ def main(args: Sequence[str] | None = None) -> int:
     options = parser.parse_args(args)
     try:
         return int(options.run(options))
-    except (ExportError, ReadoutError) as error:
+    except ModelError as error:
         parser.exit(2, f"descore: {error}\n")
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from descore.commands.formatting import percent, percents
-from descore.evaluation.comparison import compare
-from descore.evaluation.folder import Record, load_evaluation, plain
+
+if TYPE_CHECKING:
+    from descore.evaluation.folder import Record
 
 EXAMPLES = """example:
   descore compare runs/evaluations/stage1 runs/evaluations/stage2
@@ -37,6 +38,9 @@ def add(commands: Any) -> None:
 
 
 def _compare(options: argparse.Namespace) -> int:
+    from descore.evaluation.comparison import compare
+    from descore.evaluation.folder import load_evaluation, plain
+
     try:
         found = plain(compare([load_evaluation(folder) for folder in options.runs]))
     except (FileNotFoundError, ValueError) as error:

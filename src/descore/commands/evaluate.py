@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from rich.console import Console
 from rich.table import Table
 
 from descore.commands.formatting import percent, percents
-from descore.evaluation.benchmark import Benchmark, known_benchmarks, load_benchmark, table_benchmark
-from descore.evaluation.folder import Evaluation, EvaluationError, Record
-from descore.evaluation.run import EvaluationProtocol, evaluate
+from descore.evaluation.benchmark_files import known_benchmarks
 from descore.inputs.settings import RewardSource
 from descore.tables.pairs import OnBadRow
-from descore.thinking.readout import ReadoutError
+
+if TYPE_CHECKING:
+    from descore.evaluation.benchmark import Benchmark
+    from descore.evaluation.folder import Evaluation, Record
 
 EXAMPLES = """examples:
   descore evaluate --model runs/stage1/version_0/export/last --benchmark rendered_ood --output runs/evaluations/ood
@@ -75,6 +76,10 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    from descore.evaluation.folder import EvaluationError
+    from descore.evaluation.run import EvaluationProtocol, evaluate
+    from descore.thinking.readout import ReadoutError
+
     try:
         evaluation = evaluate(
             options.model,
@@ -104,6 +109,8 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _benchmark(options: argparse.Namespace) -> Benchmark:
+    from descore.evaluation.benchmark import load_benchmark, table_benchmark
+
     try:
         if options.benchmark:
             if options.preset:

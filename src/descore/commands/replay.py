@@ -6,13 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-
-from descore.objectives.replay import replay
-from descore.video.checks import VideoError
 
 
 def add(commands: Any) -> None:
@@ -30,6 +26,11 @@ def add(commands: Any) -> None:
 
 
 def _replay(options: argparse.Namespace) -> int:
+    import torch
+
+    from descore.objectives.replay import replay
+    from descore.video.checks import VideoError
+
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     table = Table("rank", "pair", "loss", "reward A", "reward B", "gradient", "not finite first in")
     reasons = []

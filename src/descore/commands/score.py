@@ -7,13 +7,14 @@ import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import track
 
-from descore.scoring.score import Score
-from descore.scoring.scorer import Scorer
+if TYPE_CHECKING:
+    from descore.scoring.score import Score
+    from descore.scoring.scorer import Scorer
 
 EXAMPLES = """examples:
   descore score --model runs/stage1/version_0/export/last --prompt "A red circle moves left fast." a.mp4 b.mp4
@@ -49,6 +50,8 @@ def add(commands: Any) -> None:
 
 
 def _score(options: argparse.Namespace) -> int:
+    from descore.scoring.scorer import Scorer
+
     inputs: list[str] = options.inputs
     is_table = len(inputs) == 1 and Path(inputs[0]).suffix in {".csv", ".jsonl"}
     if not is_table and options.prompt is None:

@@ -27,10 +27,9 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from descore.evaluation.benchmark_files import find_benchmark
 from descore.tables.pairs import OnBadRow, PairTable, VideoTable, read_pairs, read_videos
 from descore.tables.presets import PRESETS, VIDEO_PRESETS
-
-CONF = Path("conf/benchmarks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +129,7 @@ def load_benchmark(
         ValueError: If there is no such benchmark, its YAML has an unknown or missing key, or neither the YAML nor
             `root` gives the folder of the data.
     """
-    path = _find(name)
+    path = find_benchmark(name)
     values = _load(path)
     folder = root or values.root
     if folder is None:
@@ -174,13 +173,6 @@ def table_benchmark(
     return Benchmark(table.stem, Path(root or table.parent), table, preset, tuple(dimensions))
 
 
-def known_benchmarks() -> dict[str, Path]:
-    """Return the YAML file of each benchmark by name; the current folder takes precedence over the source checkout."""
-    folders = (CONF, Path(__file__).parents[3] / CONF)
-    found = [path for folder in folders for path in sorted(folder.glob("*.yaml"))]
-    return {path.stem: path for path in reversed(found)}
-
-
 @dataclass
 class _Make:
     function: str = MISSING
@@ -198,17 +190,6 @@ class _File:
     dimensions: list[str] = field(default_factory=lambda: ["overall"])
     ties: list[str] | None = None
     make: _Make | None = None
-
-
-def _find(name: str) -> Path:
-    known = known_benchmarks()
-    if name in known:
-        return known[name]
-    path = Path(name)
-    if path.suffix not in {".yaml", ".yml"} or not path.is_file():
-        names = ", ".join(sorted(known)) or "none here"
-        raise ValueError(f"expected a benchmark of {names}, or the path of a YAML file, got {name!r}")
-    return path
 
 
 def _load(path: Path) -> _File:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from descore.evaluation.benchmark import known_benchmarks, load_benchmark, table_benchmark
+from descore.evaluation.benchmark import load_benchmark, table_benchmark
+from descore.evaluation.benchmark_files import known_benchmarks
 from descore.tables.pairs import read_videos
 
 NAN = math.nan
