@@ -63,7 +63,7 @@ def judge(case: Case, decode: IsolatedReader[Frames]) -> str:
     try:
         frames = decode(case.path)
     except VideoError as error:
-        if "took more than" in error.reason or "died of it" in error.reason:
+        if "took more than" in error.reason or "process died" in error.reason:
             return f"stuck: {error.reason}"
         return f"refused: {error.reason}" if case.readable else "refused"
     off = difference(case, frames)
