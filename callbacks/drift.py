@@ -1,4 +1,4 @@
-"""Warns when the head drifts: thoughts earn more and more, and people agree with the rewards less and less."""
+"""Warning against drift of the head: the rollout reward rises while the rewards agree less and less with people."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ DROP = "val/accuracy_drop"
 class DriftWarning(Callback):
     """Warns when validation accuracy falls while the rollout reward rises, and logs `val/accuracy_drop`.
 
-    Each validation is compared with the one of the highest accuracy so far. Its rollout reward is the mean over all
-    thoughts, failed ones left out, of the training batches since the validation before it, on all devices. The drop is
-    the best accuracy minus that of now, 0 at a new best.
+    Each validation is compared with the one of the highest accuracy so far. `val/accuracy_drop` is the highest accuracy
+    minus the current one, and 0 at a new best. The rollout reward of a validation is the mean over all thoughts of the
+    training batches since the previous validation, on all ranks and without failed thoughts.
 
     Args:
-        monitor: The accuracy that must not fall.
-        tolerance: A drop of more than this is worth a warning, and each further drop of more than this another one.
-        rise: How much the rollout reward must have risen; if it has not, something else than drift is wrong.
+        monitor: Name of the logged accuracy that must not fall.
+        tolerance: Drop in accuracy, 0 to 1, above which the callback warns; it warns again after each further drop by
+            as much.
+        rise: Rise of the rollout reward above which a drop counts as drift; without such a rise it has another cause.
     """
 
     def __init__(self, monitor: str = "val/preference_accuracy", tolerance: float = 0.05, rise: float = 0.02) -> None:
@@ -40,7 +41,7 @@ class DriftWarning(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: PairBatch, batch_idx: int
     ) -> None:
-        """Add up the rollout rewards; the sums are the same on every rank, so that one rank's state is that of all."""
+        """Sum the rollout rewards over all ranks, so that every rank has the same state to save."""
         rewards = outputs["rollouts"].rewards
         sums = torch.stack([rewards.nansum(), (~rewards.isnan()).sum()])
         total, count = trainer.strategy.reduce(sums, reduce_op="sum").tolist()
@@ -48,19 +49,19 @@ class DriftWarning(Callback):
         self._count += count
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compare with the best validation so far.
+        """Compare the validation with the best one so far, and warn of drift.
 
         Raises:
             ValueError: If validation has not logged the accuracy.
         """
-        # Not in on_validation_epoch_end: there, a callback still sees the metrics of the validation before.
+        # Not in on_validation_epoch_end: there, callbacks still see the metrics of the previous validation.
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         now = _Validation(trainer.global_step, self._accuracy(trainer), self._take_mean())
         if self._best is None or now.accuracy > self._best.accuracy:
             self._best, self._warned_drop = now, 0.0
         drop = self._best.accuracy - now.accuracy
-        # A module cannot log here. The step is the one that Lightning gives to what it logs in validation.
+        # A module cannot log in this hook. total_batch_idx is the step that Lightning logs validation metrics at.
         for logger in trainer.loggers:
             logger.log_metrics({DROP: drop}, trainer.fit_loop.total_batch_idx)
         risen = now.rollout_reward - self._best.rollout_reward > self.rise
@@ -69,7 +70,7 @@ class DriftWarning(Callback):
             rank_zero_warn(_message(self.monitor, self._best, now))
 
     def state_dict(self) -> dict[str, Any]:
-        """Remember the best, what was warned of, and the rewards since the last validation."""
+        """Return the best validation, the drop last warned of, and the sums of rewards since the last validation."""
         return {
             "best": self._best and asdict(self._best),
             "warned_drop": self._warned_drop,
@@ -78,7 +79,7 @@ class DriftWarning(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Restore the state of an earlier run."""
         self._best = state_dict["best"] and _Validation(**state_dict["best"])
         self._warned_drop = state_dict["warned_drop"]
         self._total, self._count = state_dict["total"], state_dict["count"]
@@ -86,13 +87,13 @@ class DriftWarning(Callback):
     def _accuracy(self, trainer: Trainer) -> float:
         if self.monitor not in trainer.callback_metrics:
             raise ValueError(
-                f"DriftWarning watches {self.monitor!r}, and validation logged {sorted(trainer.callback_metrics)}: set "
-                "monitor to an accuracy among them"
+                f"DriftWarning watches {self.monitor!r}, but validation logged {sorted(trainer.callback_metrics)}; set "
+                "its monitor to one of these accuracies"
             )
         return float(trainer.callback_metrics[self.monitor])
 
     def _take_mean(self) -> float:
-        """Return the mean rollout reward since the last call; nan if there was none."""
+        """Return the mean rollout reward since the last call, and reset the sums; nan if there was no reward."""
         mean = self._total / self._count if self._count else math.nan
         self._total = self._count = 0.0
         return mean

@@ -1,4 +1,4 @@
-"""The progress bar of a run: one short line, with the headline in it."""
+"""The progress bar of a run: one short line with loss, accuracy and validation accuracy."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from lightning.pytorch.callbacks import RichProgressBar
 
 
 class CompactProgressBar(RichProgressBar):
-    """Shows loss, accuracy and validation accuracy by short names, so that they fit beside the bar.
+    """Progress bar with short metric names, so that loss, accuracy and validation accuracy fit beside the bar.
 
     Args:
-        refresh_rate: How often the terminal is redrawn at most, per second.
-        leave: Whether the bar of every epoch stays in the terminal.
+        refresh_rate: Number of updates of the bar per second; 0 hides it.
+        leave: Whether the bar of each finished epoch stays in the terminal.
     """
 
     def __init__(self, refresh_rate: int = 4, leave: bool = False) -> None:
         super().__init__(refresh_rate=refresh_rate, leave=leave)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Let Lightning's messages appear above the bar; otherwise each of them leaves a copy of it behind."""
+        """Print Lightning's messages above the bar; otherwise each message would leave a copy of the bar behind."""
         super().setup(trainer, pl_module, stage)
         for name in ("lightning.pytorch", "lightning.fabric"):
             for handler in logging.getLogger(name).handlers:
@@ -30,23 +30,23 @@ class CompactProgressBar(RichProgressBar):
                     handler.setStream(_CurrentStderr())
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Name `train/preference_accuracy` "accuracy" and `val/preference_accuracy` "val accuracy"."""
+        """Shorten the metric names: `train/preference_accuracy` to "accuracy", the one of `val/` to "val accuracy"."""
         metrics: dict[str, Any] = super().get_metrics(trainer, pl_module)
         return {_short(name): value for name, value in metrics.items() if name != "v_num"}
 
     def configure_columns(self, trainer: Trainer) -> list[Any]:
-        """Leave room for the metrics: a short bar, and no iterations per second beside the time that is left."""
+        """Make room for the metrics: a short bar, and no column of iterations per second."""
         description, bar, batches, times, _ = super().configure_columns(trainer)
         bar.bar_width = 16
         return [description, bar, batches, times]
 
     def _get_train_description(self, current_epoch: int) -> str:
-        # Lightning counts to epoch -2 when a run has max_steps alone.
+        # Lightning shows "Epoch 0/-2" for a run that is limited by max_steps alone.
         return super()._get_train_description(current_epoch).replace("/-2", "   ")
 
 
 class _CurrentStderr:
-    """Standard error as it is when written to: while a bar is drawn that is rich's, which knows where the bar is."""
+    """Stream to whatever sys.stderr is at the time: rich replaces it while a bar is drawn, and writes above the bar."""
 
     def write(self, text: str) -> int:
         return sys.stderr.write(text)

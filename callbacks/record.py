@@ -1,4 +1,4 @@
-"""What a run was made with, in its own folder: command, seed, machine, commit, and the version of every package."""
+"""Record of how a run was started: command, seed, machine, commit, and the version of every package."""
 
 from __future__ import annotations
 
@@ -26,26 +26,35 @@ COMPARED = ("commit", "uncommitted", "packages", "python", "device", "threads", 
 class RunRecord(Callback):
     """Writes `<run>/record.json`, a list with one entry for every start of the run.
 
-    A run that goes on with another commit, package, device or number of processes than it was begun with still runs,
-    but not to the same bits: it warns of what has changed.
+    A run may resume with another commit, package version, device or number of ranks than it was started with, but then
+    its results are no longer equal to the bit. The callback warns of what has changed.
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Add this start."""
-        file = Path(trainer.log_dir or trainer.default_root_dir) / FILE  # asked by all: processes agree on it
+        """Append an entry for this start, and warn of what differs from the previous one."""
+        file = Path(trainer.log_dir or trainer.default_root_dir) / FILE  # on every rank: log_dir is a collective call
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         starts: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
         now = _describe(trainer)
         if changed := changes(starts[-1], now) if starts else []:
-            rank_zero_warn(f"this run was begun with another {'; '.join(changed)}: see {file}")
+            rank_zero_warn(
+                f"this run was started with another {'; '.join(changed)}; results may differ in rounding. See {file}"
+            )
         file.parent.mkdir(parents=True, exist_ok=True)
         draft_of(file).write_text(json.dumps([*starts, now], indent=1) + "\n")
         replace(draft_of(file), file)
 
 
 def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Say what differs between two starts.
+    """Describe what differs between two starts of a run.
+
+    Args:
+        before: Entry of the earlier start.
+        now: Entry of the later start.
+
+    Returns:
+        One text per difference; packages come first.
 
     >>> changes({"seed": 0, "packages": {"torch": "2.7"}}, {"seed": 1, "packages": {"torch": "2.8"}})
     ['torch (2.7, now 2.8)', 'seed (0, now 1)']
@@ -79,7 +88,7 @@ def _describe(trainer: Trainer) -> dict[str, Any]:
 
 
 def _git(*arguments: str) -> str | None:
-    """Ask git about the project; None where it is no clone, or there is no git."""
+    """Run git in the project's folder; None if it is not a clone, or git is not installed."""
     try:
         done = subprocess.run(
             ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=False, timeout=30

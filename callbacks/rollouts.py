@@ -1,4 +1,4 @@
-"""Sampled thoughts to read in TensorBoard while they are trained: what each one earned, and what it says."""
+"""Sampled thoughts in TensorBoard during training: the rollout reward of each one, and its text."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from descore.types import Group, PairBatch
 
 
 class RolloutTexts(Callback):
-    """Writes the groups of a batch's first pairs as tables, one row per thought in the order of sampling.
+    """Writes groups of sampled thoughts to TensorBoard as tables, with one row per thought.
 
-    Tags are `rollouts/<i>`: 0 is video A of the first pair and 1 its video B, 2 is video A of the second pair, and so
-    on. A row has the rollout reward, what each rule gave, the advantage, the head's reward, the number of tokens and
-    the text. On several devices, the first one shows its share of the batch.
+    Tags are `rollouts/<i>`: 0 is video A of the batch's first pair and 1 its video B, 2 is video A of the second pair,
+    and so on. A row has the rollout reward, the score of each rule, the advantage, the reward of the head, the number
+    of tokens and the text. On several devices, rank 0 shows its part of the batch.
 
     Args:
-        every_n_batches: Training batches from one that is shown to the next.
-        num_groups: Groups shown of a batch.
+        every_n_batches: Number of training batches between two batches that are shown.
+        num_groups: Number of groups shown per batch; a group is the thoughts about one video.
     """
 
     def __init__(self, every_n_batches: int = 20, num_groups: int = 2) -> None:
@@ -29,7 +29,7 @@ class RolloutTexts(Callback):
         self.num_groups = num_groups
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check that there is somewhere to write to; a fast_dev_run writes nothing.
+        """Check that the run has a TensorBoardLogger; a fast_dev_run needs none.
 
         Raises:
             ValueError: If the run has no TensorBoardLogger.
@@ -39,8 +39,8 @@ class RolloutTexts(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: PairBatch, batch_idx: int
     ) -> None:
-        """Show the rollouts of a batch now and then."""
-        # batch_idx begins anew in each epoch, which may be shorter than every_n_batches.
+        """Write the rollouts of every n-th batch."""
+        # Not batch_idx: it restarts in each epoch, which may be shorter than every_n_batches.
         if trainer.fit_loop.total_batch_idx % self.every_n_batches or (writer := tensorboard_writer(trainer)) is None:
             return
         rollouts = outputs["rollouts"]
@@ -50,7 +50,7 @@ class RolloutTexts(Callback):
 
 
 def _describe(rollouts: Any, place: int, side: int, names: Sequence[str]) -> str:
-    """Write one group as Markdown: what was asked for, which video it is about, and one row per thought."""
+    """Format one group as Markdown: the prompt, the video, the label, and one row per thought."""
     pair = rollouts.pairs[place]
     video = side * len(rollouts.pairs) + place
     graded = {"rollout reward": rollouts.rewards, **rollouts.parts, "advantage": rollouts.advantages}
@@ -65,7 +65,7 @@ def _describe(rollouts: Any, place: int, side: int, names: Sequence[str]) -> str
 
 
 def _said(group: Group, names: Sequence[str]) -> dict[str, list[str]]:
-    """Label -> cells of what the model made: one per thought."""
+    """Return the columns of the model's own output by label, with one cell per thought."""
     lengths = [f"{len(thought.token_ids)}" + ("" if thought.closed else " **(cut)**") for thought in group.thoughts]
     return {
         "head's reward": [by_name(names, _numbers(rewards)) for rewards in group.rewards],
@@ -79,7 +79,7 @@ def _numbers(values: Tensor) -> list[str]:
 
 
 def _table(columns: dict[str, list[str]]) -> str:
-    """Lay columns out as a Markdown table.
+    """Format columns as a Markdown table.
 
     >>> print(_table({"x": ["1", "2"], "y": ["3", "4"]}))
     | x | y |

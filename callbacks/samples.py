@@ -1,4 +1,4 @@
-"""Validation pairs to look at in TensorBoard: their texts, their frames, and how the rewards spread."""
+"""Validation pairs in TensorBoard: texts and frames of some pairs, and histograms of all rewards."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ GAP = 2  # white pixels between frames
 
 
 class Samples(Callback):
-    """Writes the first pairs of every validation table as text and images, and histograms of all rewards and margins.
+    """Writes the first pairs of every validation table to TensorBoard, and histograms of all rewards and margins.
 
     Tags are `samples/<table>/text/<i>`, `samples/<table>/frames/<i>`, `samples/<table>/rewards` and
-    `samples/<table>/margins`; a margin is positive where the preferred video has the higher reward. Rewards are those
-    of the headline. On several devices, the first one shows its share of the pairs.
+    `samples/<table>/margins`. A margin is positive where the preferred video has the higher reward. The histograms show
+    the rewards that the headline accuracy is computed from. On several devices, rank 0 shows its part of the pairs.
 
     Args:
-        num_pairs: Pairs shown of each validation table.
-        num_frames: Frames shown of a video, evenly spread over those that the model saw.
-        max_height: Pixels in height that a frame is shown with at most.
+        num_pairs: Number of pairs shown per validation table.
+        num_frames: Number of frames shown per video, evenly spread over those that the model sees.
+        max_height: Largest height of a shown frame, in pixels; taller frames are scaled down.
     """
 
     def __init__(self, num_pairs: int = 4, num_frames: int = 8, max_height: int = 128) -> None:
@@ -39,7 +39,7 @@ class Samples(Callback):
         self.max_height = max_height
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check that there is somewhere to write to; a fast_dev_run writes nothing.
+        """Check that the run has a TensorBoardLogger; a fast_dev_run needs none.
 
         Raises:
             ValueError: If the run has no TensorBoardLogger.
@@ -47,7 +47,7 @@ class Samples(Callback):
         require_tensorboard(self, trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start over."""
+        """Reset the collected rewards and the number of pairs shown."""
         self._num_shown: Counter[str] = Counter()
         self._rewards: defaultdict[str, list[Tensor]] = defaultdict(list)
         self._preference: defaultdict[str, list[Tensor]] = defaultdict(list)
@@ -61,7 +61,7 @@ class Samples(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the rewards, and show pairs until there are enough of the table."""
+        """Collect the rewards, and write pairs until `num_pairs` of the table are shown."""
         if (writer := tensorboard_writer(trainer)) is None:
             return
         table: str = trainer.datamodule.val_names[dataloader_idx]  # type: ignore[attr-defined]
@@ -80,7 +80,7 @@ class Samples(Callback):
             self._num_shown[table] += 1
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the histograms."""
+        """Write the histograms of rewards and margins."""
         if (writer := tensorboard_writer(trainer)) is None:
             return
         for table, batches in self._rewards.items():
@@ -95,10 +95,20 @@ class Samples(Callback):
 
 
 def image_grid(a: Frames, b: Frames, *, num_frames: int, max_height: int) -> Tensor:
-    """Lay frames out in two rows, those of video A above those of video B, on white.
+    """Arrange the frames of two videos in two rows on white, video A above video B.
+
+    Args:
+        a: Frames of video A.
+        b: Frames of video B.
+        num_frames: Number of frames shown per video, evenly spread.
+        max_height: Largest height of a frame in pixels; taller frames are scaled down.
 
     Returns:
-        `[3, H, W]` uint8.
+        RGB image, `[3, H, W]` uint8.
+
+    >>> frames = Frames(torch.zeros(4, 3, 8, 10, dtype=torch.uint8), (0, 1, 2, 3), 2.0, 4)
+    >>> image_grid(frames, frames, num_frames=2, max_height=8).shape
+    torch.Size([3, 20, 24])
     """
     rows = [_row(frames.pixels, num_frames, max_height) for frames in (a, b)]
     width = max(row.shape[2] for row in rows)
@@ -106,7 +116,7 @@ def image_grid(a: Frames, b: Frames, *, num_frames: int, max_height: int) -> Ten
 
 
 def _row(pixels: Tensor, num_frames: int, max_height: int) -> Tensor:
-    """[T, 3, H, W] uint8 -> [3, h + gap, num_frames * (w + gap)] uint8."""
+    """Arrange frames in a row: [T, 3, H, W] uint8 -> [3, h + gap, num_frames * (w + gap)] uint8."""
     shown = torch.linspace(0, len(pixels) - 1, min(num_frames, len(pixels))).round().long()
     pixels = pixels[shown]
     height, width = pixels.shape[2:]
@@ -117,7 +127,7 @@ def _row(pixels: Tensor, num_frames: int, max_height: int) -> Tensor:
 
 
 def _describe(batch: PairBatch, outputs: dict[str, Any], index: int, names: Sequence[str]) -> str:
-    """Write a pair as Markdown: what was asked for, which video is preferred, and one column per video."""
+    """Format a pair as Markdown: the prompt, the label, and one column per video."""
     pair = batch.pairs[index]
     columns = []
     for place, side in enumerate((pair.a, pair.b)):
@@ -131,7 +141,7 @@ def _describe(batch: PairBatch, outputs: dict[str, Any], index: int, names: Sequ
 
 
 def _column(side: Side, rewards: dict[str, list[float]], group: Group | None, names: Sequence[str]) -> dict[str, str]:
-    """Label -> cell of one video."""
+    """Return the cells of one video's column by label."""
     cells = {
         f"reward, {reading}": by_name(names, [f"{value:.3f}" for value in values])
         for reading, values in rewards.items()

@@ -1,4 +1,4 @@
-"""How fast training is, and how much of its time goes into waiting for data."""
+"""Throughput of training, and the share of its time that is spent waiting for data."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from lightning.pytorch.profilers import Profiler
 from descore.types import PairBatch
 
 FETCH = "[_TrainingEpochLoop].train_dataloader_next"
-"""Lightning's name for asking the training loader for its next batch."""
+"""Name of the action in which Lightning fetches the next training batch."""
 
 
 class Throughput(Callback):
-    """Logs `train/pairs_per_second`, `train/tokens_per_second`, `train/wait_share` and `time/wait` in seconds a batch.
+    """Logs `train/pairs_per_second`, `train/tokens_per_second`, `train/wait_share` and `time/wait`.
 
-    Each is taken over the last `trainer.log_every_n_steps` batches. The wait share is the part of the time that passed
-    inside the loader's `next`. A batch that validation or saving fell into is left out, together with its time. Rates
-    are those of all devices, taken to be as fast as this one. Nothing here waits for a device.
+    Each is a mean over the last `trainer.log_every_n_steps` batches. `time/wait` is the time spent waiting for the
+    loader, in seconds per batch, and `train/wait_share` its share of the time of a batch, 0 to 1. Batches during which
+    a validation ran or a checkpoint was saved are left out. The rates are those of this device times the number of
+    devices. Measuring never synchronises with a device.
     """
 
     def __init__(self) -> None:
@@ -30,7 +31,7 @@ class Throughput(Callback):
         self._ended: float | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to time the loader."""
+        """Start timing the loader."""
         self._batches = deque(maxlen=max(trainer.log_every_n_steps, 1))  # type: ignore[attr-defined]
         self._ended = None
         self._loader = _LoaderTimer(trainer.profiler)  # type: ignore[attr-defined]
@@ -39,32 +40,32 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: PairBatch, batch_idx: int
     ) -> None:
-        """Time the batch from the end of the one before, and log the mean of the last ones."""
+        """Time the batch from the end of the previous one, and log the mean over the last batches."""
         now, waited = time.perf_counter(), self._loader.take()
         if self._ended is not None:
             tokens = batch.branches.layout.num_tokens
             self._batches.append(_Timing(now - self._ended, waited, len(batch.pairs), tokens))
             rates = _rates(self._batches, trainer.world_size)
-            # As tensors of the host: a float would be copied to the device, which waits for it.
+            # As CPU tensors: Lightning would copy a float to the device and wait for it.
             pl_module.log_dict({name: torch.tensor(value) for name, value in rates.items()})
         self._ended = now
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the batch out that validation falls into."""
+        """Leave out the batch that this validation interrupts."""
         self._ended = None
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Leave the batch out that saving falls into."""
+        """Leave out the batch that saving this checkpoint interrupts."""
         self._ended = None
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give the run its profiler back."""
+        """Restore the run's own profiler."""
         trainer.profiler = self._loader.profiler  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, slots=True)
 class _Timing:
-    """One batch: seconds from the end of the batch before to its own, and those of them that went into the loader."""
+    """Timing of one batch: seconds from the end of the previous batch to its end, and those spent in the loader."""
 
     seconds: float
     waited: float
@@ -83,10 +84,10 @@ def _rates(batches: deque[_Timing], world_size: int) -> dict[str, float]:
 
 
 class _LoaderTimer(Profiler):
-    """Times the training loader, and passes every action on to the run's own profiler.
+    """Profiler that times the training loader, and forwards every action to the run's own profiler.
 
-    The hooks before and after a batch cannot tell: between them Lightning also reads the progress bar's metrics, which
-    waits until the device is done with the batch.
+    The hooks around a batch cannot measure this: between them Lightning also reads the metrics of the progress bar,
+    which waits for the device to finish the batch.
     """
 
     def __init__(self, profiler: Profiler) -> None:
@@ -105,6 +106,6 @@ class _LoaderTimer(Profiler):
         self.profiler.stop(action_name)
 
     def take(self) -> float:
-        """Return the seconds since the last call."""
+        """Return the seconds spent in the loader since the last call."""
         seconds, self._seconds = self._seconds, 0.0
         return seconds

@@ -72,7 +72,7 @@ def test_a_signal_to_torchrun_is_passed_on(tmp_path: Path, start) -> None:
     ask = (*asks(1), "--trainer.callbacks.launcher=true")
     code, output = ends(start("torchrun.sh", *ask, NODES="1", GPUS="2", HEAD=f"localhost:{free_port()}"))
     assert code == 143, output
-    assert "go on from" in output
+    assert "resume from" in output
 
 
 def test_slurm_requeues_a_run_that_its_signal_reaches(tmp_path: Path, start) -> None:

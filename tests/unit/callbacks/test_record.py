@@ -40,7 +40,7 @@ def test_a_run_that_goes_on_with_other_packages_warns(world, tmp_path, monkeypat
     file.write_text(json.dumps(before))
     again = trainer(tmp_path, RunRecord(), max_steps=1)
     monkeypatch.setattr(type(again), "log_dir", str(file.parent))
-    with pytest.warns(UserWarning, match=rf"begun with another torch \(2\.7\.0, now {version('torch')[:4]}"):
+    with pytest.warns(UserWarning, match=rf"started with another torch \(2\.7\.0, now {version('torch')[:4]}"):
         again.fit(system(world), data(world))
     assert [start["packages"]["torch"] for start in starts(tmp_path)] == ["2.7.0", version("torch")]
 

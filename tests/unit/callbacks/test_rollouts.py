@@ -316,6 +316,6 @@ def test_any_accuracy_can_be_watched(tmp_path):
     assert f"{metric} fell" in message
     run = trainer(tmp_path, DriftWarning(), val_check_interval=1, logger=False)
     with pytest.raises(
-        ValueError, match=r"'val/preference_accuracy', and validation logged \['val/ood/pref.*set monitor"
+        ValueError, match=r"'val/preference_accuracy', but validation logged \['val/ood/pref.*set its monitor"
     ):
         run.fit(Scripted(even([0.1]), [0.8], metric=metric))
