@@ -1,4 +1,4 @@
-"""`descore compare`: evaluations side by side."""
+"""`descore compare`: compare evaluations of one benchmark with the first of them, pair by pair."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 EXAMPLES = """example:
   descore compare runs/evaluations/stage1 runs/evaluations/stage2
 
-On the pairs that all of them have: accuracy without ties, the difference to the first, and McNemar's exact p-value.
-Intervals are 95 %, over prompts.
+The table shows, over the pairs that all evaluations share: accuracy without ties, the difference to the first
+evaluation, and McNemar's exact p-value. Intervals are 95 %, over prompts. Single videos are compared by Spearman's
+rank correlation with the opinion scores.
 """
 
 
@@ -27,13 +28,19 @@ def add(commands: Any) -> None:
     """Add the command to the subparsers."""
     command = commands.add_parser(
         "compare",
-        help="put evaluations of one benchmark side by side",
-        description="Put evaluations of one benchmark side by side.",
+        help="compare evaluations of one benchmark, pair by pair",
+        description="Compare evaluations of one benchmark with the first of them, pair by pair.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of `descore evaluate`")
-    command.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    command.add_argument(
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="output folders of at least two finished `descore evaluate` commands; the first one is the baseline",
+    )
+    command.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     command.set_defaults(run=_compare)
 
 

@@ -1,4 +1,4 @@
-"""How the tables of commands write numbers."""
+"""Formatting of numbers in the tables that commands print."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from collections.abc import Sequence
 
 
 def percent(share: float | None, *, sign: bool = False) -> str:
-    """Write a share in percent, with its sign for a difference; a dash where there is none.
+    """Format a share as a percentage.
+
+    Args:
+        share: Share from 0 to 1, or a difference of two shares; None gives a dash.
+        sign: Whether to write a plus sign before a positive number, as for a difference.
 
     >>> percent(0.8125), percent(0.02, sign=True), percent(None)
     ('81.2 %', '+2.0 %', '-')
@@ -17,7 +21,11 @@ def percent(share: float | None, *, sign: bool = False) -> str:
 
 
 def percents(interval: Sequence[float | None], *, sign: bool = False) -> str:
-    """Write an interval of shares; nothing where there is none.
+    """Format an interval of shares as percentages.
+
+    Args:
+        interval: Lower and upper end; None for either gives an empty text.
+        sign: Whether to write a plus sign before a positive number, as for a difference.
 
     >>> percents((0.5, 0.75)), percents((None, None))
     ('(50.0 to 75.0)', '')

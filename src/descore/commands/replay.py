@@ -1,4 +1,4 @@
-"""`descore replay`: take a training step that went wrong again."""
+"""`descore replay`: re-run a skipped training step, one pair at a time, to find what was not finite."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ def add(commands: Any) -> None:
     """Add the command to the subparsers."""
     again = commands.add_parser(
         "replay",
-        help="take a skipped training step again, pair by pair",
-        description="Take a training step that was skipped, since it was not finite, again: forward and backward of "
-        "each pair by itself, with the model and the thoughts of that step. The exit code is 1 if it is still not "
-        "finite.",
+        help="re-run a skipped training step, one pair at a time",
+        description="Re-run a training step that was skipped because its loss or gradient was not finite. Each pair is "
+        "run forward and backward on its own, with the weights and the thoughts of that step. The table names what is "
+        "not finite first: the output of a module, the loss, or a gradient. The exit code is 1 if a pair fails again.",
     )
-    again.add_argument("folder", type=Path, help="such as runs/stage1/version_0/skipped/step-12")
-    again.add_argument("--device", help="such as cpu or cuda:0; a GPU if there is one")
+    again.add_argument(
+        "folder", type=Path, help="folder of the skipped step, such as runs/stage1/version_0/skipped/step-12"
+    )
+    again.add_argument("--device", help="device to run on, such as cpu or cuda:0 (default: the GPU if there is one)")
     again.set_defaults(run=_replay)
 
 

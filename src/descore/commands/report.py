@@ -1,4 +1,4 @@
-"""`descore report`: one page of evaluations to look at."""
+"""`descore report`: make an HTML page of evaluations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ EXAMPLES = """examples:
   descore report runs/evaluations/ood
   descore report runs/evaluations/stage1 runs/evaluations/stage2 --output page.html --pairs 100
 
-The page is one file that loads nothing. What several evaluations say of a pair is shown side by side.
+The page is one self-contained file. Several evaluations of one benchmark are shown side by side, pair by pair.
 """
 
 
@@ -18,16 +18,28 @@ def add(commands: Any) -> None:
     """Add the command to the subparsers."""
     command = commands.add_parser(
         "report",
-        help="make a page of evaluations: their figures, and the pairs that they got wrong",
-        description="Make one HTML file of one or more evaluations: their accuracies, their figures, and pairs to look "
-        "through, the worst errors first.",
+        help="make an HTML page of evaluations: figures, and the pairs that they got wrong",
+        description="Make one HTML file of one or more finished evaluations: accuracies, figures, and pairs of videos "
+        "to look through, the worst errors first.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of `descore evaluate`")
-    command.add_argument("--output", type=Path, default=Path("report.html"), help="the file (default report.html)")
-    command.add_argument("--title", default="", help="heading of the page; the benchmarks if not given")
-    command.add_argument("--pairs", type=int, default=40, metavar="N", help="pairs to show at most (default 40)")
+    command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output folders of `descore evaluate`")
+    command.add_argument(
+        "--output",
+        type=Path,
+        default=Path("report.html"),
+        metavar="FILE",
+        help="HTML file to write (default report.html)",
+    )
+    command.add_argument("--title", default="", help="heading of the page (default: the names of the benchmarks)")
+    command.add_argument(
+        "--pairs",
+        type=int,
+        default=40,
+        metavar="N",
+        help="largest number of pairs to show (default 40); more pairs make a larger file",
+    )
     command.set_defaults(run=_report)
 
 

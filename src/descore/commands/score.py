@@ -1,4 +1,4 @@
-"""`descore score`: score video files, or the videos of a table."""
+"""`descore score`: score video files, or all videos of a table."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ EXAMPLES = """examples:
   descore score --model runs/stage1/version_0/export/last --prompt "A red circle moves left fast." a.mp4 b.mp4
   descore score --model runs/stage1/version_0/export/last --output scored.csv pairs.csv
 
-A table is a CSV or JSONL file with a column prompt and one of video, video_a/video_b or path_A/path_B, relative to it.
-Every reward is written beside its video, with the thought, or with the reason why the video failed.
+A table is a CSV or JSONL file with a column prompt, and the paths of the videos, relative to the table, in a column
+video or path, or in two columns video_a and video_b or path_A and path_B. The scored table has the same rows, with the
+reward and the thought of each video, or the reason why it failed. The exit code is 1 if a video failed.
 """
 
 
@@ -33,19 +34,33 @@ def add(commands: Any) -> None:
     score = commands.add_parser(
         "score",
         help="score videos against their prompts",
-        description="Score videos against their prompts: the reward, and the thought that says why.",
+        description="Score videos against their prompts: give each its reward, and the thought that explains it.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    score.add_argument("inputs", nargs="+", metavar="video.mp4 | table.csv", help="video files, or one table")
-    score.add_argument("--model", required=True, help="exported folder or hub id")
-    score.add_argument("--prompt", help="the text the videos were generated from; a table brings its own")
-    score.add_argument("--json", action="store_true", help="print one JSON record per video")
-    score.add_argument("--output", help="where the scored table goes; TABLE.scored.csv if not given")
-    score.add_argument("--num-thoughts", type=int, default=1, help="thoughts per video, averaged (default 1)")
-    score.add_argument("--no-thoughts", action="store_true", help="score at once, without thinking")
-    score.add_argument("--batch-size", type=int, default=8, help="videos scored together (default 8)")
-    score.add_argument("--device", help="such as cpu or cuda:0; a GPU if there is one")
+    option = score.add_argument
+    option("inputs", nargs="+", metavar="video.mp4 | table.csv", help="video files of one prompt, or one table")
+    option("--model", required=True, help="exported folder of a training run, such as .../export/best, or a hub id")
+    option("--prompt", help="text that the videos were generated from; needed for video files, unused for a table")
+    option("--json", action="store_true", help="for video files: print one score record in JSON per video")
+    option("--output", metavar="FILE", help="for a table: scored table to write (default TABLE.scored.csv or .jsonl)")
+    option(
+        "--num-thoughts",
+        type=int,
+        default=1,
+        metavar="K",
+        help="thoughts sampled per video; the reward is the mean over them (default 1). More thoughts give a steadier "
+        "reward and its standard deviation, at K times the cost",
+    )
+    option("--no-thoughts", action="store_true", help="score without thinking: faster, but without an explanation")
+    option(
+        "--batch-size",
+        type=int,
+        default=8,
+        metavar="N",
+        help="videos scored together (default 8); lower it if memory runs out",
+    )
+    option("--device", help="device to run on, such as cpu or cuda:0 (default: the GPU if there is one)")
     score.set_defaults(run=_score)
 
 
@@ -55,7 +70,7 @@ def _score(options: argparse.Namespace) -> int:
     inputs: list[str] = options.inputs
     is_table = len(inputs) == 1 and Path(inputs[0]).suffix in {".csv", ".jsonl"}
     if not is_table and options.prompt is None:
-        raise SystemExit("descore score: --prompt is needed to score video files; a table has a column for it")
+        raise SystemExit("descore score: --prompt is needed for video files: the text that they were generated from")
     scorer = Scorer(
         options.model, device=options.device, thoughts=not options.no_thoughts, batch_size=options.batch_size
     )
@@ -91,7 +106,8 @@ def _score_table(scorer: Scorer, table: Path, options: argparse.Namespace) -> in
     columns = next(([c for c in names if c in rows[0]] for names in VIDEO_COLUMNS if names[0] in rows[0]), [])
     if not columns or "prompt" not in rows[0]:
         expected = " or ".join("/".join(names) for names in VIDEO_COLUMNS)
-        raise SystemExit(f"{table}: expected a column prompt and one of {expected}; found {', '.join(rows[0])}")
+        found = ", ".join(rows[0])
+        raise SystemExit(f"descore score: {table}: expected a column prompt and one of {expected}; found {found}")
     videos = [str(table.parent / row[column]) for row in rows for column in columns]
     scores = _stream(scorer, videos, [row["prompt"] for row in rows for _ in columns], options)
     failed = 0
@@ -112,7 +128,7 @@ def _read_table(table: Path) -> list[dict[str, Any]]:
     with table.open(newline="", encoding="utf-8-sig") as file:
         rows = [json.loads(line) for line in file] if table.suffix == ".jsonl" else list(csv.DictReader(file))
     if not rows:
-        raise SystemExit(f"{table}: expected at least one row, found none")
+        raise SystemExit(f"descore score: {table}: expected at least one row, found none")
     return rows
 
 
