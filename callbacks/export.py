@@ -1,4 +1,4 @@
-"""Writes the exported folder: at every new best headline, and at the end of fit."""
+"""Export of the model during training: at every new best of a metric, and at the end of fit."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ class ExportModel(Callback):
     """Writes `<run>/export/last` at the end of fit and `<run>/export/best` at every new best of a metric.
 
     Args:
-        monitor: The metric whose best is exported, the higher the better.
-        weights: "merged" writes the whole backbone; "adapter" only what was trained.
-        folder: Where to write; the run's own folder if not given.
+        monitor: Name of the logged metric whose highest value is exported as `best`.
+        weights: "merged" writes the whole backbone with the adapters added to its layers. "adapter" writes only what
+            was trained: a smaller folder, which needs the original backbone to be loaded.
+        folder: Folder that gets `best` and `last`; `export` in the folder of the run if not given.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class ExportModel(Callback):
         self._exported = False
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Export a new best."""
+        """Export the model as `best` if the metric has a new highest value."""
         if trainer.sanity_checking:
             return
         self.calibration = _calibration(trainer, reward_names(pl_module))
@@ -48,30 +49,33 @@ class ExportModel(Callback):
             self._save(trainer, pl_module, "best")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Export the last state."""
+        """Export the model as `last`."""
         self._exported = True
         path = self._save(trainer, pl_module, "last")
         rank_zero_info(f"Exported to {path}. Score a video: descore score --model {path} --prompt '...' video.mp4")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Export a run that was killed between its last step and its export: Lightning calls no other hook of it."""
+        """Export a resumed run that had been killed between its last step and its export.
+
+        Lightning calls no other hook of a run that resumes with no step left.
+        """
         if not self._exported:
             pl_module.to(trainer.strategy.root_device)
             self.on_train_end(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        """Remember the best and the calibration across a resume."""
+        """Return the best value of the metric and the reward statistics."""
         return {"best": self.best, "calibration": self.calibration and asdict(self.calibration)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Restore the state of an earlier run."""
         self.best = state_dict["best"]
         self.calibration = state_dict["calibration"] and RewardStatistics(**state_dict["calibration"])
 
     def _save(self, trainer: Trainer, pl_module: LightningModule, name: str) -> Path:
         path = Path(self.folder or trainer.log_dir or ".") / ("export" if self.folder is None else "") / name
         system: Any = pl_module
-        model = system.whole_model()
+        model = system.full_model()
         if trainer.is_global_zero:
             save(model, path, weights=self.weights, calibration=self.calibration)
         trainer.strategy.barrier("export")
@@ -79,7 +83,7 @@ class ExportModel(Callback):
 
 
 def _calibration(trainer: Trainer, names: Sequence[str]) -> RewardStatistics | None:
-    """Mean and spread of each reward on the first validation table, once it was validated."""
+    """Return the reward statistics of the first validation table; None before its first validation."""
     metrics = trainer.callback_metrics
     endings = [f"/{name}" for name in names] if len(names) > 1 else [""]
     if f"val/reward_mean{endings[0]}" not in metrics:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from lightning.pytorch.cli import LightningCLI
 
+from descore.modules.rl import RLModule
 from descore.modules.system import RewardSystem
 from descore.train import main
 
@@ -24,11 +26,16 @@ def test_the_search_finds_the_configurations() -> None:
     assert OVERLAYS
 
 
+def seed_of(cli: LightningCLI) -> int:
+    model = cli.model
+    return model.rollout_settings.sampling.seed if isinstance(model, RLModule) else model.seed
+
+
 @pytest.mark.parametrize("path", RUNS, ids=named)
 def test_a_configuration_builds(path: Path, tmp_path: Path) -> None:
     cli = main(["-c", str(path), "--trainer.accelerator", "cpu", "--trainer.logger.save_dir", str(tmp_path)], run=False)
     assert isinstance(cli.model, RewardSystem)
-    assert cli.model.seed == cli.datamodule.seed == cli.config["seed_everything"]
+    assert seed_of(cli) == cli.datamodule.seed == cli.config["seed_everything"]
 
 
 @pytest.mark.parametrize("path", OVERLAYS, ids=named)
@@ -40,7 +47,7 @@ def test_an_overlay_builds_on_stage1(path: Path, tmp_path: Path) -> None:
 
 def test_a_shared_value_stands_once_and_overrides_reach_it() -> None:
     cli = main(["-c", str(CONF / "stage1.yaml"), "--seed_everything", "7", "--trainer.accelerator", "cpu"], run=False)
-    assert (cli.model.seed, cli.datamodule.seed) == (7, 7)
+    assert (seed_of(cli), cli.datamodule.seed) == (7, 7)
 
 
 @pytest.mark.parametrize(
@@ -54,4 +61,4 @@ def test_an_unknown_key_is_an_error_that_names_it(argument: str, capsys: pytest.
 
 def test_a_part_that_does_not_exist_is_an_error_before_anything_is_loaded() -> None:
     with pytest.raises(ValueError, match=r"vison.*expected some of .*vision"):
-        main(["-c", str(CONF / "stage1.yaml"), "--model.learning_rates", "{vison: 0.1}"], run=False)
+        main(["-c", str(CONF / "stage1.yaml"), "--model.optimization.learning_rates", "{vison: 0.1}"], run=False)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -35,6 +36,7 @@ class RolloutReward:
     parts: dict[str, float]
 
 
+@dataclass(frozen=True)
 class Rubric:
     """Computes the rollout reward of a thought: R = 0.7 quality + 0.1 format + 0.2 length by default.
 
@@ -55,20 +57,25 @@ class Rubric:
     RolloutReward(total=0.76, parts={'quality': 0.8, 'format': 1.0, 'length': 0.5})
     """
 
-    def __init__(
-        self, weights: Mapping[str, float] = PUBLISHED_WEIGHTS, *, length_low: int = 500, length_high: int = 2000
-    ) -> None:
-        if not any(weights.values()) or not all(map(math.isfinite, weights.values())):
-            raise ValueError(f"expected finite rollout weights, at least one that is not 0, got {dict(weights)}")
-        length_reward(0, length_low, length_high)  # raises for wrong bounds now, not at the first thought
+    weights: dict[str, float] = field(default_factory=lambda: dict(PUBLISHED_WEIGHTS))
+    length_low: int = 500
+    length_high: int = 2000
+
+    def __post_init__(self) -> None:
+        if not any(self.weights.values()) or not all(map(math.isfinite, self.weights.values())):
+            raise ValueError(f"expected finite rollout weights, at least one that is not 0, got {dict(self.weights)}")
+        length_reward(0, self.length_low, self.length_high)  # raises for wrong bounds now, not at the first thought
+        self._rules  # noqa: B018 - raises now for a function that is not there
+
+    @cached_property
+    def _rules(self) -> dict[str, Rule]:
         published: dict[str, Rule] = {
             "quality": lambda text, truth, num_tokens: quality_reward(text, truth),
             "agreement": lambda text, truth, num_tokens: agreement_reward(text, truth),
             "format": lambda text, truth, num_tokens: format_reward(text),
-            "length": lambda text, truth, num_tokens: length_reward(num_tokens, length_low, length_high),
+            "length": lambda text, truth, num_tokens: length_reward(num_tokens, self.length_low, self.length_high),
         }
-        self.weights = dict(weights)
-        self._rules = {name: published.get(name) or _imported(name) for name in weights}
+        return {name: published.get(name) or _imported(name) for name in self.weights}
 
     def __call__(self, text: str, truth: Mapping[str, Any] | None, num_tokens: int) -> RolloutReward:
         """Grade one thought.

@@ -77,8 +77,20 @@ def fit(tmp_path: Path, starts: dict[str, Path], table: Path) -> Fit:
             *("--data", "data_modules.preference.PreferencePairDataModule", "--data.train", str(table)),
             *("--data.val", json.dumps({"val": str(table)}), "--data.num_workers", "0", "--data.val_batch_size", "4"),
             *(source, str(start), "--trainer.accelerator", "cpu", "--trainer.logger.save_dir", str(tmp_path / name)),
-            *("--trainer.log_every_n_steps", "1", "--trainer.enable_model_summary", "false", "--model.warmup", "0"),
-            *("--model.schedule", "constant_with_warmup", "--data.batch_size", str(4 // max(processes, 1))),
+            *(
+                "--trainer.log_every_n_steps",
+                "1",
+                "--trainer.enable_model_summary",
+                "false",
+                "--model.optimization.warmup",
+                "0",
+            ),
+            *(
+                "--model.optimization.schedule",
+                "constant_with_warmup",
+                "--data.batch_size",
+                str(4 // max(processes, 1)),
+            ),
             *(
                 "--trainer.max_epochs",
                 "-1",
@@ -93,13 +105,13 @@ def fit(tmp_path: Path, starts: dict[str, Path], table: Path) -> Fit:
             arguments += ["--model.template", str(start.parents[1] / "template.txt"), "--model.max_thought_tokens", "6"]
         else:
             arguments += [
-                "--model.rollout_rewards",
+                "--model.rubric.weights",
                 "{tests.helpers.rules.even_codes: 1.0}",
-                "--model.num_thoughts",
+                "--model.sampling.num_thoughts",
                 "3",
             ]
-            arguments += ["--model.calibration_weight", "0.5", "--model.kl_weight", "0.1"]
-            arguments += ["--model.mini_batch_pairs", str(2 // max(processes, 1))]
+            arguments += ["--model.weights.calibration", "0.5", "--model.weights.kl", "0.1"]
+            arguments += ["--model.batching.mini_batch_pairs", str(2 // max(processes, 1))]
         if processes:
             train(arguments, processes, tmp_path / f"{name}.txt")
         else:

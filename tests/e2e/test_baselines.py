@@ -36,7 +36,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory, rendered: Path) -> dict[str, 
     folder = tmp_path_factory.mktemp("runs")
     names = sorted(path.stem for path in BASELINES.glob("*.yaml"))
     for name in names:
-        arguments = ["--model.pretrained", str(folder / "coupled/version_0/export/last"), "--model.num_thoughts", "2"]
+        arguments = [
+            "--model.pretrained",
+            str(folder / "coupled/version_0/export/last"),
+            "--model.sampling.num_thoughts",
+            "2",
+        ]
         own = ["--model.own_thought_pairs", "2"]
         own_options = {"coupled": own, "coupled_grpo": own + arguments, "checklist": ["--model.fit_pairs", "4"]}
         main([
@@ -164,7 +169,14 @@ def test_a_checklist_is_fitted_the_same_on_two_processes_and_after_a_break(rende
     common = [
         *("fit", "-c", str(BASELINES / "checklist.yaml"), "--trainer.accelerator", "cpu", "--model.fit_pairs", "4"),
         *("--trainer.logger.save_dir", str(tmp_path), "--trainer.val_check_interval", "2"),
-        *("--model.schedule", "constant_with_warmup", "--model.warmup", "0", "--trainer.log_every_n_steps", "1"),
+        *(
+            "--model.optimization.schedule",
+            "constant_with_warmup",
+            "--model.optimization.warmup",
+            "0",
+            "--trainer.log_every_n_steps",
+            "1",
+        ),
         *("--trainer.enable_model_summary", "false", "--data.root", str(rendered), "--data.num_train", "16"),
         *("--data.num_val", "4", "--data.max_val_pairs", "4", "--data.num_workers", "0"),
     ]

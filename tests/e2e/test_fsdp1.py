@@ -10,15 +10,24 @@ from descore.runtime.fsdp1 import FSDP1Strategy
 from tests.helpers.finished_runs import logged_values
 from tests.helpers.spread import HALF, LORA, USUAL, WHOLE, Fit, check_half, check_same, furthest, weights
 
-AGAIN = ("--model.gradient_checkpointing", "true")
-LORAS = ("--model.lora_parts", "[language, vision]", *LORA[2:], *AGAIN)
-LORAS += ("--model.learning_rates", "{language: 1.0e-3, vision: 1.0e-3, merger: 1.0e-4, head: 1.0e-3}")
+AGAIN = ("--model.optimization.gradient_checkpointing", "true")
+LORAS = ("--model.optimization.lora.parts", "[language, vision]", *LORA[2:], *AGAIN)
+LORAS += ("--model.optimization.learning_rates", "{language: 1.0e-3, vision: 1.0e-3, merger: 1.0e-4, head: 1.0e-3}")
 TRAINED = {
     "lora": LORA,
     "whole": WHOLE,
-    "embedding": ("--model.learning_rates", "{language: 1.0e-4, embedding: 1.0e-4, vision: 1.0e-4, head: 1.0e-3}"),
-    "loras-and-thoughts": (*LORAS, "--model.language_model_weight", "0.1", "--model.cot_masking", "both"),
-    "loras-by-pieces": (*LORAS, "--model.micro_batch_pairs", "1"),
+    "embedding": (
+        "--model.optimization.learning_rates",
+        "{language: 1.0e-4, embedding: 1.0e-4, vision: 1.0e-4, head: 1.0e-3}",
+    ),
+    "loras-and-thoughts": (
+        *LORAS,
+        "--model.objective.language_model_weight",
+        "0.1",
+        "--model.objective.cot_masking",
+        "both",
+    ),
+    "loras-by-pieces": (*LORAS, "--model.batching.micro_batch_pairs", "1"),
 }
 
 
@@ -90,7 +99,7 @@ def test_half_precision_keeps_weights_and_moments_whole(fit: Fit, starts: dict[s
 @pytest.mark.parametrize("stage", [slow("stage1"), slow("stage2")])
 def test_adapters_train_on_frozen_weights_in_half_precision(fit: Fit, stage: str) -> None:
     """Of the backbone in bfloat16 and the adapters in float32, each is in units of its own."""
-    options = (*LORA, "--model.frozen_dtype", "bfloat16", "--trainer.precision", "bf16-mixed")
+    options = (*LORA, "--model.optimization.frozen_dtype", "bfloat16", "--trainer.precision", "bf16-mixed")
     options += ("--trainer.max_steps", "4", "--trainer.limit_val_batches", "0")
     one, two = fit("one", stage, *options), fit("two", stage, *options, processes=2, overlay="fsdp1")
     ours, theirs = logged_values(one)["train/loss"], logged_values(two)["train/loss"]

@@ -68,12 +68,21 @@ def test_a_stage_trains(stage: str, overlay: str, tmp_path: Path, start: Path, t
         source = ("--model.backbone", str(start / "backbone"), "--model.template", "conf/prompts/descore.txt")
         source = (*source, "--model.max_thought_tokens", "6")
     else:
-        source = ("--model.pretrained", str(start), "--model.num_thoughts", "4")
-        source = (*source, "--model.rollout_rewards", "{tests.helpers.rules.even_codes: 1.0}")
-    lora = ("--model.lora_parts", "[language]", "--model.lora_rank", "4", "--model.lora_alpha", "8")
+        source = ("--model.pretrained", str(start), "--model.sampling.num_thoughts", "4")
+        source = (*source, "--model.rubric.weights", "{tests.helpers.rules.even_codes: 1.0}")
+    lora = (
+        "--model.optimization.lora.parts",
+        "[language]",
+        "--model.optimization.lora.rank",
+        "4",
+        "--model.optimization.lora.alpha",
+        "8",
+    )
     if overlay != "none":
         source = ("-c", f"conf/overlay/{overlay}.yaml", "--trainer.devices", "1", *source)
-    run = fit(tmp_path, stage, table, *source, *lora, "--model.learning_rates", "{language: 1e-2, head: 1e-2}")
+    run = fit(
+        tmp_path, stage, table, *source, *lora, "--model.optimization.learning_rates", "{language: 1e-2, head: 1e-2}"
+    )
     losses = logged_values(run)["train/loss"]
     assert len(losses) >= 2
     assert all(map(math.isfinite, losses))

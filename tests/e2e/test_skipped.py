@@ -11,13 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from descore.cli import main as descore
 from descore.modules import rl
-from descore.modules import supervised as automatic
 from descore.objectives.replay import replay
-from descore.runtime.sharding import clip_by_norm
+from descore.runtime.sharding import Whole
 from tests.e2e import test_stage1, test_stage2
 from tests.e2e.test_stage1 import rendered
 from tests.e2e.test_stage2 import EVEN, start, table
@@ -27,25 +26,26 @@ __all__ = ["rendered", "start", "table"]
 QUIET = ("--trainer.limit_val_batches", "0")
 
 
-def damage_gradient(of_step: int) -> Callable[[nn.Module, float], Tensor]:
+def damage_gradient(monkeypatch: pytest.MonkeyPatch, of_step: int) -> None:
     """One gradient of one step becomes nan, as a fault of a device would have it; the weights are fine."""
     calls = []
 
-    def clip(model: nn.Module, limit: float) -> Tensor:
+    def clip(self: Whole, limit: float) -> Tensor:
         calls.append(limit)
         if len(calls) == of_step:
-            gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+            gradients = [parameter.grad for parameter in self.trained() if parameter.grad is not None]
             gradients[0].view(-1)[0] = math.nan
-        return clip_by_norm(model, limit)
+        return whole_clip(self, limit)
 
-    return clip
+    whole_clip = Whole.clip
+    monkeypatch.setattr(Whole, "clip", clip)
 
 
 def test_a_skipped_step_of_stage1_is_kept_and_gives_its_loss_again(
     tmp_path: Path, rendered: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The second of three steps, of a pair that is masked or not, in two micro-batches of one pair each."""
-    monkeypatch.setattr(automatic, "clip_by_norm", damage_gradient(of_step=2))
+    damage_gradient(monkeypatch, of_step=2)
     options = (*QUIET, "--trainer.max_steps", "3", "--data.batch_size", "1", "--trainer.accumulate_grad_batches", "2")
     with pytest.warns(UserWarning, match=r"step 1 is skipped: its loss is .* norm nan; .* pairs train-\d+, train-\d+$"):
         run = test_stage1.fit(tmp_path, rendered, *options)
@@ -65,9 +65,18 @@ def test_a_skipped_step_of_stage2_is_kept_and_gives_its_loss_again(
     tmp_path: Path, start: Path, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second mini-batch: its thoughts are older than its weights, and the reference is not the policy any more."""
-    monkeypatch.setattr(rl, "clip_by_norm", damage_gradient(of_step=2))
-    options = (*EVEN, *QUIET, "--trainer.max_steps", "2", "--data.batch_size", "2", "--model.mini_batch_pairs", "1")
-    options += ("--model.kl_weight", "0.5", "--model.calibration_weight", "0.5", "--model.warmup", "0")
+    damage_gradient(monkeypatch, of_step=2)
+    options = (
+        *EVEN,
+        *QUIET,
+        "--trainer.max_steps",
+        "2",
+        "--data.batch_size",
+        "2",
+        "--model.batching.mini_batch_pairs",
+        "1",
+    )
+    options += ("--model.weights.kl", "0.5", "--model.weights.calibration", "0.5", "--model.optimization.warmup", "0")
     alone = []
     update = rl.RLModule._step
 
@@ -92,7 +101,7 @@ def test_a_step_that_overflows_names_the_module(
     shutil.copytree(start, loud)
     tensors = load_file(start / "reward.safetensors")
     save_file(tensors | {"head.weight": tensors["head.weight"].sign() * 3e38}, loud / "reward.safetensors")
-    options = (*EVEN, *QUIET, "--trainer.max_steps", "9", "--model.max_skipped", "2")
+    options = (*EVEN, *QUIET, "--trainer.max_steps", "9", "--model.optimization.max_skipped", "2")
     with pytest.raises(FloatingPointError, match="3 steps in a row"):
         test_stage2.main(test_stage2.arguments(tmp_path, loud, table, *options))
     (folder,) = (tmp_path / "stage2/version_0/skipped").iterdir()

@@ -145,7 +145,14 @@ def test_a_run_that_is_killed_and_resumed_ends_the_same(tmp_path: Path, rendered
 def test_masking_acts_in_training_only(trained: Path, rendered: Path) -> None:
     """A run that masks every pair still validates with the teacher's thought."""
     cli = main(
-        ["-c", str(ROOT / "conf/stage1.yaml"), "--model.cot_mask_prob", "1.0", "--trainer.accelerator", "cpu"],
+        [
+            "-c",
+            str(ROOT / "conf/stage1.yaml"),
+            "--model.objective.cot_mask_prob",
+            "1.0",
+            "--trainer.accelerator",
+            "cpu",
+        ],
         run=False,
     )
     cli.model.configure_model()

@@ -30,7 +30,7 @@ from tests.robustness.small_runs import EVERY_STEP, differences
 ROOT = Path(__file__).parents[2]
 SCORES = {"subject": 2, "dynamics": 1, "camera": None, "environment": 2, "style": 0}
 THREADS = {"OMP_NUM_THREADS": "1"}  # another number sums in another order
-EVEN = ("--model.rollout_rewards", "{tests.helpers.rules.even_codes: 1.0}")
+EVEN = ("--model.rubric.weights", "{tests.helpers.rules.even_codes: 1.0}")
 
 Fit = Callable[..., Path]
 
@@ -62,7 +62,7 @@ def arguments(run: Path, start: Path, table: Path, *overrides: str) -> list[str]
         *("fit", "-c", str(ROOT / "conf/stage2.yaml"), "--data", "data_modules.preference.PreferencePairDataModule"),
         *("--data.train", str(table), "--data.val", json.dumps({"val": str(table)})),
         *("--data.batch_size", "4", "--data.num_workers", "0", "--data.val_batch_size", "4"),
-        *("--model.pretrained", str(start), "--model.num_thoughts", "4", "--trainer.accelerator", "cpu"),
+        *("--model.pretrained", str(start), "--model.sampling.num_thoughts", "4", "--trainer.accelerator", "cpu"),
         *("--trainer.logger.save_dir", str(run), "--trainer.log_every_n_steps", "1"),
         *("--trainer.enable_model_summary", "false", "--trainer.max_steps", "2", "--trainer.val_check_interval", "2"),
         *overrides,
@@ -110,8 +110,8 @@ def test_the_thought_that_pays_becomes_probable(fit: Fit, start: Path, table: Pa
     """
     run = fit(
         "bandit",
-        *("--model.rollout_rewards", "{tests.helpers.rules.says_a_vowel: 1.0}", "--model.max_thought_tokens", "1"),
-        *("--model.num_thoughts", "32", "--model.learning_rates", "{language: 5.0e-3}"),
+        *("--model.rubric.weights", "{tests.helpers.rules.says_a_vowel: 1.0}", "--model.sampling.max_tokens", "1"),
+        *("--model.sampling.num_thoughts", "32", "--model.optimization.learning_rates", "{language: 5.0e-3}"),
         *("--trainer.max_steps", "10", "--trainer.limit_val_batches", "0"),
     )
     before = chance_of_a_vowel(RewardModel.from_pretrained(str(start)), table)
@@ -157,9 +157,9 @@ def test_the_export_scores_videos(trained: Path, clips: list[str], capsys: pytes
 @pytest.mark.parametrize("algorithm", ["descore", "grpo", "dr_grpo", "vl_norm"])
 def test_accumulation_does_not_change_the_result(fit: Fit, start: Path, algorithm: str) -> None:
     """One forward of four pairs, or four of one: the same weights up to the order of a sum."""
-    options = (*EVEN, "--model.algorithm", algorithm, "--trainer.limit_val_batches", "0")
+    options = (*EVEN, "--model.algorithm.name", algorithm, "--trainer.limit_val_batches", "0")
     whole, split = (
-        exported_weights(fit(name, *options, "--model.micro_batch_pairs", str(size)) / "export/last")
+        exported_weights(fit(name, *options, "--model.batching.micro_batch_pairs", str(size)) / "export/last")
         for name, size in (("whole", 0), ("split", 1))
     )
     before = exported_weights(start)
@@ -170,7 +170,7 @@ def test_accumulation_does_not_change_the_result(fit: Fit, start: Path, algorith
 
 def test_two_processes_take_the_steps_of_one(tmp_path: Path, fit: Fit, start: Path, table: Path) -> None:
     """Four pairs a step on one process, or two on each of two: the same weights up to the order of a sum."""
-    options = (*EVEN, "--trainer.limit_val_batches", "0", "--model.warmup", "0")
+    options = (*EVEN, "--trainer.limit_val_batches", "0", "--model.optimization.warmup", "0")
     one = fit("one", *options)
     ranks = ("-c", "conf/overlay/ddp.yaml", "--trainer.accelerator", "cpu", "--trainer.precision", "32-true")
     ranks += ("--trainer.devices", "2", "--data.batch_size", "2")
@@ -188,14 +188,36 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path, fit: Fit, start: Pa
 
 def test_several_update_epochs_leave_the_old_policy(fit: Fit) -> None:
     """The second pass over a rollout batch sees other probabilities than those that were sampled from."""
-    options = (*EVEN, "--model.mini_batch_pairs", "2", "--trainer.limit_val_batches", "0", "--trainer.max_steps", "8")
-    run = fit("twice", *options, "--model.update_epochs", "2", "--model.learning_rates", "{language: 1.0e-2}")
+    options = (
+        *EVEN,
+        "--model.batching.mini_batch_pairs",
+        "2",
+        "--trainer.limit_val_batches",
+        "0",
+        "--trainer.max_steps",
+        "8",
+    )
+    run = fit(
+        "twice",
+        *options,
+        "--model.batching.update_epochs",
+        "2",
+        "--model.optimization.learning_rates",
+        "{language: 1.0e-2}",
+    )
     assert len(logged_values(run)["train/loss"]) == 2, "four optimizer steps for each of two rollout batches"
     assert max(map(abs, logged_values(run)["train/kl_to_old"])) > 1e-3
 
 
 def test_whole_weights_train_against_a_frozen_copy(fit: Fit) -> None:
-    full = ("--model.lora_parts", "[]", "--model.learning_rates", "{language: 1.0e-3}", "--model.kl_weight", "0.1")
+    full = (
+        "--model.optimization.lora.parts",
+        "[]",
+        "--model.optimization.learning_rates",
+        "{language: 1.0e-3}",
+        "--model.weights.kl",
+        "0.1",
+    )
     run = fit("full", *EVEN, *full, "--trainer.max_steps", "3")
     kl = logged_values(run)["train/kl"]
     assert kl[0] == pytest.approx(0, abs=1e-6)
@@ -206,8 +228,16 @@ def test_bfloat16_keeps_float32_weights_that_move_at_a_tiny_learning_rate(fit: F
     """At 1e-6 a bfloat16 weight of 0.02 would stand still: its neighbours are 6e-5 away."""
     run = fit(
         "bf16",
-        *(*EVEN, "--trainer.precision", "bf16-mixed", "--model.lora_parts", "[]", "--model.warmup", "0"),
-        *("--model.learning_rates", "{language: 1.0e-6}", "--trainer.max_steps", "3"),
+        *(
+            *EVEN,
+            "--trainer.precision",
+            "bf16-mixed",
+            "--model.optimization.lora.parts",
+            "[]",
+            "--model.optimization.warmup",
+            "0",
+        ),
+        *("--model.optimization.learning_rates", "{language: 1.0e-6}", "--trainer.max_steps", "3"),
     )
     before, after = exported_weights(start), exported_weights(run / "export/last")
     names = [name for name in before if "language_model.layers" in name and "_proj" in name]
@@ -220,7 +250,7 @@ def test_bfloat16_keeps_float32_weights_that_move_at_a_tiny_learning_rate(fit: F
 def test_steps_that_are_not_finite_are_skipped_then_stop_the_run(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("descore.objectives.dual.bradley_terry_loss", lambda a, b, preference: (a - b) * math.inf)
     with pytest.raises(FloatingPointError, match="3 steps in a row"):
-        fit("exploding", *EVEN, "--model.max_skipped", "2", "--trainer.max_steps", "9")
+        fit("exploding", *EVEN, "--model.optimization.max_skipped", "2", "--trainer.max_steps", "9")
 
 
 def test_one_step_that_is_not_finite_changes_nothing(fit: Fit, start: Path, monkeypatch: pytest.MonkeyPatch) -> None:

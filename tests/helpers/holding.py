@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
-from descore.runtime.fsdp1 import Unit
+from descore.runtime.fsdp1_unit import Unit
 
 
 class HoldsItsShare(Callback):

@@ -1,12 +1,45 @@
-"""Callbacks that end their own process or job, as a cluster would."""
+"""Callbacks that end their own process or job, as a cluster would, and the number of kills of a test."""
 
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+
+def num_kills(default: int) -> int:
+    """Return the number of kills of a test: a few, unless DESCORE_KILLS says another number."""
+    return int(os.environ.get("DESCORE_KILLS", default))
+
+
+class KillAt(Checkpoint):
+    """Kills its process in a hook; as a Checkpoint it comes after all other callbacks.
+
+    Args:
+        hook: Name of the hook.
+        step: Number of optimizer steps that are done by then.
+    """
+
+    def __init__(self, hook: str, step: int) -> None:
+        self.step = step
+        setattr(self, hook, self._kill)
+
+    def _kill(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step and not trainer.sanity_checking:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_at(hook: str, step: int) -> tuple[str, ...]:
+    """Return the arguments that add `KillAt` to a run."""
+    return (
+        "--trainer.callbacks+=tests.helpers.killing.KillAt",
+        f"--trainer.callbacks.hook={hook}",
+        f"--trainer.callbacks.step={step}",
+    )
 
 
 class Ask(Callback):

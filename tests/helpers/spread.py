@@ -12,14 +12,26 @@ from tests.helpers.finished_runs import exported_weights, logged_values
 
 USUAL = {"stage1": "qwen2_5_vl", "stage2": "qwen3_vl"}
 """Family by stage, where a test does not choose."""
-LORA = ("--model.lora_parts", "[language]", "--model.lora_rank", "4", "--model.lora_alpha", "8")
+LORA = (
+    "--model.optimization.lora.parts",
+    "[language]",
+    "--model.optimization.lora.rank",
+    "4",
+    "--model.optimization.lora.alpha",
+    "8",
+)
 WHOLE = (
-    "--model.lora_parts",
+    "--model.optimization.lora.parts",
     "[]",
-    "--model.learning_rates",
+    "--model.optimization.learning_rates",
     "{language: 1.0e-4, merger: 1.0e-4, query: 1.0e-3, head: 1.0e-3}",
 )
-HALF = ("--model.lora_parts", "[]", "--model.learning_rates", "{language: 1.0e-6, query: 1.0e-6, head: 1.0e-6}")
+HALF = (
+    "--model.optimization.lora.parts",
+    "[]",
+    "--model.optimization.learning_rates",
+    "{language: 1.0e-6, query: 1.0e-6, head: 1.0e-6}",
+)
 HALF += ("--trainer.max_steps", "4", "--trainer.limit_val_batches", "0", "--trainer.precision", "bf16-mixed")
 
 Fit = Callable[..., Path]

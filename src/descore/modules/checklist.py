@@ -1,16 +1,14 @@
-"""The checklist baseline: answers to yes/no questions, learnt from annotated scores and weighed by preferences."""
+"""The checklist baseline: answers to yes/no questions, learnt from annotated scores and weighted by preferences."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
-from torch.optim import AdamW
 
 from descore.inputs.checklist import Question, ask, read_checklist
 from descore.inputs.collate import PairCollator, Read
@@ -18,11 +16,10 @@ from descore.inputs.processor import Processor
 from descore.inputs.prompts import PromptTemplate
 from descore.inputs.settings import ModelSettings
 from descore.model.reward_model import RewardModel
-from descore.model.trainable import Part
+from descore.modules.options import Optimization
+from descore.modules.readings import ChecklistReader, GivenReader
 from descore.modules.supervised import SupervisedSystem
-from descore.modules.system import Schedule
-from descore.objectives.checklist import answer_logprobs, fit_weights
-from descore.runtime.sharding import gathered
+from descore.objectives.checklist import checklist_loss, fit_weights
 from descore.thinking.readout import read_answers, weights_of
 from descore.types import Pair, PairBatch, Side, Thought
 from descore.video.settings import VideoSettings
@@ -36,26 +33,13 @@ class ChecklistModule(SupervisedSystem):
 
     Args:
         backbone: Hub id or folder of a Qwen3-VL or Qwen2.5-VL, or "tiny", which ships with the package.
-        template: Text file with the instruction; it has one {prompt} in it.
+        template: Text file of the instruction, with one {prompt} in it.
+        video: How a video is read: the same in all stages and in scoring.
         checklist: CSV file of the questions, with the columns dimension, at_least and question: the answer is yes from
             a score of at_least, 1 or 2. Columns yes and no may say it in other words.
-        fps: Frames sampled per second of video.
-        min_frames: Fewest frames of a video.
-        max_frames: Most frames of a video.
-        min_pixels: Fewest pixels of a frame.
-        max_pixels: Most pixels of a frame.
-        fit_pairs: Training pairs, the first of the table, that the weights are fitted on.
-        learning_rates: Learning rate by part: language, vision, merger, embedding. A part without one is frozen.
-        lora_parts: Parts that train through LoRA instead of their own weights.
-        lora_rank: Rank of the adapters.
-        lora_alpha: Scale of the adapters, divided by the rank.
-        optimizer: Optimizer; its learning rate is replaced by that of each part.
-        schedule: Course of the learning rates after the warm-up.
-        warmup: Share of the steps that warm up.
-        gradient_checkpointing: Recompute activations in the backward pass, to save memory.
-        frozen_dtype: Precision that frozen weights are kept in; bfloat16 goes with trainer.precision bf16-mixed.
-        max_skipped: Steps in a row that may be skipped because loss or gradient is not finite.
-        seed: Of what is drawn.
+        fit_pairs: Number of training pairs, the first of the table, that the weights are fitted on.
+        optimization: What trains, and how; query and head have no use here.
+        seed: Seed of the new head, which is not used.
     """
 
     stage = "checklist"
@@ -65,50 +49,24 @@ class ChecklistModule(SupervisedSystem):
         self,
         backbone: str = "tiny",
         template: str = "conf/prompts/descore.txt",
+        video: VideoSettings = VideoSettings(),
         checklist: str = "conf/prompts/checklist.csv",
-        fps: float = 2.0,
-        min_frames: int = 4,
-        max_frames: int = 60,
-        min_pixels: int = 4096,
-        max_pixels: int = 200_704,
         fit_pairs: int = 256,
-        learning_rates: dict[Part, float] | None = None,
-        lora_parts: list[Part] | None = None,
-        lora_rank: int = 64,
-        lora_alpha: int = 128,
-        optimizer: OptimizerCallable = AdamW,
-        schedule: Schedule = "constant_with_warmup",
-        warmup: float = 0.05,
-        gradient_checkpointing: bool = False,
-        frozen_dtype: Literal["float32", "bfloat16"] = "float32",
-        max_skipped: int = 10,
+        optimization: Optimization = Optimization({"language": 1e-4}),
         seed: int = 0,
     ) -> None:
         settings = ModelSettings(
             backbone=backbone,
             template=PromptTemplate.read(template).text,
-            video=VideoSettings(fps, min_frames, max_frames, min_pixels, max_pixels),
+            video=video,
             reward_from="checklist",
             thoughts=False,
             checklist=read_checklist(checklist),
         )
-        super().__init__(
-            partial(RewardModel.create, settings, seed=seed),
-            learning_rates=learning_rates or {"language": 1e-4},
-            lora_parts=lora_parts or [],
-            lora_rank=lora_rank,
-            lora_alpha=lora_alpha,
-            optimizer=optimizer,
-            schedule=schedule,
-            warmup=warmup,
-            gradient_checkpointing=gradient_checkpointing,
-            frozen_dtype=frozen_dtype,
-            own_thought_pairs=0,
-            max_skipped=max_skipped,
-            seed=seed,
-        )
-        self.save_hyperparameters(ignore=["optimizer"])
+        build = partial(RewardModel.create, settings, seed=seed)
+        super().__init__(build, optimization=optimization, own_thought_pairs=0)
         self.fit_pairs = fit_pairs
+        self.seed = seed
         self._fitted_at = -1
 
     def collator(self, *, training: bool, read: Read | None = None) -> Callable[[int, list[Pair]], PairBatch]:
@@ -129,24 +87,27 @@ class ChecklistModule(SupervisedSystem):
             )
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
-        """Language-model loss on the answers, each of all questions that are asked of all videos weighing the same."""
+        """Return the language-model loss on the answers."""
         forward = self.model(batch.branches, with_logprobs=True)
         answered = [branch for branches in batch.thoughts for branch in branches]
-        answers = answer_logprobs(forward.logprobs, answered)
-        return self._finish(self._mean(-answers, torch.ones_like(answers).bool()), batch)
+        return self._finish(checklist_loss(forward.logprobs, answered, self._mean), batch)
 
-    def loss_options(self) -> Mapping[str, Any]:
-        """There is nothing to choose."""
+    def objective_options(self) -> Mapping[str, Any]:
+        """Return no options: the objective has none."""
         return {}
 
+    def given_reader(self) -> GivenReader:
+        """Read the checklist."""
+        return ChecklistReader()
+
     def on_validation_start(self) -> None:
-        """Fit the weights, then count with them."""
+        """Fit the weights, then validate with them."""
         super().on_validation_start()
         self.fit_checklist()
 
     def on_train_epoch_end(self) -> None:
         """Fit the weights for the export at the end."""
-        with gathered(self.model):
+        with self.sharding.gathered():
             self.fit_checklist()
 
     @torch.no_grad()
@@ -165,20 +126,20 @@ class ChecklistModule(SupervisedSystem):
         self._set_weights(fit_weights(torch.cat(differences), torch.cat(preferences)).tolist())
         self._fitted_at = self.global_step
 
-    def whole_model(self) -> RewardModel | None:
-        """As in `RewardSystem`; a copy has the weights too."""
-        model = super().whole_model()
+    def full_model(self) -> RewardModel | None:
+        """Return the model with its full weights; a copy has the weights of the checklist too."""
+        model = super().full_model()
         if model is not None:
             model.processor.settings = self.model.settings
         return model
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the weights, as they were fitted last."""
+        """Keep the weights of the last fit."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["checklist_weights"] = weights_of(self.model.settings.checklist).tolist()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with them."""
+        """Restore the weights of the last fit."""
         super().on_load_checkpoint(checkpoint)
         self._set_weights(checkpoint["checklist_weights"])
 

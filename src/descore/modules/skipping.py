@@ -37,7 +37,7 @@ class Skipping:
         trainer: Trainer,
         loss: Tensor,
         norm: Tensor,
-        whole_model: Callable[[], RewardModel | None],
+        full_model: Callable[[], RewardModel | None],
         describe: Callable[[], KeptStep],
     ) -> bool:
         """Say whether a step is not to be taken.
@@ -46,7 +46,7 @@ class Skipping:
             trainer: The trainer.
             loss: Loss of the step, the same on every process.
             norm: Norm of its gradient, the same on every process.
-            whole_model: Gives the model to the first process; every process calls it.
+            full_model: Gives the model to the first process; every process calls it.
             describe: Gives what this process had in the step.
 
         Raises:
@@ -63,7 +63,7 @@ class Skipping:
             f"{names}{' and those of other processes' if trainer.world_size > 1 else ''}"
         )
         if self.num_in_a_row == 1 and self._num_kept < MAX_KEPT:
-            self._keep(trainer, whole_model(), step)
+            self._keep(trainer, full_model(), step)
         if self.num_in_a_row > self.max_skipped:
             raise FloatingPointError(
                 f"{self.num_in_a_row} steps in a row had a loss or gradient that is not finite, the last one "

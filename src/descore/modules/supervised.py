@@ -13,7 +13,6 @@ from torch.optim import Optimizer
 from descore.losses.pair_losses import mean_over_usable
 from descore.modules.system import RewardSystem
 from descore.objectives.kept_step import KeptStep, KeptVideo
-from descore.runtime.sharding import clip_by_norm
 from descore.types import Pair, PairBatch
 
 
@@ -21,17 +20,17 @@ class SupervisedSystem(RewardSystem):
     """A reward model in supervised training; the arguments are those of `RewardSystem`."""
 
     stage: ClassVar[Literal["cold_start", "checklist"]]
-    """Whose losses a kept step has."""
+    """Stage that a kept step names."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._loss = torch.zeros(())
-        """Of the step so far."""
+        """Loss of the optimizer step so far."""
         self._seen: list[tuple[Pair, tuple[KeptVideo, KeptVideo]]] = []
-        """The pairs of the step so far."""
+        """Pairs of the optimizer step so far."""
 
-    def loss_options(self) -> Mapping[str, Any]:
-        """Options of the loss, and its weights, for a step that is kept."""
+    def objective_options(self) -> Mapping[str, Any]:
+        """Return the options of the objective, for a step that is kept."""
         raise NotImplementedError
 
     def configure_gradient_clipping(
@@ -41,9 +40,7 @@ class SupervisedSystem(RewardSystem):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip by norm; a step that is not finite loses its gradients, so that the optimizer moves nothing."""
-        if gradient_clip_algorithm not in {None, "norm"}:
-            raise ValueError(f"trainer.gradient_clip_algorithm is {gradient_clip_algorithm!r}; expected norm")
-        norm = clip_by_norm(self.model, gradient_clip_val or math.inf)
+        norm = self.sharding.clip(self.optimization.gradient_clip or math.inf)
         skipped = self.skips(self._loss, norm, self._describe_step)
         if skipped:
             optimizer.zero_grad()
@@ -67,11 +64,11 @@ class SupervisedSystem(RewardSystem):
     def _describe_step(self) -> KeptStep:
         pairs, videos = zip(*self._seen, strict=True)
         precision = str(self.trainer.precision)
-        return KeptStep(self.stage, self.global_step, precision, self.loss_options(), pairs, videos)
+        return KeptStep(self.stage, self.global_step, precision, self.objective_options(), {}, pairs, videos)
 
     def _mean(self, values: Tensor, usable: Tensor) -> Tensor:
         """Share of this rank in a mean over the usable values of all ranks, which average their gradients."""
-        return mean_over_usable(values, usable, self._mean_over_ranks)
+        return mean_over_usable(values, usable, self.mean_over_ranks)
 
     def _log(self, name: str, share: Tensor, *, prog_bar: bool = False) -> None:
         """Log the mean that ranks have shares in."""

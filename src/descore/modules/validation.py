@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, TypedDict
+from typing import TypedDict
 
 import torch
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from descore.inputs.checklist import Question
 from descore.metrics.accuracy import PreferenceAccuracy
 from descore.model.reward_model import RewardModel
+from descore.modules.readings import GivenReader, Reading
 from descore.rewards import format_reward, quality_reward
-from descore.thinking.readout import read_answers, read_rewards, weigh
+from descore.thinking.readout import read_rewards
 from descore.thinking.think import think
 from descore.types import Group, PairBatch
-
-Reading = Literal["teacher_thought", "no_thought", "own_thought"]
-"""With which thought a video is scored."""
 
 
 class Validated(TypedDict):
@@ -36,13 +33,14 @@ class Validated(TypedDict):
 
 
 class Validation:
-    """Counts over one validation run; every value exists on every rank from the start, so that all can be summed.
+    """The counters of one validation run; every value exists on every rank from the start, so that all can be summed.
 
     Args:
-        model: The model that is judged.
+        model: Model that is validated.
         tables: Names of the validation tables.
-        own_thought_pairs: Pairs of each table and rank for which the model thinks by itself.
-        headline: The reading that is logged without an ending to its name.
+        own_thought_pairs: Pairs per table and rank for which the model writes its own thoughts.
+        headline: Reading that is logged without a suffix to its name.
+        given: Reads the rewards that need no thought of the model's own.
     """
 
     def __init__(
@@ -50,32 +48,22 @@ class Validation:
         model: RewardModel,
         tables: Sequence[str],
         own_thought_pairs: int,
-        headline: Reading = "teacher_thought",
+        headline: Reading,
+        given: GivenReader,
     ) -> None:
         self.model = model
-        self.source = model.settings.reward_from
         self.own_thought_pairs = own_thought_pairs
-        self.headline = headline
-        self.tables = [_Table(model, own=own_thought_pairs > 0, headline=headline) for _ in tables]
+        self.given = given
+        own = own_thought_pairs > 0
+        self.tables = [_Table(model, given.names, own=own, headline=headline) for _ in tables]
         self.tags = ["val" if index == 0 else f"val/{name}" for index, name in enumerate(tables)]
 
     def step(self, batch: PairBatch, table: int) -> Validated:
-        """Count a batch of a table.
-
-        For a head, its videos have two branches, with thought and without; of what else gives a reward, only the
-        reading that it has is counted: the model's own thoughts, or for a checklist none.
-        """
+        """Count a batch of a table."""
         counts, num_pairs = self.tables[table], len(batch.pairs)
-        rewards: dict[Reading, Tensor] = {}
-        if self.source == "head":
-            with_thought, without = self.model(batch.branches).rewards.view(2, num_pairs, 2, -1).unbind(2)
-            rewards["no_thought"] = without
-            if self.headline == "teacher_thought" or all(pair.a.thought and pair.b.thought for pair in batch.pairs):
-                rewards["teacher_thought"] = with_thought
-        elif self.source == "checklist":
-            answers = read_answers(self.model, batch.branches)
-            rewards["no_thought"] = weigh(self.model, answers).view(2, num_pairs, 1)
-            counts.count_answers(answers, batch, self.model.settings.checklist)
+        given = self.given(self.model, batch)
+        rewards = dict(given.rewards)
+        counts.count_values(given.values)
         groups: list[Group] = []
         if counts.num_own < self.own_thought_pairs:
             groups = think(self.model, batch.branches)
@@ -94,9 +82,9 @@ class Validation:
 
 
 class _Table:
-    """What is counted of one table."""
+    """The counters of one table."""
 
-    def __init__(self, model: RewardModel, *, own: bool, headline: Reading) -> None:
+    def __init__(self, model: RewardModel, given: Sequence[str], *, own: bool, headline: Reading) -> None:
         self.names = model.settings.reward_names
         self.headline = headline
         self.num_own = 0
@@ -105,8 +93,7 @@ class _Table:
         means = [
             f"{kind}{name}" for name in self._suffixes for kind in ("reward_margin", "reward_mean", "reward_square")
         ]
-        means += ["failed_share"]
-        means += ["answer_accuracy"] if model.settings.reward_from == "checklist" else []
+        means += ["failed_share", *given]
         means += ["dimension_accuracy", "well_formed", "thought_tokens"] if own else []
         self.accuracy = {
             reading: [PreferenceAccuracy().to(device) for _ in self.names] for reading in readings[: 3 if own else 2]
@@ -141,13 +128,10 @@ class _Table:
             self.means[f"reward_mean{suffix}"].update(scored)
             self.means[f"reward_square{suffix}"].update(scored**2)
 
-    def count_answers(self, answers: Tensor, batch: PairBatch, checklist: Sequence[Question]) -> None:
-        """Count how many of the answers `[V, Q]` are right, where the annotated scores tell the right one."""
-        sides = [pair.a for pair in batch.pairs] + [pair.b for pair in batch.pairs]
-        for side, row in zip(sides, (answers > 0.5).tolist(), strict=True):
-            for question, answer in zip(checklist, row, strict=True):
-                if side.scores is not None and (truth := question.truth(side.scores)) is not None:
-                    self.means["answer_accuracy"].update(float(answer == truth))
+    def count_values(self, values: dict[str, Tensor]) -> None:
+        """Average values by name."""
+        for name, value in values.items():
+            self.means[name].update(value)
 
     def count_thoughts(self, batch: PairBatch, groups: list[Group]) -> None:
         """Count what the model's own thoughts are like, one of each video."""

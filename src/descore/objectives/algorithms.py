@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Literal
 
@@ -17,17 +17,17 @@ AlgorithmName = Literal["descore", "grpo", "dr_grpo", "dapo", "gspo", "cispo", "
 
 @dataclass(frozen=True, slots=True)
 class Algorithm:
-    """What turns the rollout rewards of groups into a policy loss.
+    """How the rollout rewards of groups become a policy loss.
 
     Attributes:
         advantage: How a thought is compared with its group; see `group_advantages`.
-        policy: The loss of a token; see `policy_terms`.
+        policy: Policy loss of a token; see `policy_terms`.
         average: How tokens are averaged; see `token_weights`.
-        clip_low: How far below 1 the ratio to the old probability may fall.
-        clip_high: How far above 1 it may rise.
-        clip_dual: Bound of the ratio where the advantage is negative; inf for none.
-        resample: How often a group without spread is sampled again.
-        length_exponent: The exponent of the vl_norm average.
+        clip_low: Lower clipping range: the ratio to the old probability is clipped at 1 - clip_low.
+        clip_high: Upper clipping range: the ratio is clipped at 1 + clip_high.
+        clip_dual: Upper bound of the ratio where the advantage is negative; inf for none.
+        resample: Number of times that a group with equal rollout rewards is sampled again.
+        length_exponent: Exponent of the vl_norm average.
     """
 
     advantage: AdvantageVariant = "grpo"
@@ -58,3 +58,38 @@ ALGORITHMS: Mapping[AlgorithmName, Algorithm] = MappingProxyType({
     # arXiv 2509.07558: each thought weighed by its length, for the least variance.
     "vl_norm": Algorithm(average="vl_norm"),
 })
+
+
+@dataclass(frozen=True)
+class AlgorithmOptions:
+    """A policy-gradient algorithm by name, with values of one's own in place of its own.
+
+    Attributes:
+        name: Algorithm that sets everything that is not given here.
+        advantage: How a thought is compared with its group.
+        policy: Policy loss of a token.
+        average: How tokens are averaged.
+        clip_low: Lower clipping range: the ratio to the old probability is clipped at 1 - clip_low.
+        clip_high: Upper clipping range: the ratio is clipped at 1 + clip_high.
+        clip_dual: Upper bound of the ratio where the advantage is negative; .inf for none.
+        resample: Number of times that a group with equal rollout rewards is sampled again.
+
+    >>> AlgorithmOptions("grpo", clip_high=0.5).resolve().clip_high
+    0.5
+    >>> AlgorithmOptions("grpo", clip_high=0.5).resolve().average
+    'sequence'
+    """
+
+    name: AlgorithmName = "descore"
+    advantage: AdvantageVariant | None = None
+    policy: PolicyVariant | None = None
+    average: Average | None = None
+    clip_low: float | None = None
+    clip_high: float | None = None
+    clip_dual: float | None = None
+    resample: int | None = None
+
+    def resolve(self) -> Algorithm:
+        """Return the algorithm with the given values in place of its own."""
+        given = {key: value for key, value in asdict(self).items() if key != "name" and value is not None}
+        return replace(ALGORITHMS[self.name], **given)

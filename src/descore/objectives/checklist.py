@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from descore.losses.pair_losses import mean_over_usable
+from descore.objectives.preference import Mean
 from descore.types import Thought
 
 
@@ -25,6 +27,21 @@ def answer_logprobs(logprobs: Tensor, answered: Sequence[Thought]) -> Tensor:
     tensor([-2., -3.])
     """
     return logprobs[torch.tensor([len(branch.token_ids) for branch in answered], dtype=torch.int64).cumsum(0) - 1]
+
+
+def checklist_loss(logprobs: Tensor, answered: Sequence[Thought], mean: Mean = mean_over_usable) -> Tensor:
+    """Language-model loss on the answers: every question that is asked of a video has the same weight.
+
+    Args:
+        logprobs: [M] log-probabilities of the predicted tokens of all branches, one after the other.
+        answered: The B branches, each a question and its answer, not closed.
+        mean: Averages over the answers of the batch, of all ranks.
+
+    Returns:
+        Scalar.
+    """
+    answers = answer_logprobs(logprobs, answered)
+    return mean(-answers, torch.ones_like(answers).bool())
 
 
 def fit_weights(differences: Tensor, preference: Tensor, *, ridge: float = 1.0) -> Tensor:

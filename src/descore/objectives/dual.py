@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -13,6 +13,21 @@ from descore.losses.preference import bradley_terry_loss
 from descore.losses.token_weights import token_weights
 from descore.objectives.algorithms import Algorithm
 from descore.thinking.rollouts import Rollouts
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the losses of stage 2.
+
+    Attributes:
+        policy: Weight of the policy loss on the thoughts.
+        kl: Weight of the KL divergence to the stage-1 model; 0 spares the forward of that model.
+        calibration: Weight of the Bradley-Terry loss on the rewards of the sampled thoughts.
+    """
+
+    policy: float = 1.0
+    kl: float = 1e-5
+    calibration: float = 5e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +44,22 @@ class Shares:
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """The losses of a micro-batch, without their weights.
+    """The losses of a micro-batch, scalars.
 
     Attributes:
-        policy: Policy gradient on the thoughts.
-        kl: KL divergence to the reference; 0 without one.
-        calibration: Bradley-Terry on the rewards of the thoughts.
+        policy: Policy loss on the thoughts, without its weight.
+        kl: KL divergence to the reference, without its weight; 0 without a reference.
+        calibration: Bradley-Terry loss on the rewards of the thoughts, without its weight.
+        total: Weighted sum of the three.
+        part: Calibration loss with its weight: the part of `total` whose gradient norm is logged by itself.
         metrics: Detached means over the tokens of the micro-batch.
     """
 
     policy: Tensor
     kl: Tensor
     calibration: Tensor
+    total: Tensor
+    part: Tensor
     metrics: dict[str, Tensor]
 
 
@@ -49,14 +68,16 @@ class DualObjective:
     """Policy gradient, KL to the reference, and a Bradley-Terry loss that keeps the head calibrated.
 
     Attributes:
-        algorithm: The policy loss.
-        max_tokens: Limit of a thought, for averages that need it.
+        algorithm: Policy loss and its average.
+        max_tokens: Length limit of a thought in tokens, for averages that need it.
         kl_estimator: Estimator of the KL divergence.
+        weights: Weights of the three losses.
     """
 
     algorithm: Algorithm
     max_tokens: int
     kl_estimator: KLEstimator = "low_var"
+    weights: LossWeights = field(default_factory=LossWeights)
 
     def shares(
         self, rollouts: Rollouts, pairs: Sequence[int], mean_over_ranks: Callable[[Tensor], Tensor] = lambda mean: mean
@@ -111,7 +132,9 @@ class DualObjective:
         reward_a, reward_b = rewards.chunk(2)
         preference = rollouts.preference[list(pairs)][:, None].expand_as(reward_a)
         calibration = (shares.preference * bradley_terry_loss(reward_a, reward_b, preference)).sum()
-        return Losses(policy, kl, calibration, metrics)
+        part = self.weights.calibration * calibration
+        total = self.weights.policy * policy + self.weights.kl * kl + part
+        return Losses(policy, kl, calibration, total, part, metrics)
 
     def _policy(
         self, rollouts: Rollouts, videos: list[int], tokens: Tensor, logprobs: Tensor

@@ -19,7 +19,14 @@ MODEL = "model"
 
 @dataclass(frozen=True, slots=True)
 class KeptVideo:
-    """The thoughts that a step had about one video; the numbers are those of stage 2, and empty in stage 1."""
+    """The thoughts of a step about one video, n branches; the numbers are those of stage 2, and empty in stage 1.
+
+    Attributes:
+        thoughts: Thoughts, in the order of their branches.
+        advantages: Advantage of each thought; nan where it does not count.
+        old_logprobs: Log-probability of each token when it was sampled, by thought.
+        reference_logprobs: The same under the reference; empty without a reference.
+    """
 
     thoughts: tuple[Thought, ...]
     advantages: tuple[float, ...] = ()
@@ -29,32 +36,34 @@ class KeptVideo:
 
 @dataclass(frozen=True, slots=True)
 class KeptStep:
-    """A step that was not finite, as one process saw it.
+    """A training step whose loss or gradient was not finite, as one rank saw it.
 
     Attributes:
-        stage: Whose losses it had.
-        step: Optimizer steps before it.
-        precision: Lightning's name for it.
-        loss: The options of the losses, and their weights.
-        pairs: Its pairs.
-        videos: What it thought about each, A and B of every pair.
+        stage: Stage that took the step.
+        step: Number of optimizer steps before it.
+        precision: Lightning's name of the precision.
+        objective: Options of the stage's objective, by name.
+        sampling: Options by which the thoughts were sampled; empty in stage 1.
+        pairs: Pairs of the step.
+        videos: Thoughts about the videos A and B of every pair.
     """
 
     stage: Literal["cold_start", "checklist", "rl"]
     step: int
     precision: str
-    loss: Mapping[str, Any]
+    objective: Mapping[str, Any]
+    sampling: Mapping[str, Any]
     pairs: tuple[Pair, ...]
     videos: tuple[tuple[KeptVideo, KeptVideo], ...]
 
     def write(self, file: Path) -> None:
-        """Write it as JSON."""
+        """Write the step as a JSON file."""
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(asdict(self)) + "\n")
 
     @classmethod
     def read(cls, file: Path) -> KeptStep:
-        """Read what `write` has written."""
+        """Read a step that `write` has written."""
         values = json.loads(file.read_text())
         values["pairs"] = tuple(map(Pair.from_dict, values["pairs"]))
         values["videos"] = tuple((_video(a), _video(b)) for a, b in values["videos"])
@@ -62,12 +71,12 @@ class KeptStep:
 
 
 def keep_video(rollouts: Rollouts, video: int, reference_logprobs: Tensor | None) -> KeptVideo:
-    """Keep what was thought about one video, and what the losses read of it.
+    """Copy the thoughts about one video out of a rollout batch, with the numbers that the losses read.
 
     Args:
-        rollouts: The rollout batch.
-        video: Place of the video.
-        reference_logprobs: `[V, n, T]`; None where the step had none.
+        rollouts: Rollout batch of V videos.
+        video: Index of the video.
+        reference_logprobs: `[V, n, T]` log-probabilities under the reference; None without a reference.
     """
     group = rollouts.groups[video]
     lengths = [len(row) for row in group.logprobs]

@@ -1,8 +1,8 @@
-"""A step that was not finite, kept in a folder with the model as it was, and taken again pair by pair."""
+"""Replay of a kept step: forward and backward of each of its pairs, by the objective that training had."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,29 +12,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from descore.losses.pair_losses import Labels, pair_loss
+from descore.losses.pair_losses import Labels
 from descore.model.reward_model import Forward, RewardModel
 from descore.model.sampling import Sampling
 from descore.objectives.algorithms import Algorithm
-from descore.objectives.checklist import answer_logprobs
-from descore.objectives.dual import DualObjective
+from descore.objectives.checklist import checklist_loss
+from descore.objectives.dual import DualObjective, LossWeights
 from descore.objectives.kept_step import MODEL, KeptStep, KeptVideo
+from descore.objectives.preference import PreferenceObjective
 from descore.thinking.rollouts import Rollouts
 from descore.types import Group, Pair
 
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What one pair of a kept step gave when it was taken again.
+    """One replayed pair of a kept step.
 
     Attributes:
-        rank: The process that had it.
-        pair: Its id.
-        loss: Its own loss, without the rest of the batch.
-        reward_a: Mean reward of the thoughts about video A.
-        reward_b: The same of B.
-        gradient_norm: Norm of its own gradient, over the whole model.
-        reason: What was not finite first: the output of a module, the loss, or a gradient; empty if all is well.
+        rank: Rank that had the pair.
+        pair: Id of the pair.
+        loss: Loss of the pair alone, without the rest of its batch.
+        reward_a: Mean reward of the branches of video A.
+        reward_b: Mean reward of the branches of video B.
+        gradient_norm: Norm of the gradient of that loss, over the whole model.
+        reason: What was not finite first: the output of a module, the loss, or a gradient; empty if all is finite.
     """
 
     rank: int
@@ -47,15 +48,15 @@ class Replayed:
 
 
 def replay(folder: Path, device: torch.device) -> Iterator[Replayed]:
-    """Take a kept step again: forward and backward of each pair by itself, in the precision that the step had.
+    """Replay a kept step: forward and backward of each pair by itself, in the precision of the step.
 
     Args:
-        folder: Such as `<run>/skipped/step-12`.
-        device: Where to run.
+        folder: Folder of the step, such as `<run>/skipped/step-12`.
+        device: Device to run on.
 
     Raises:
-        FileNotFoundError: If it holds no kept step.
-        ExportError: If its model cannot be trusted.
+        FileNotFoundError: If the folder holds no kept step.
+        ExportError: If the model in the folder is damaged.
     """
     files = sorted(folder.glob("rank-*.json"))
     if not files:
@@ -71,12 +72,12 @@ def _replay(model: RewardModel, step: KeptStep, pair: Pair, videos: tuple[KeptVi
     processor, device = model.processor, model.head.weight.device
     prefixes = [processor.prefix(pair.prompt, processor.read(side.video)) for side in (pair.a, pair.b)]
     branches = processor.pack(prefixes, [video.thoughts for video in videos]).to(device)
-    sampling = Sampling(**step.loss["sampling"]) if step.stage == "rl" else None
+    sampling = Sampling(**step.sampling) if step.sampling else None
     model.zero_grad()
     narrow = torch.autocast(device.type, torch.bfloat16, enabled=step.precision.startswith("bf16"))
     with _first_not_finite(model) as found, narrow:
         forward = model(branches, with_logprobs=bool(len(branches.target_ids)), sampling=sampling)
-        loss = _LOSSES[step.stage](step.loss, pair, videos, forward)
+        loss = _LOSSES[step.stage](step, pair, videos, forward)
     loss.backward()  # type: ignore[no-untyped-call]
     if not found and not loss.isfinite():
         found.append("the loss")
@@ -90,38 +91,32 @@ def _replay(model: RewardModel, step: KeptStep, pair: Pair, videos: tuple[KeptVi
     return Replayed(rank, pair.id, float(loss.detach()), reward_a, reward_b, float(norm), reason)
 
 
-def _cold_start_loss(options: Mapping[str, Any], pair: Pair, videos: Sequence[KeptVideo], forward: Forward) -> Tensor:
-    rewards = forward.rewards
-    names = [float("nan")] * rewards.shape[1]
-    columns = (pair.preference, pair.a.mos or names, pair.b.mos or names)
-    reward_a, reward_b = rewards.chunk(2)
-    labels = Labels(*(rewards.new_tensor(column).expand_as(reward_a) for column in columns))
-    by_name = pair_loss(options["name"], theta=options["theta"], margin=options["margin"])
-    preference = by_name(reward_a, reward_b, labels)[by_name.usable(labels)].sum()
-    spoken = options["language_model_weight"] and len(forward.logprobs)
-    language = -forward.logprobs.mean() if spoken else preference.new_zeros(())
-    return options["preference_weight"] * preference + options["language_model_weight"] * language  # type: ignore[no-any-return]
+def _cold_start_loss(step: KeptStep, pair: Pair, videos: Sequence[KeptVideo], forward: Forward) -> Tensor:
+    objective, rewards = PreferenceObjective(**step.objective), forward.rewards
+    unknown = [float("nan")] * rewards.shape[1]
+    labels = Labels(
+        *(rewards.new_tensor([row]) for row in (pair.preference, pair.a.mos or unknown, pair.b.mos or unknown))
+    )
+    return objective(rewards.view(2, 1, -1, rewards.shape[1]), forward.logprobs, labels).total
 
 
-def _checklist_loss(options: Mapping[str, Any], pair: Pair, videos: Sequence[KeptVideo], forward: Forward) -> Tensor:
-    questions = [thought for video in videos for thought in video.thoughts]
-    return -answer_logprobs(forward.logprobs, questions).mean()
+def _checklist_loss(step: KeptStep, pair: Pair, videos: Sequence[KeptVideo], forward: Forward) -> Tensor:
+    return checklist_loss(forward.logprobs, [thought for video in videos for thought in video.thoughts])
 
 
-def _rl_loss(options: Mapping[str, Any], pair: Pair, videos: Sequence[KeptVideo], forward: Forward) -> Tensor:
-    objective = DualObjective(Algorithm(**options["algorithm"]), options["max_tokens"], options["kl_estimator"])
+def _rl_loss(step: KeptStep, pair: Pair, videos: Sequence[KeptVideo], forward: Forward) -> Tensor:
+    algorithm, weights = Algorithm(**step.objective["algorithm"]), LossWeights(**step.objective["weights"])
+    objective = DualObjective(**{**step.objective, "algorithm": algorithm, "weights": weights})
     rollouts = _rollouts(pair, videos, forward.rewards.device)
     reference = [video.reference_logprobs for video in videos]
-    losses = objective(
+    return objective(
         rollouts,
         [0],
         objective.shares(rollouts, [0]),
         rollouts.by_token(forward.logprobs, [0]),
         forward.rewards.view(2, -1, forward.rewards.shape[1]),
         _padded(reference, rollouts.mask) if reference[0] else None,
-    )
-    weights: Mapping[str, float] = options["weights"]
-    return weights["policy"] * losses.policy + weights["kl"] * losses.kl + weights["calibration"] * losses.calibration
+    ).total
 
 
 _LOSSES = {"cold_start": _cold_start_loss, "checklist": _checklist_loss, "rl": _rl_loss}

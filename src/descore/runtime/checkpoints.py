@@ -16,6 +16,9 @@ from torch.utils._pytree import tree_leaves
 
 from descore.atomic import draft_of, remove, replace
 
+METADATA = "meta.pt"
+"""The file of a sharded checkpoint beside its weights and moments; Lightning's own name for it."""
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place, waits until the disk has it, and then puts it there in one step.

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 
 from descore.atomic import complete_path
-from descore.runtime.sharding import METADATA
+from descore.runtime.checkpoints import METADATA
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,278 +1,168 @@
-"""Sharded training: every process holds a part of each weight, its gradient and its moments (FSDP2).
+"""How the weights of a model lie on the ranks: whole on each, or sharded. Training asks both the same questions.
 
-Lightning's `ModelParallelStrategy` starts the processes and calls the hooks; torch's `fully_shard` does the sharding.
-What training asks of a sharded model is asked here, of one that FSDP1 has sharded too; `fsdp1` answers for those.
+A strategy that shards is a `ShardingStrategy`; `loading` gives what makes a `Sharding` of a model under any strategy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import timedelta
-from functools import partial
-from pathlib import Path
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Protocol, TypeVar
 
 import torch
-from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.strategies import FSDPStrategy, ParallelStrategy, Strategy
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_optimizer_state_dict,
-    set_model_state_dict,
-    set_optimizer_state_dict,
-)
-from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import save
-from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import (
-    CPUOffloadPolicy,
-    FSDPModule,
-    MixedPrecisionPolicy,
-    OffloadPolicy,
-    fully_shard,
-    register_fsdp_forward_method,
-)
-from torch.distributed.tensor import DTensor
-from torch.optim import Optimizer
 
-from descore.atomic import draft_of, remove, replace
 from descore.model.reward_model import RewardModel
-from descore.runtime.checkpoints import drafting
-from descore.runtime.fsdp1 import FSDP1Strategy, Unit
-
-WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
-SHARDS = StateDictOptions(cpu_offload=True, ignore_frozen_params=True)
-METADATA = "meta.pt"
-"""What a sharded checkpoint holds beside weights and moments; Lightning's own name for it."""
 
 
-class ShardedStrategy(ModelParallelStrategy):
-    """Shards the model over all processes of the run.
+class SplitLoss(Protocol):
+    """A loss, and the part of it whose gradient is wanted by itself."""
 
-    Checkpoints hold what trains, and fit any number of processes.
+    @property
+    def total(self) -> Tensor:
+        """Scalar loss that is trained on."""
 
-    Args:
-        save_distributed_checkpoint: Every process writes its own part, into a folder; otherwise the first one gathers
-            all and writes one file, which a run on one device reads too.
-        cpu_offload: Keep the shards in host memory, and bring a layer to the device when it is due: slow, and small.
-        process_group_backend: Such as "cpu:gloo,cuda:nccl", which `cpu_offload` needs on GPUs.
-        timeout_minutes: After which processes that wait for another one give up.
+    @property
+    def part(self) -> Tensor:
+        """Scalar loss that `total` contains."""
+
+
+Loss = TypeVar("Loss", bound=SplitLoss)
+Backward = Callable[[Tensor], None]
+
+
+class Sharding(ABC):
+    """The weights of one model on the ranks of a run.
+
+    Attributes:
+        model: The model, or what stands for it.
+        is_sharded: Whether a rank holds only a part of each weight.
     """
 
-    def __init__(
+    is_sharded: bool
+
+    def __init__(self, model: RewardModel) -> None:
+        self.model = model
+
+    @abstractmethod
+    def gathered(self) -> AbstractContextManager[None]:
+        """Context manager: gather the full weights on every rank. No-op for a model that is whole.
+
+        Within, ranks run the model as often and as long as each of them likes: gathering weights layer by layer would
+        make all of them wait for the longest thought, and gather the whole model once for every token.
+        """
+
+    @abstractmethod
+    def trained_state(self) -> dict[str, Tensor]:
+        """Return the full weights that train, in host memory of rank 0; nothing on the others. Every rank calls it."""
+
+    @abstractmethod
+    def clip(self, limit: float) -> Tensor:
+        """Scale the gradients to at most a norm over all ranks, and return the norm they had. Every rank calls it."""
+
+    @abstractmethod
+    def total_norm(self, gradients: Sequence[Tensor]) -> Tensor:
+        """Norm of some gradients of the model, all together and over all ranks. Every rank calls it."""
+
+    @abstractmethod
+    def split_backward(
         self,
-        save_distributed_checkpoint: bool = True,
-        cpu_offload: bool = False,
-        process_group_backend: str | None = None,
-        timeout_minutes: float = 30.0,
-    ) -> None:
-        super().__init__(
-            tensor_parallel_size=1,
-            save_distributed_checkpoint=save_distributed_checkpoint,
-            process_group_backend=process_group_backend,
-            timeout=timedelta(minutes=timeout_minutes),
+        passes: Sequence[Callable[[], Loss]],
+        backward: Backward,
+        mean_over_ranks: Callable[[Tensor], Tensor],
+    ) -> tuple[list[Loss], list[Tensor]]:
+        """Accumulate the gradients of the total of every pass, and find those of its part by themselves.
+
+        Args:
+            passes: Each runs a forward and gives its losses; it may be called more than once.
+            backward: Back-propagates a scalar into the gradients of the parameters.
+            mean_over_ranks: Averages a tensor over the ranks.
+
+        Returns:
+            The losses of every pass, and the gradients of the parts, one per trained parameter, as this rank holds it.
+        """
+
+    def trained(self) -> list[nn.Parameter]:
+        """Return the parameters that train, as this rank holds them."""
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+
+class Whole(Sharding):
+    """Every rank holds all weights: one device, or DDP."""
+
+    is_sharded = False
+
+    def gathered(self) -> AbstractContextManager[None]:
+        """Return a context manager that does nothing."""
+        return nullcontext()
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """Return the weights that train."""
+        return {name: weight.detach() for name, weight in self.model.named_parameters() if weight.requires_grad}
+
+    def clip(self, limit: float) -> Tensor:
+        """Scale the gradients to at most a norm, and return the norm they had."""
+        return torch.nn.utils.clip_grad_norm_(self.trained(), limit)
+
+    def total_norm(self, gradients: Sequence[Tensor]) -> Tensor:
+        """Norm of some gradients, all together."""
+        return torch.nn.utils.get_total_norm(gradients)
+
+    def split_backward(
+        self,
+        passes: Sequence[Callable[[], Loss]],
+        backward: Backward,
+        mean_over_ranks: Callable[[Tensor], Tensor],
+    ) -> tuple[list[Loss], list[Tensor]]:
+        """Differentiate the part of every pass, then its total; see `Sharding.split_backward`."""
+        trained, losses = self.trained(), []
+        gradients = [torch.zeros_like(parameter) for parameter in trained]
+        for run in passes:
+            losses.append(loss := run())
+            found = torch.autograd.grad(loss.part, trained, retain_graph=True, allow_unused=True)
+            gradients = add_gradients(gradients, found)
+            backward(loss.total)
+        return losses, [mean_over_ranks(gradient) for gradient in gradients]
+
+
+class ShardingStrategy(ABC):
+    """A Lightning strategy that shards models."""
+
+    @abstractmethod
+    def shard(self, model: RewardModel) -> Sharding:
+        """Shard a model over all ranks; every rank has the same weights before."""
+
+
+@contextmanager
+def loading(strategy: Strategy | None) -> Iterator[Callable[[RewardModel], Sharding]]:
+    """Context manager: load models within, and lay each out on the ranks with the function that it gives.
+
+    The ranks of a host load a model that will be sharded one after the other: the host never holds two whole copies.
+
+    Args:
+        strategy: Strategy of the trainer; None without a trainer.
+
+    Raises:
+        ValueError: If the strategy is Lightning's own FSDPStrategy.
+    """
+    if isinstance(strategy, ShardingStrategy):
+        assert isinstance(strategy, ParallelStrategy)
+        for _ in range(strategy.local_rank):
+            strategy.barrier()
+        yield strategy.shard
+        for _ in range(strategy.local_rank, strategy.num_processes):
+            strategy.barrier()
+    elif isinstance(strategy, FSDPStrategy):
+        raise ValueError(
+            "trainer.strategy is Lightning's own FSDPStrategy, by which the shards of one rank alone would be clipped "
+            "and exported: shard with conf/overlay/fsdp.yaml (FSDP2) or conf/overlay/fsdp1.yaml (FSDP1)"
         )
-        self.cpu_offload = cpu_offload
-
-    def setup_environment(self) -> None:
-        """Start the processes; all of them share the model."""
-        self._data_parallel_size = self.num_nodes * self.num_processes
-        super().setup_environment()
-
-    def shard(self, model: RewardModel) -> RewardModel:
-        """Shard a model over all processes."""
-        mixed = str(self.precision_plugin.precision).endswith("-mixed")
-        mesh = self.device_mesh["data_parallel"]
-        shard(model, mesh, torch.bfloat16 if mixed else torch.float32, cpu_offload=self.cpu_offload)
-        return model
-
-    def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Return what trains: shards of it, or on the first process all of it and on the others nothing."""
-        assert self.model is not None
-        return trained_state(self.model, self._options())
-
-    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """Return the moments: by name where they are shards, else numbered as the optimizer of one process does."""
-        assert self.model is not None
-        optimizer = optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
-        state = get_optimizer_state_dict(self.model, optimizer, options=self._options())
-        if self._save_distributed_checkpoint or not state:
-            return state
-        return _rename(state, {name: number for number, name in enumerate(self._optimized(optimizer))})
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any | None = None) -> None:
-        """Write a checkpoint that appears whole or not at all."""
-        if not self._save_distributed_checkpoint:
-            super().save_checkpoint(checkpoint, filepath, storage_options)
-            return
-        target = Path(self.broadcast(filepath))
-        shards = {"state_dict": checkpoint.pop("state_dict")}
-        shards |= {f"optimizer_{i}": state for i, state in enumerate(checkpoint.pop("optimizer_states", []))}
-        if self.is_global_zero:
-            remove(draft := draft_of(target))
-            draft.mkdir(parents=True)
-        self.barrier()
-        with drafting(target, shards) as draft:
-            save(shards, checkpoint_id=draft)
-            if self.is_global_zero:
-                torch.save(checkpoint, draft / METADATA)
-                replace(draft, target)
-        self.barrier()
-
-    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """Load a checkpoint of either kind, written by any number of processes; return what else is in it."""
-        assert self.model is not None
-        path = Path(self.broadcast(checkpoint_path))
-        if path.is_dir():
-            shards = {"state_dict": trained_state(self.model, SHARDS)}
-            for index, optimizer in enumerate(self.optimizers):
-                shards[f"optimizer_{index}"] = get_optimizer_state_dict(self.model, optimizer)
-            load(shards, checkpoint_id=path)
-            checkpoint = torch.load(path / METADATA, map_location="cpu", weights_only=True)
-            self._restore(shards, whole=False)
-            return dict(checkpoint)
-        checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-        shards = {"state_dict": checkpoint["state_dict"]}
-        for index, optimizer in enumerate(self.optimizers):
-            names = dict(enumerate(self._optimized(optimizer)))
-            shards[f"optimizer_{index}"] = _rename(checkpoint["optimizer_states"][index], names)
-        self._restore(shards, whole=True)
-        return dict(checkpoint)
-
-    def _restore(self, shards: dict[str, Any], *, whole: bool) -> None:
-        assert self.model is not None
-        options = StateDictOptions(full_state_dict=whole, strict=False)
-        found = set_model_state_dict(self.model, shards["state_dict"], options=options)
-        if problems := (_trained(self.model) & set(found.missing_keys)) | set(found.unexpected_keys):
-            raise ValueError(
-                f"the checkpoint does not fit this run, in {sorted(problems)[:3]}: resume with the configuration that "
-                "it was made with"
-            )
-        for index, optimizer in enumerate(self.optimizers):
-            set_optimizer_state_dict(
-                self.model, optimizer, shards[f"optimizer_{index}"], options=StateDictOptions(full_state_dict=whole)
-            )
-
-    def _options(self) -> StateDictOptions:
-        return SHARDS if self._save_distributed_checkpoint else WHOLE
-
-    def _optimized(self, optimizer: Optimizer) -> list[str]:
-        """Names of the optimizer's parameters, in its order."""
-        assert self.model is not None
-        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
-        return [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
+    else:
+        yield Whole
 
 
-def shard(model: RewardModel, mesh: DeviceMesh, dtype: torch.dtype, *, cpu_offload: bool = False) -> None:
-    """Shard a model in place: every layer by itself, the head in float32, and what is left together.
-
-    Args:
-        model: The model, with the same weights on every process.
-        mesh: The processes.
-        dtype: Of the weights where they are gathered; shards, and sums of gradients over processes, stay float32.
-        cpu_offload: Keep the shards in host memory.
-    """
-    policy = partial(MixedPrecisionPolicy, reduce_dtype=torch.float32, cast_forward_inputs=False)
-    place = OffloadPolicy() if not cpu_offload else CPUOffloadPolicy(pin_memory=mesh.device_type == "cuda")
-    spread = partial(fully_shard, mesh=mesh, offload_policy=place)
-    narrow = policy(param_dtype=None if dtype == torch.float32 else dtype)
-    backbone: Any = model.base.model
-    for layer in [*backbone.language_model.layers, *backbone.visual.blocks]:
-        spread(layer, mp_policy=narrow)
-    spread(model.head, mp_policy=policy())
-    spread(model, mp_policy=narrow)
-    for method in ("see", "hidden", "step", "next_logits"):
-        register_fsdp_forward_method(model, method)
-
-
-@contextmanager
-def in_turn(strategy: ShardedStrategy | FSDP1Strategy) -> Iterator[None]:
-    """Let the processes of a host load the model one after the other: the host never holds two whole copies."""
-    for _ in range(strategy.local_rank):
-        strategy.barrier()
-    yield
-    for _ in range(strategy.local_rank, strategy.num_processes):
-        strategy.barrier()
-
-
-@contextmanager
-def gathered(model: nn.Module) -> Iterator[None]:
-    """Hold all weights of a model on every process meanwhile; nothing happens where it is not sharded.
-
-    Within, processes run the model as often and as long as each of them likes: gathering weights layer by layer would
-    make all of them wait for the longest thought, and gather the whole model once for every token.
-    """
-    if isinstance(model, Unit):
-        with model.gathered():
-            yield
-        return
-    units = [module for module in model.modules() if isinstance(module, FSDPModule)]
-    with torch.inference_mode(False), torch.no_grad():
-        for unit in units:
-            unit.set_reshard_after_forward(False, recurse=False)
-            unit.unshard()
-    try:
-        yield
-    finally:
-        for unit in units:
-            unit.set_reshard_after_forward(unit is not model, recurse=False)
-            unit.reshard()
-
-
-def is_sharded(model: nn.Module) -> bool:
-    """Whether a model is sharded."""
-    return isinstance(model, FSDPModule | Unit)
-
-
-def takes_one_backward(model: nn.Module) -> bool:
-    """Whether a forward of a model can go backward only once: FSDP1 then takes its hooks, and the weights, away."""
-    return isinstance(model, Unit)
-
-
-def trained_state(model: nn.Module, options: StateDictOptions = WHOLE) -> dict[str, Any]:
-    """Gather what a model has trained; every process has to call it.
-
-    Args:
-        model: A sharded model.
-        options: `WHOLE` tensors, which only the first process gets, or `SHARDS`.
-    """
-    if isinstance(model, Unit):
-        return model.trained_state()
-    state, names = get_model_state_dict(model, options=options), _trained(model)
-    return {name: tensor for name, tensor in state.items() if name in names}  # a tied weight has a second, frozen name
-
-
-def clip_by_norm(model: nn.Module, limit: float) -> Tensor:
-    """Scale the gradients of a model to at most a norm, and return the norm they had, over all processes."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if isinstance(model, Unit):
-        norm = model.total_norm([parameter.grad for parameter in trained if parameter.grad is not None])
-        torch.nn.utils.clip_grads_with_norm_(trained, limit, norm)
-        return norm
-    norm = torch.nn.utils.clip_grad_norm_(trained, limit)
-    return norm.full_tensor() if isinstance(norm, DTensor) else norm
-
-
-def total_norm(model: nn.Module, gradients: list[Tensor]) -> Tensor:
-    """Norm of some gradients of a model, all together and over all processes; every process has to call it."""
-    if isinstance(model, Unit):
-        return model.total_norm(gradients)
-    norm = torch.nn.utils.get_total_norm(gradients)
-    return norm.full_tensor() if isinstance(norm, DTensor) else norm
-
-
-def _trained(model: nn.Module) -> set[str]:
-    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-
-
-def _rename(state: dict[str, Any], names: dict[Any, Any]) -> dict[str, Any]:
-    """Give the parameters of an optimizer's state other names."""
-    return {
-        "state": {names[key]: value for key, value in state["state"].items()},
-        "param_groups": [
-            group | {"params": [names[key] for key in group["params"]]} for group in state["param_groups"]
-        ],
-    }
+def add_gradients(gradients: Sequence[Tensor], found: Sequence[Tensor | None]) -> list[Tensor]:
+    """Add gradients one by one; None is a gradient of zeros."""
+    return [old if new is None else old + new for old, new in zip(gradients, found, strict=True)]

@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from descore.runtime.checkpoints import AtomicCheckpointIO
+from descore.runtime.checkpoints import METADATA, AtomicCheckpointIO
 from descore.runtime.resume import find_checkpoint
-from descore.runtime.sharding import METADATA
 
 WEIGHTS = {"weight": torch.arange(50_000.0)}
 

@@ -1,0 +1,90 @@
+"""The readings of a validation pair: with which thought its videos are scored, and what reads each of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from descore.model.reward_model import RewardModel
+from descore.thinking.readout import read_answers, weigh
+from descore.types import PairBatch
+
+Reading = Literal["teacher_thought", "no_thought", "own_thought"]
+"""With which thought a video is scored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a batch of pairs gives without a thought of the model's own.
+
+    Attributes:
+        rewards: Rewards `[2, N, K]` of videos A and B, by reading.
+        values: Values to be averaged, by the names of `GivenReader.names`.
+    """
+
+    rewards: dict[Reading, Tensor]
+    values: dict[str, Tensor] = field(default_factory=dict)
+
+
+class GivenReader(ABC):
+    """Reads the rewards that need no thought of the model's own.
+
+    Attributes:
+        names: Names of the values that it counts besides.
+    """
+
+    names: tuple[str, ...] = ()
+
+    @abstractmethod
+    def __call__(self, model: RewardModel, batch: PairBatch) -> Given:
+        """Read a batch of pairs."""
+
+
+class NoReader(GivenReader):
+    """Reads nothing: only the model's own thoughts give a reward."""
+
+    def __call__(self, model: RewardModel, batch: PairBatch) -> Given:
+        """Return no reading."""
+        return Given({})
+
+
+class HeadReader(GivenReader):
+    """Reads the head with the teacher's thought and without a thought: the two branches of every video.
+
+    Args:
+        needs_thoughts: Whether the reading with the teacher's thought is left out where a pair of the batch has none.
+    """
+
+    def __init__(self, *, needs_thoughts: bool) -> None:
+        self.needs_thoughts = needs_thoughts
+
+    def __call__(self, model: RewardModel, batch: PairBatch) -> Given:
+        """Read a batch of pairs."""
+        with_thought, without = model(batch.branches).rewards.view(2, len(batch.pairs), 2, -1).unbind(2)
+        rewards: dict[Reading, Tensor] = {"no_thought": without}
+        if not self.needs_thoughts or all(pair.a.thought and pair.b.thought for pair in batch.pairs):
+            rewards["teacher_thought"] = with_thought
+        return Given(rewards)
+
+
+class ChecklistReader(GivenReader):
+    """Reads the weighted answers of the checklist, and counts how many of them are right."""
+
+    names = ("answer_accuracy",)
+
+    def __call__(self, model: RewardModel, batch: PairBatch) -> Given:
+        """Read a batch of pairs; an answer counts where the annotated scores tell the right one."""
+        answers, checklist = read_answers(model, batch.branches), model.settings.checklist
+        sides = [pair.a for pair in batch.pairs] + [pair.b for pair in batch.pairs]
+        right = [
+            float(answer == truth)
+            for side, row in zip(sides, (answers > 0.5).tolist(), strict=True)
+            for question, answer in zip(checklist, row, strict=True)
+            if side.scores is not None and (truth := question.truth(side.scores)) is not None
+        ]
+        rewards = weigh(model, answers).view(2, len(batch.pairs), 1)
+        return Given({"no_thought": rewards}, {"answer_accuracy": torch.tensor(right)})
