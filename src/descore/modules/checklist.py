@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from descore.inputs.checklist import Question, ask, read_checklist
+from descore.inputs.checklist import Question, read_checklist, tokenise_question
 from descore.inputs.collate import PairCollator, Read
 from descore.inputs.processor import Processor
 from descore.inputs.prompts import PromptTemplate
@@ -160,12 +160,12 @@ class AnsweredCollator(PairCollator):
 
     def __init__(self, processor: Processor, *, read: Read | None = None) -> None:
         super().__init__(processor, read=read)
-        self.asked = [(one, ask(one, processor.tokenizer)) for one in processor.settings.checklist]
+        self.asked = [(one, tokenise_question(one, processor.tokenizer)) for one in processor.settings.checklist]
 
     def branches(self, side: Side, masked: bool) -> list[Thought]:
         """The questions that have an answer for this video, answered."""
         assert side.scores is not None  # `on_fit_start` has seen to it
-        answers: list[tuple[Question, Any, bool | None]] = [(q, a, q.truth(side.scores)) for q, a in self.asked]
+        answers: list[tuple[Question, Any, bool | None]] = [(q, a, q.right_answer(side.scores)) for q, a in self.asked]
         return [
             Thought((*asked.token_ids, asked.yes if truth else asked.no))
             for _, asked, truth in answers

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from descore.inputs.collate import PairCollator, Read
 from descore.inputs.prompts import PromptTemplate
-from descore.inputs.settings import SAID, ModelSettings, QueryMode, RewardSource
+from descore.inputs.settings import FROM_THOUGHT, ModelSettings, QueryMode, RewardSource
 from descore.losses.pair_losses import Labels
 from descore.model.reward_model import RewardModel
 from descore.modules.options import Optimization
@@ -73,7 +73,7 @@ class ColdStartModule(SupervisedSystem):
             reward_from=reward_from,
             thoughts=thoughts,
         )
-        if reward_from in SAID and own_thought_pairs < 1:
+        if reward_from in FROM_THOUGHT and own_thought_pairs < 1:
             raise ValueError(
                 f"own_thought_pairs is {own_thought_pairs}; expected at least 1: with reward_from {reward_from!r} "
                 "they give the headline"
@@ -86,7 +86,7 @@ class ColdStartModule(SupervisedSystem):
         self.settings = settings
         self.objective = objective
         self.seed = seed
-        self.headline = "own_thought" if reward_from in SAID else "teacher_thought"
+        self.headline = "own_thought" if reward_from in FROM_THOUGHT else "teacher_thought"
         self._warned = False
 
     def collator(self, *, training: bool, read: Read | None = None) -> Callable[[int, list[Pair]], PairBatch]:
@@ -103,7 +103,7 @@ class ColdStartModule(SupervisedSystem):
 
     def given_reader(self) -> GivenReader:
         """Read the head; of a reward that only thoughts give, nothing can be read without them."""
-        return NoReader() if self.settings.reward_from in SAID else super().given_reader()
+        return NoReader() if self.settings.reward_from in FROM_THOUGHT else super().given_reader()
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
         """Score a batch, and return its loss."""
@@ -139,13 +139,13 @@ class ColdStartModule(SupervisedSystem):
         if "mos_a" in self.objective.pair_loss.reads and bool(batch.mos.isnan().all()):
             ids = ", ".join(pair.id for pair in batch.pairs[:3])
             raise ValueError(
-                f"the {self.objective.loss} loss needs opinion scores, and pairs {ids}... have none: give the table mos "
-                "columns or choose another model.objective.loss"
+                f"the {self.objective.loss} loss needs opinion scores, and the pairs {ids} have none: add mos columns to "
+                "the table, or choose another model.objective.loss"
             )
         lacking = any(not (pair.a.thought and pair.b.thought) for pair in batch.pairs)
         if self.settings.thoughts and not self._warned and lacking:
             self._warned = True
             rank_zero_warn(
                 "a pair has no teacher thought while model.thoughts is true: its videos are scored without one. If no "
-                "pair has any, the model learns to score without; set model.thoughts to false if it shall never think"
+                "pair has any, the model learns to score without; set model.thoughts to false if it must never think"
             )

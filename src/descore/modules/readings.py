@@ -84,7 +84,7 @@ class ChecklistReader(GivenReader):
             float(answer == truth)
             for side, row in zip(sides, (answers > 0.5).tolist(), strict=True)
             for question, answer in zip(checklist, row, strict=True)
-            if side.scores is not None and (truth := question.truth(side.scores)) is not None
+            if side.scores is not None and (truth := question.right_answer(side.scores)) is not None
         ]
         rewards = weigh(model, answers).view(2, len(batch.pairs), 1)
         return Given({"no_thought": rewards}, {"answer_accuracy": torch.tensor(right)})

@@ -1,4 +1,4 @@
-"""Steps whose loss or gradient is not finite: not taken, counted, kept to be looked at; too many end the run."""
+"""Steps whose loss or gradient is not finite: skipped, counted and kept for replay; too many in a row end the run."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from descore.model.reward_model import RewardModel
 from descore.objectives.kept_step import MODEL, KeptStep
 
 MAX_KEPT = 3
-"""Skipped steps that a run keeps; each takes as much room as an export."""
+"""Largest number of skipped steps that a run keeps; each takes as much disk space as an export."""
 
 
 class Skipping:
-    """Decides whether a step is taken; all processes decide alike.
+    """Decides whether a step is skipped; all ranks decide alike.
 
-    The first of some skipped steps in a row is kept in `<run>/skipped/step-<n>/`, with the model as it was, for
+    The first skipped step in a row is kept in `<run>/skipped/step-<n>/`, with the model as it was, for
     `descore replay`.
 
     Args:
-        max_skipped: Steps in a row that may be skipped before the run fails.
+        max_skipped: Number of steps in a row that may be skipped; one more fails the run.
     """
 
     def __init__(self, max_skipped: int) -> None:
@@ -40,17 +40,17 @@ class Skipping:
         full_model: Callable[[], RewardModel | None],
         describe: Callable[[], KeptStep],
     ) -> bool:
-        """Say whether a step is not to be taken.
+        """Return whether a step must be skipped.
 
         Args:
-            trainer: The trainer.
-            loss: Loss of the step, the same on every process.
-            norm: Norm of its gradient, the same on every process.
-            full_model: Gives the model to the first process; every process calls it.
-            describe: Gives what this process had in the step.
+            trainer: Trainer of the run.
+            loss: Loss of the step, the same on every rank.
+            norm: Norm of its gradient, the same on every rank.
+            full_model: Returns the full model on rank 0, None on the others; every rank calls it.
+            describe: Returns the step as this rank saw it.
 
         Raises:
-            FloatingPointError: If more steps in a row are skipped than may be.
+            FloatingPointError: If more than `max_skipped` steps in a row are skipped.
         """
         if bool(norm.isfinite() & loss.isfinite()):
             self.num_in_a_row = 0
@@ -60,15 +60,15 @@ class Skipping:
         names = ", ".join(pair.id for pair in step.pairs)
         rank_zero_warn(
             f"step {trainer.global_step} is skipped: its loss is {loss} and its gradient norm {norm}; it had the pairs "
-            f"{names}{' and those of other processes' if trainer.world_size > 1 else ''}"
+            f"{names}{' and those of other ranks' if trainer.world_size > 1 else ''}"
         )
         if self.num_in_a_row == 1 and self._num_kept < MAX_KEPT:
             self._keep(trainer, full_model(), step)
         if self.num_in_a_row > self.max_skipped:
             raise FloatingPointError(
                 f"{self.num_in_a_row} steps in a row had a loss or gradient that is not finite, the last one "
-                f"loss {loss} and gradient norm {norm}: look at them with descore replay, or go on from an earlier "
-                "checkpoint with a lower learning rate"
+                f"loss {loss} and gradient norm {norm}: look at them with descore replay, or resume from an "
+                "earlier checkpoint with a lower learning rate"
             )
         return True
 

@@ -1,4 +1,4 @@
-"""What a step of stage 2 is logged as: means over its parts, what its thoughts are like, the time of its phases."""
+"""What stage 2 logs of a step: means over its micro-batches, statistics of its thoughts, and the time of its phases."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from descore.thinking.rollouts import Rollouts
 
 
 class Means:
-    """Weighted means of named values, over whatever adds to them and over the ranks of a run."""
+    """Weighted means of named values, over all that was added and over the ranks of a run."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
         self._weights: dict[str, Tensor] = {}
 
     def add(self, values: Mapping[str, Tensor | float], weight: Tensor | float = 1.0) -> None:
-        """Count values that all have this weight; what has no weight may be nan."""
+        """Add values that all have this weight; a value of weight 0 may be nan."""
         for name, value in values.items():
             value = torch.as_tensor(value, dtype=torch.float64)
             share = torch.as_tensor(weight, dtype=torch.float64, device=value.device)
@@ -33,11 +33,11 @@ class Means:
     def compute(
         self, device: torch.device | str = "cpu", mean_over_ranks: Callable[[Tensor], Tensor] = lambda sums: sums
     ) -> dict[str, float]:
-        """Return the mean of each name; nan where nothing had any weight.
+        """Return the mean of each name; nan where the weights add up to 0.
 
         Args:
-            device: Where ranks exchange their sums.
-            mean_over_ranks: Averages a tensor over ranks, which have all added to the same names in the same order.
+            device: Device on which ranks exchange their sums.
+            mean_over_ranks: Averages a tensor over the ranks, which have all added the same names in the same order.
         """
         if not self._sums:
             return {}
@@ -48,12 +48,12 @@ class Means:
 
 
 def count_rollouts(means: Means, rollouts: Rollouts, *, head: bool = True) -> None:
-    """Count what the thoughts of a batch are like: their rewards and parts, their lengths, and whom the head prefers.
+    """Add the statistics of the thoughts of a batch: rollout rewards and their parts, lengths, accuracy of the head.
 
     Args:
-        means: Where they are added.
-        rollouts: The batch.
-        head: Whether the model's reward is that of its head.
+        means: Means that the statistics are added to.
+        rollouts: Rollout batch.
+        head: Whether the reward of the model is that of its head, whose accuracy is then added.
     """
     for name, values in {"reward": rollouts.rewards, **rollouts.parts}.items():
         spread = values.std(dim=1)
@@ -75,10 +75,10 @@ def count_rollouts(means: Means, rollouts: Rollouts, *, head: bool = True) -> No
 
 
 class Stopwatch:
-    """Times the phases of a step, each until the device is done with it.
+    """Times the phases of a step, each until the device has finished it.
 
     Args:
-        device: Where the work runs.
+        device: Device that the work runs on.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -88,7 +88,7 @@ class Stopwatch:
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
-        """Time what runs within, and add it to the phase."""
+        """Context manager: add the time spent within to a phase."""
         self._wait()
         begun = time.perf_counter()
         yield
@@ -96,7 +96,7 @@ class Stopwatch:
         self._seconds[phase] += time.perf_counter() - begun
 
     def count(self, phase: str, num_tokens: int) -> None:
-        """Count tokens that a phase has worked on."""
+        """Add to the number of tokens that a phase has processed."""
         self._tokens[phase] += num_tokens
 
     def compute(self) -> dict[str, float]:

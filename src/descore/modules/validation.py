@@ -1,4 +1,4 @@
-"""What validation counts: preference accuracy with the teacher's thought, without one, and with the model's own."""
+"""The counters of validation: preference accuracy with the teacher's thought, without one, and with the model's own."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from descore.types import Group, PairBatch
 
 
 class Validated(TypedDict):
-    """A validation batch and what came of it, for callbacks to look at.
+    """A validated batch, for callbacks.
 
     Attributes:
-        batch: The batch.
-        rewards: Rewards `[2, N, K]` by reading, those that this batch has.
-        groups: Its own thoughts, videos A first; empty if it did not think.
+        batch: Batch of N pairs.
+        rewards: Rewards `[2, N, K]` of videos A and B by reading, for the readings that this batch has.
+        groups: The model's own thoughts, videos A first; empty if it wrote none.
     """
 
     batch: PairBatch
@@ -74,7 +74,7 @@ class Validation:
         return Validated(batch=batch, rewards=rewards, groups=groups)
 
     def results(self) -> dict[str, float]:
-        """Return every value over all ranks, by TensorBoard tag; every rank has to call it."""
+        """Return every value over all ranks, by TensorBoard tag; every rank calls it."""
         values: dict[str, float] = {}
         for tag, table in zip(self.tags, self.tables, strict=True):
             values |= {f"{tag}/{name}": value for name, value in table.results().items()}
@@ -108,7 +108,7 @@ class _Table:
 
     @property
     def _suffixes(self) -> list[str]:
-        """What tells the values of several rewards apart."""
+        """Suffixes that tell the values of several rewards apart."""
         return [f"/{name}" for name in self.names] if len(self.names) > 1 else [""]
 
     def count_rewards(self, rewards: dict[Reading, Tensor], preference: Tensor) -> None:
@@ -134,7 +134,7 @@ class _Table:
             self.means[name].update(value)
 
     def count_thoughts(self, batch: PairBatch, groups: list[Group]) -> None:
-        """Count what the model's own thoughts are like, one of each video."""
+        """Count how good the model's own thoughts are, one per video."""
         self.num_own += len(batch.pairs)
         sides = [pair.a for pair in batch.pairs] + [pair.b for pair in batch.pairs]
         for side, group in zip(sides, groups, strict=True):
@@ -144,7 +144,7 @@ class _Table:
                 self.means["dimension_accuracy"].update(quality_reward(group.texts[0], side.scores))
 
     def results(self) -> dict[str, float]:
-        """Return every value over all ranks by name; what was never counted is nan."""
+        """Return every value over all ranks by name; a value that was never counted is nan."""
         means = {name: float(mean.compute()) for name, mean in self.means.items()}
         for suffix in self._suffixes:
             variance = means.pop(f"reward_square{suffix}") - means[f"reward_mean{suffix}"] ** 2

@@ -1,4 +1,4 @@
-"""The dual objective of stage 2: how good the thoughts are, and whether the rewards still order the pairs."""
+"""Stage 2's objective: policy gradient on the thoughts, and a preference loss that keeps the head calibrated."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class LossWeights:
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """What each token and each decided preference of a mini-batch adds to its losses.
+    """Weight of each token and each decided preference in the losses of a mini-batch.
 
-    Micro-batches sum their own part, so they add up to the loss of the mini-batch however it is split, over time or
-    over ranks.
+    Micro-batches sum their own terms, so that they add up to the loss of the mini-batch however it is split, over time
+    or over ranks.
     """
 
     tokens: Tensor  # [V, n, T], 0 outside of the mini-batch
@@ -82,11 +82,11 @@ class DualObjective:
     def shares(
         self, rollouts: Rollouts, pairs: Sequence[int], mean_over_ranks: Callable[[Tensor], Tensor] = lambda mean: mean
     ) -> Shares:
-        """Share the weight of a mini-batch out over its tokens and preferences.
+        """Compute the weights of the tokens and preferences of a mini-batch.
 
         Args:
-            rollouts: The rollout batch.
-            pairs: Places of the pairs of the mini-batch.
+            rollouts: Rollout batch.
+            pairs: Indices of the pairs of the mini-batch.
             mean_over_ranks: Averages a scalar over the ranks of a run.
         """
         videos, tokens = rollouts.videos(pairs), torch.zeros_like(rollouts.old_logprobs)
@@ -111,15 +111,16 @@ class DualObjective:
         rewards: Tensor,
         reference_logprobs: Tensor | None = None,
     ) -> Losses:
-        """Losses of some pairs of a mini-batch.
+        """Compute the losses of some pairs of a mini-batch.
 
         Args:
-            rollouts: The rollout batch.
-            pairs: Places of the m pairs of the micro-batch.
-            shares: Of the mini-batch that they belong to.
-            logprobs: `[2m, n, T]` log-probabilities of the thoughts' tokens now, by video: A of all pairs, then B.
-            rewards: `[2m, n, K]` rewards of the thoughts, float32.
-            reference_logprobs: `[2m, n, T]` the same under the reference; None leaves the KL out.
+            rollouts: Rollout batch.
+            pairs: Indices of the m pairs of the micro-batch.
+            shares: Weights of the mini-batch that the pairs belong to.
+            logprobs: `[2m, n, T]` log-probabilities of the tokens of the thoughts under the policy, by video: A of all
+                pairs, then B.
+            rewards: `[2m, n, K]` float32 rewards of the thoughts.
+            reference_logprobs: `[2m, n, T]` log-probabilities under the reference; None leaves the KL out.
         """
         videos = rollouts.videos(pairs)
         mask, tokens = rollouts.mask[videos], shares.tokens[videos]

@@ -123,7 +123,7 @@ _LOSSES = {"cold_start": _cold_start_loss, "checklist": _checklist_loss, "rl": _
 
 
 def _rollouts(pair: Pair, videos: Sequence[KeptVideo], device: torch.device) -> Rollouts:
-    """The rollouts of one pair, as far as its losses read them."""
+    """Rollouts of one pair, with the fields that its losses read."""
     advantages = torch.tensor([video.advantages for video in videos], dtype=torch.float64, device=device)
     rows = [torch.tensor(row, device=device) for video in videos for row in video.old_logprobs]
     mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True).bool()
@@ -146,7 +146,7 @@ def _gradients(model: RewardModel) -> list[tuple[str, Tensor]]:
 
 @contextmanager
 def _first_not_finite(model: nn.Module) -> Iterator[list[str]]:
-    """Name the modules whose output is not finite, in the order in which they ran."""
+    """Context manager: list the modules whose output is not finite, in the order in which they run."""
     found: list[str] = []
 
     def look(name: str, output: Any) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints that appear whole or not at all: the one before is never touched until the next is on the disk."""
+"""Checkpoints that are written atomically: the previous one stays untouched until the next one is on the disk."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ METADATA = "meta.pt"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place, waits until the disk has it, and then puts it there in one step.
+    """Writes a checkpoint under a temporary name beside its target, syncs it to the disk, and renames it.
 
-    Lightning stages checkpoints in the system's temporary folder, and moves them: not in one step where that is another
-    filesystem. Remote addresses are left to Lightning.
+    Lightning stages checkpoints in the system's temporary folder and moves them, which is not atomic where that is
+    another filesystem. Remote addresses are left to Lightning.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
         """Write a checkpoint.
 
         Raises:
-            OSError: If it cannot be written, with what was there before left as it was.
+            OSError: If it cannot be written; an older checkpoint of that name stays as it was.
         """
         if "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
@@ -43,7 +43,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             replace(draft, target)
 
     def remove_checkpoint(self, path: _PATH) -> None:
-        """Remove a checkpoint; one that is half removed goes by another name."""
+        """Remove a checkpoint; it is renamed first, so that none is ever half removed."""
         if "://" in str(path):
             super().remove_checkpoint(path)
         elif (target := Path(path)).exists():
@@ -53,11 +53,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 @contextmanager
 def drafting(target: Path, content: Any) -> Iterator[Path]:
-    """Give where to write a checkpoint; if that fails, say what it takes, and remove what was written.
+    """Context manager: give the temporary path to write a checkpoint to; if that fails, remove it and explain.
 
     Args:
-        target: The checkpoint.
-        content: Its tensors, in containers of any kind.
+        target: Path of the checkpoint.
+        content: Content of the checkpoint: tensors in containers of any kind.
 
     Raises:
         OSError: If writing fails.
@@ -68,8 +68,8 @@ def drafting(target: Path, content: Any) -> Iterator[Path]:
     except (OSError, RuntimeError, CheckpointException) as error:  # torch reports a full disk as a RuntimeError
         remove(draft)
         needed = sum(leaf.nbytes for leaf in tree_leaves(content) if isinstance(leaf, torch.Tensor))
-        kept = "the one from before is still there" if target.exists() else "there is none from before"
+        kept = "the previous one is still there" if target.exists() else "there is no previous one"
         raise OSError(
-            f"the checkpoint {target} could not be written: it takes at least {needed:,} bytes, {free:,} were free; "
+            f"the checkpoint {target} could not be written: it needs at least {needed:,} bytes, {free:,} were free; "
             f"{kept}: {error}"
         ) from error

@@ -74,19 +74,19 @@ class Sharded(Sharding):
 
 
 class FSDP1Strategy(FSDPStrategy, ShardingStrategy):
-    """Shards the model over all processes of the run, by FSDP1.
+    """Shard the model over all ranks of the run, by FSDP1.
 
-    Checkpoints are one file, as a run on one device writes and reads it, and fit any number of processes.
+    A checkpoint is one file, as a run on one device writes and reads it, and fits any number of ranks.
 
     Args:
-        timeout_minutes: After which processes that wait for another one give up.
+        timeout_minutes: Minutes after which a rank that waits for another one gives up.
     """
 
     def __init__(self, timeout_minutes: float = 30.0) -> None:
         super().__init__(timeout=timedelta(minutes=timeout_minutes))
 
     def setup_environment(self) -> None:
-        """Start the processes."""
+        """Start the ranks."""
         precision = self.precision_plugin.precision
         if precision not in DTYPES:
             raise ValueError(f"trainer.precision is {precision}; expected {' or '.join(DTYPES)} under FSDP1")
@@ -98,21 +98,21 @@ class FSDP1Strategy(FSDPStrategy, ShardingStrategy):
         return Sharded(shard(model, self.root_device, DTYPES[self.precision_plugin.precision]))
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Return what trains: on the first process all of it, on the others nothing."""
+        """Return the full weights that train on rank 0, nothing on the others."""
         return {f"model.{name}": tensor for name, tensor in self._unit().trained_state().items()}
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """Return the moments as the optimizer of one process does; on the other processes, nothing."""
+        """Return the moments as the optimizer of a single rank does, on rank 0; nothing on the others."""
         plain = optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         return self._unit().moments(plain)
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """Load a checkpoint of one file, written by any number of processes; return what else is in it."""
+        """Load weights and moments of a checkpoint file, written by any number of ranks; return the rest."""
         path = Path(self.broadcast(checkpoint_path))
         if path.is_dir():
             raise ValueError(
-                f"{path} is a folder of shards, and FSDP1 reads one file: go on with conf/overlay/fsdp.yaml, which can "
-                "also write one file, by --trainer.strategy.save_distributed_checkpoint false"
+                f"{path} is a folder of shards, and FSDP1 reads one file: resume with conf/overlay/fsdp.yaml, which "
+                "can also write one file, by --trainer.strategy.save_distributed_checkpoint false"
             )
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
         unit = self._unit()
@@ -128,11 +128,11 @@ class FSDP1Strategy(FSDPStrategy, ShardingStrategy):
 
 
 class FSDP1Precision(FSDPPrecision):
-    """Leaves weights, batches and what a step returns as they are, and knows other devices than GPUs.
+    """Leaves weights, batches and the result of a step as they are, and works on other devices than GPUs.
 
     Args:
-        precision: One of `DTYPES`.
-        device: Of this process.
+        precision: One of the keys of `DTYPES`.
+        device: Device of this rank.
     """
 
     def __init__(self, precision: Any, device: torch.device) -> None:
@@ -144,14 +144,14 @@ class FSDP1Precision(FSDPPrecision):
         return module
 
     def convert_input(self, data: Any) -> Any:
-        """Return a batch as it is, of frozen dataclasses that Lightning would fail to cast."""
+        """Return a batch as it is: Lightning cannot cast frozen dataclasses."""
         return data
 
     def convert_output(self, data: Any) -> Any:
-        """Return what a step has returned."""
+        """Return the result of a step as it is."""
         return data
 
     def forward_context(self) -> AbstractContextManager[Any]:
-        """Compute in bfloat16 within, if that is the precision."""
+        """Context manager: compute in bfloat16, if that is the precision."""
         dtype = DTYPES[self.precision]
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)

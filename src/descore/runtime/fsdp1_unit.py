@@ -25,25 +25,30 @@ SPREAD = "spread"
 
 
 class Unit(FullyShardedDataParallel):
-    """What FSDP1 gathers at once; the outermost one stands for the model, and knows the shapes of its weights."""
+    """A group of weights that FSDP1 gathers at once; the outermost unit stands for the model.
+
+    Attributes:
+        shapes: Shape of each full weight of the model, by name; of the outermost unit only.
+        is_gathered: Whether the full weights are on every rank.
+    """
 
     shapes: dict[str, torch.Size]
     is_gathered = False
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the module, with nothing gathered nor given back where all units are."""
+        """Run the module; weights that are gathered already stay so."""
         return self.module(*args, **kwargs) if self.is_gathered else super().forward(*args, **kwargs)
 
     def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
-        """Give parameters the names that they have in a model that is not sharded."""
+        """Yield parameters under the names that they have in a model that is not sharded."""
         for name, parameter in super().named_parameters(*args, **kwargs):
             yield name.replace("_fsdp_wrapped_module.", ""), parameter
 
     @contextmanager
     def gathered(self) -> Iterator[None]:
-        """Hold all weights on every process meanwhile, in the precision of a forward.
+        """Context manager: gather the full weights on every rank, in the precision of a forward.
 
-        `summon_full_params` would hold them in float32.
+        `summon_full_params` would gather them in float32.
         """
         units: list[Any] = [unit for unit in self.fsdp_modules(self) if unit._handle is not None]
         with torch.inference_mode(False), torch.no_grad():
@@ -68,13 +73,13 @@ class Unit(FullyShardedDataParallel):
             unit.is_gathered = is_gathered
 
     def total_norm(self, gradients: Sequence[Tensor]) -> Tensor:
-        """Norm of gradients that this process has runs of, all together and over all processes."""
+        """Norm of gradients that this rank has runs of, all together and over all ranks."""
         squared = torch.zeros((), device=self.compute_device) + torch.nn.utils.get_total_norm(gradients) ** 2
         distributed.all_reduce(squared)
         return squared.sqrt()
 
     def trained_state(self) -> dict[str, Tensor]:
-        """Gather what has trained, in host memory of the first process; the others get nothing."""
+        """Gather the full weights that train, in host memory of rank 0; the others get nothing."""
         trained = self._trained()
         sizes = _sizes(list(trained.values()))
         found = {
@@ -84,10 +89,10 @@ class Unit(FullyShardedDataParallel):
         return {name: tensor for name, tensor in found.items() if tensor is not None}
 
     def load_trained(self, state: dict[str, Tensor]) -> None:
-        """Take this process's run of every weight.
+        """Load this rank's run of every weight.
 
         Raises:
-            ValueError: If they are not those that train here.
+            ValueError: If names or shapes are not those of the weights that train here.
         """
         trained = self._trained()
         shapes, expected = (
@@ -105,7 +110,7 @@ class Unit(FullyShardedDataParallel):
                 parameter.copy_(state[name].flatten()[run].view_as(parameter))
 
     def moments(self, optimizer: Optimizer) -> dict[str, Any]:
-        """Gather an optimizer's state, as it would be on one process, on the first process; the others get nothing."""
+        """Gather the state of an optimizer as it would be on a single rank, on rank 0; the others get nothing."""
         parameters = _optimized(optimizer)
         sizes, shapes = _sizes(parameters), self._shapes_of(parameters)
         own = [optimizer.state.get(parameter, {}) for parameter in parameters]
@@ -116,7 +121,7 @@ class Unit(FullyShardedDataParallel):
         state: dict[int, dict[str, Any]] = {}
         for number, parameter in enumerate(parameters):
             nothing = parameter.new_empty(0)
-            # A process without a run of it has no state of it.
+            # A rank without a run of it has no state of it.
             known: dict[str, Any] = next((kind[number] for kind in kinds if kind[number]), {})
             for key, value in known.items():
                 run = own[number].get(key, nothing)
@@ -125,7 +130,7 @@ class Unit(FullyShardedDataParallel):
         return {"state": state, "param_groups": optimizer.state_dict()["param_groups"]} if _is_first() else {}
 
     def load_moments(self, optimizer: Optimizer, state: dict[str, Any]) -> None:
-        """Take this process's run of every moment; where it holds nothing of a weight, it counts no steps either."""
+        """Load this rank's run of every moment; a rank without a run of a weight has no state of it either."""
         parameters = _optimized(optimizer)
         runs, shapes = _runs(parameters), self._shapes_of(parameters)
         own = {
@@ -149,12 +154,12 @@ class Unit(FullyShardedDataParallel):
 
 
 def shard(model: RewardModel, device: torch.device, dtype: torch.dtype) -> Unit:
-    """Shard a model: every layer by itself, the head in float32, and what is left together.
+    """Shard a model: every layer by itself, the head in float32, and the rest together.
 
     Args:
-        model: The model, with the same weights on every process; its layers are replaced.
-        device: Of this process.
-        dtype: Of the weights where they are gathered; shards, and sums of gradients over processes, stay float32.
+        model: Model with the same weights on every rank; its layers are replaced.
+        device: Device of this rank.
+        dtype: Dtype of the gathered weights; shards, and gradients that are summed over ranks, stay float32.
 
     Returns:
         A unit that stands for the model.
@@ -182,7 +187,7 @@ def shard(model: RewardModel, device: torch.device, dtype: torch.dtype) -> Unit:
 
 
 def _wrap_adapters(layer: nn.Module, wrap: Callable[[nn.Module], Unit]) -> None:
-    """Make units of what trains in a frozen layer: one unit of both would take a gradient of all weights."""
+    """Make units of the adapters in a frozen layer: a unit of both would compute gradients of all weights."""
     if all(parameter.requires_grad for parameter in layer.parameters()):
         return
     for name, module in list(layer.named_modules()):
@@ -191,7 +196,7 @@ def _wrap_adapters(layer: nn.Module, wrap: Callable[[nn.Module], Unit]) -> None:
 
 
 def _unify(model: RewardModel) -> None:
-    """Keep what is in no unit yet in float32, if any of it trains: a unit has one precision."""
+    """Convert weights that are in no unit yet to float32, if any of them trains: a unit has one precision."""
     inner = {id(parameter) for unit in Unit.fsdp_modules(model) for parameter in unit.parameters()}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in inner]
     if any(parameter.requires_grad for parameter in rest):
@@ -204,7 +209,7 @@ def _optimized(optimizer: Optimizer) -> list[nn.Parameter]:
 
 
 def _everywhere(value: Any) -> list[Any]:
-    """The values of all processes."""
+    """Return the values of all ranks."""
     values = [None] * distributed.get_world_size()
     distributed.all_gather_object(values, value)
     return values
@@ -215,13 +220,13 @@ def _is_first() -> bool:
 
 
 def _sizes(parameters: Sequence[Tensor]) -> list[list[int]]:
-    """Length of each process's run of each parameter."""
+    """Return the length of each rank's run of each parameter."""
     found = _everywhere([parameter.numel() for parameter in parameters])
     return [list(sizes) for sizes in zip(*found, strict=True)]
 
 
 def _runs(parameters: Sequence[Tensor]) -> list[slice]:
-    """This process's run of each parameter."""
+    """Return this rank's run of each parameter."""
     rank = distributed.get_rank()
     return [slice(sum(sizes[:rank]), sum(sizes[: rank + 1])) for sizes in _sizes(parameters)]
 
@@ -231,7 +236,7 @@ def _is_like(value: Any, shape: torch.Size) -> bool:
 
 
 def _join(run: Tensor, sizes: Sequence[int], shape: torch.Size) -> Tensor | None:
-    """Put the runs of all processes one after the other, in host memory of the first one; the others get None."""
+    """Concatenate the runs of all ranks, in host memory of rank 0; the others get None."""
     padded = run.new_zeros(max(sizes))
     padded[: run.numel()] = run.flatten()  # one process alone holds weights in their own shape
     runs = [torch.empty_like(padded) for _ in sizes] if _is_first() else None

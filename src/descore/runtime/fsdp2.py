@@ -110,11 +110,11 @@ class ShardedStrategy(ModelParallelStrategy, ShardingStrategy):
     Checkpoints hold the weights that train, and fit any number of ranks.
 
     Args:
-        save_distributed_checkpoint: Every process writes its own part, into a folder; otherwise the first one gathers
-            all and writes one file, which a run on one device reads too.
-        cpu_offload: Keep the shards in host memory, and bring a layer to the device when it is due: slow, and small.
-        process_group_backend: Such as "cpu:gloo,cuda:nccl", which `cpu_offload` needs on GPUs.
-        timeout_minutes: After which processes that wait for another one give up.
+        save_distributed_checkpoint: Whether every rank writes its own shards into a folder; otherwise rank 0 gathers
+            them and writes one file, which a run on one device reads too.
+        cpu_offload: Keep the shards in host memory and bring each layer to the device when it runs: slow, but small.
+        process_group_backend: Backend of torch.distributed; `cpu_offload` on GPUs needs "cpu:gloo,cuda:nccl".
+        timeout_minutes: Minutes after which a rank that waits for another one gives up.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class ShardedStrategy(ModelParallelStrategy, ShardingStrategy):
         self.cpu_offload = cpu_offload
 
     def setup_environment(self) -> None:
-        """Start the processes; all of them share the model."""
+        """Start the ranks; all of them share one model."""
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
 
@@ -145,12 +145,12 @@ class ShardedStrategy(ModelParallelStrategy, ShardingStrategy):
         return Sharded(model)
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Return what trains: shards of it, or on the first process all of it and on the others nothing."""
+        """Return the weights that train: their shards, or the full weights on rank 0 and nothing on the others."""
         assert self.model is not None
         return trained_state(self.model, self._options())
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """Return the moments: by name where they are shards, else numbered as the optimizer of one process does."""
+        """Return the moments: by name where they are shards, else numbered as the optimizer of a single rank does."""
         assert self.model is not None
         optimizer = optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         state = get_optimizer_state_dict(self.model, optimizer, options=self._options())
@@ -159,7 +159,7 @@ class ShardedStrategy(ModelParallelStrategy, ShardingStrategy):
         return _rename(state, {name: number for number, name in enumerate(self._optimized(optimizer))})
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any | None = None) -> None:
-        """Write a checkpoint that appears whole or not at all."""
+        """Write a checkpoint atomically."""
         if not self._save_distributed_checkpoint:
             super().save_checkpoint(checkpoint, filepath, storage_options)
             return
@@ -178,7 +178,7 @@ class ShardedStrategy(ModelParallelStrategy, ShardingStrategy):
         self.barrier()
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """Load a checkpoint of either kind, written by any number of processes; return what else is in it."""
+        """Load weights and moments of a checkpoint of either kind, written by any number of ranks; return the rest."""
         assert self.model is not None
         path = Path(self.broadcast(checkpoint_path))
         if path.is_dir():
@@ -222,13 +222,13 @@ class ShardedStrategy(ModelParallelStrategy, ShardingStrategy):
 
 
 def shard(model: RewardModel, mesh: DeviceMesh, dtype: torch.dtype, *, cpu_offload: bool = False) -> None:
-    """Shard a model in place: every layer by itself, the head in float32, and what is left together.
+    """Shard a model in place: every layer by itself, the head in float32, and the rest together.
 
     Args:
-        model: The model, with the same weights on every process.
-        mesh: The processes.
-        dtype: Of the weights where they are gathered; shards, and sums of gradients over processes, stay float32.
-        cpu_offload: Keep the shards in host memory.
+        model: Model with the same weights on every rank.
+        mesh: Device mesh of the ranks.
+        dtype: Dtype of the gathered weights; shards, and gradients that are summed over ranks, stay float32.
+        cpu_offload: Whether the shards are kept in host memory.
     """
     policy = partial(MixedPrecisionPolicy, reduce_dtype=torch.float32, cast_forward_inputs=False)
     place = OffloadPolicy() if not cpu_offload else CPUOffloadPolicy(pin_memory=mesh.device_type == "cuda")

@@ -1,4 +1,4 @@
-"""All ranks of a run or none: one that fails takes the others with it at once, and none outlives its launcher."""
+"""A run ends on all ranks or on none: a failing rank ends the others at once, and no rank outlives its launcher."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ log = logging.getLogger(__name__)
 
 
 class AllRanksOrNone(Callback):
-    """Ends the process of a rank that fails, with its error shown, as soon as it does.
+    """Ends the process of a failing rank at once, after showing its error.
 
-    Lightning would tear the rank down first. That waits for the device, which may wait for ranks that will never come.
-    A launcher ends the others: Lightning's own looks for dead ranks every five seconds, torchrun more often.
+    Lightning would tear the rank down first, which waits for the device, and the device may wait for other ranks. The
+    launcher ends those: Lightning's looks for dead ranks every five seconds, torchrun more often.
     """
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Wait for all ranks, at the end of a run that went well: those that rank 0 has launched end with it."""
+        """Wait for all ranks at the end of a successful run: ranks that rank 0 has launched end with it."""
         trainer.strategy.barrier("teardown")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave with exit code 1; a run of one process, and one that was asked to leave, go the usual way."""
+        """Exit with code 1; a run of one rank, and one that was asked to stop, end in the usual way."""
         if trainer.world_size == 1 or not isinstance(exception, Exception):
             return
         for logger in trainer.loggers:
@@ -39,6 +39,6 @@ class AllRanksOrNone(Callback):
 
 
 def follow_launcher() -> None:
-    """Let the kernel end this process when the one that launched it as a rank ends, however that came about."""
+    """Let the kernel kill this process when the process that launched it as a rank ends, for whatever reason."""
     if "LOCAL_RANK" in os.environ and sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

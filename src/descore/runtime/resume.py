@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on from: the newest one of its last version that is whole."""
+"""The checkpoint that a run is resumed from: the newest complete one of its last version."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from descore.runtime.checkpoints import METADATA
 
 @dataclass(frozen=True, slots=True)
 class Resumable:
-    """A checkpoint to go on from.
+    """A checkpoint to resume from.
 
     Attributes:
-        path: The file, or the folder of shards.
-        version: Of the run that wrote it.
-        global_step: Optimizer steps that it has behind it.
-        logged_step: The next step that the run will log.
+        path: Checkpoint file, or folder of shards.
+        version: Version number of the run that wrote it.
+        global_step: Number of optimizer steps before it.
+        logged_step: Next step that the resumed run logs.
     """
 
     path: Path
@@ -32,9 +32,10 @@ class Resumable:
 
 
 def find_checkpoint(run: Path) -> Resumable | None:
-    """Find the newest whole checkpoint of the last version of a run; warn of every one that is not whole.
+    """Find the newest complete checkpoint of the last version of a run; warn about each that does not load.
 
-    One that was saved between two optimizer steps, with gradients that are in no checkpoint, comes after all others.
+    A checkpoint that was saved between two optimizer steps is the last choice: no checkpoint holds the gradients that
+    were accumulated by then.
 
     Args:
         run: Folder that holds `version_<n>` folders.
@@ -43,7 +44,7 @@ def find_checkpoint(run: Path) -> Resumable | None:
         The checkpoint, or None if that version has none.
 
     Raises:
-        ValueError: If it has checkpoints and none of them is whole.
+        ValueError: If it has checkpoints and none of them loads.
     """
     versions = sorted(int(path.name.removeprefix("version_")) for path in run.glob("version_*[0-9]"))
     if not versions:
@@ -62,15 +63,15 @@ def find_checkpoint(run: Path) -> Resumable | None:
         found.append((order, resumable))
     if broken and not found:
         raise ValueError(
-            f"expected a checkpoint that loads in {folder}, got none: {'; '.join(broken)}. Remove it to start anew"
+            f"expected a checkpoint that loads in {folder}, got none: {'; '.join(broken)}. Remove it to start a new run"
         )
     for problem in broken:
-        rank_zero_warn(f"a checkpoint that does not load is left out: {problem}")
+        rank_zero_warn(f"skipping a checkpoint that does not load: {problem}")
     return max(found, key=lambda one: one[0])[1] if found else None
 
 
 def _logged_step(checkpoint: dict[str, Any]) -> int:
-    """Optimizer steps of stage 1, batches of stage 2; Lightning's own count is behind where it saves within a step."""
+    """Optimizer steps of stage 1, batches of stage 2; Lightning's own count lags where it saves within a step."""
     loop = checkpoint["loops"]["fit_loop"]
     automatic = loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"]["completed"]
     return int(automatic or loop["epoch_loop.batch_progress"]["total"]["ready"])
@@ -83,7 +84,7 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Load all of a checkpoint but the shards, whose index is written when all of them are."""
+    """Load a checkpoint, but for the content of its shards: their index is written after all of them."""
     if path.is_dir():
         for name, size in _shards(path).items():
             if (found := (path / name).stat().st_size) < size:
@@ -94,7 +95,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _shards(folder: Path) -> dict[str, int]:
-    """Bytes of each shard, at least, as the index has them."""
+    """Return the smallest possible size of each shard in bytes, by its index."""
     sizes: dict[str, int] = {}
     for place in (FileSystemReader(folder).read_metadata().storage_data or {}).values():
         sizes[place.relative_path] = max(sizes.get(place.relative_path, 0), place.offset + place.length)

@@ -1,6 +1,7 @@
-"""torchrun that passes on a wish to leave: `python -m descore.runtime.torchrun`, with torchrun's own arguments.
+"""torchrun that passes the exit code 143 on: `python -m descore.runtime.torchrun`, with torchrun's own arguments.
 
-torchrun by itself ends with exit code 1 where its processes ended with 143, and a scheduler would not requeue the job.
+torchrun itself exits with code 1 where its ranks stopped with 143 after a SIGTERM, and a scheduler would then not requeue
+the job.
 """
 
 from __future__ import annotations
@@ -12,22 +13,22 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main
 
-ASKED_TO_LEAVE = 128 + signal.SIGTERM
+ASKED_TO_STOP = 128 + signal.SIGTERM
 
 
 def run() -> None:
     """Run torchrun.
 
     Raises:
-        SystemExit: With exit code 143, if it was sent a signal or the first process to end was, and left in good order.
+        SystemExit: With exit code 143, if torchrun or the first rank to end was sent a signal and stopped cleanly.
     """
     try:
         main()
     except SignalException:
-        sys.exit(ASKED_TO_LEAVE)
+        sys.exit(ASKED_TO_STOP)
     except ChildFailedError as error:
-        if error.get_first_failure()[1].exitcode == ASKED_TO_LEAVE:
-            sys.exit(ASKED_TO_LEAVE)
+        if error.get_first_failure()[1].exitcode == ASKED_TO_STOP:
+            sys.exit(ASKED_TO_STOP)
         raise
 
 

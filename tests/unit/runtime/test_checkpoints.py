@@ -58,7 +58,7 @@ def test_a_full_disk_is_an_error_that_keeps_the_checkpoint_before(tmp_path, monk
         raise failure
 
     monkeypatch.setattr(torch, "save", fail)
-    message = r"last\.ckpt could not be written: it takes at least 8,000 bytes, .* were free; the one from before"
+    message = r"last\.ckpt could not be written: it needs at least 8,000 bytes, .* were free; the previous one"
     with pytest.raises(OSError, match=message):
         save(path, 2)
     monkeypatch.undo()
@@ -78,7 +78,7 @@ def test_a_file_that_cannot_grow_is_an_error_that_keeps_the_checkpoint_before(tm
         try:
             save(path, 2)
         except OSError as error:
-            os._exit(0 if f"{path} could not be written: it takes at least 8,000 bytes" in str(error) else 2)
+            os._exit(0 if f"{path} could not be written: it needs at least 8,000 bytes" in str(error) else 2)
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert path.read_bytes() == before

@@ -45,7 +45,7 @@ def cut(path: Path, share: float) -> None:
 def test_a_file_that_is_cut_is_passed_over(tmp_path, checkpoints, share):
     good = write_file(checkpoints / "best.ckpt", 4)
     cut(write_file(checkpoints / "last.ckpt", 8), share)
-    with pytest.warns(UserWarning, match=r"does not load is left out: .*last\.ckpt"):
+    with pytest.warns(UserWarning, match=r"skipping a checkpoint that does not load: .*last\.ckpt"):
         assert find_checkpoint(tmp_path).path == good
 
 
@@ -56,7 +56,7 @@ def test_a_folder_of_which_something_is_cut_is_passed_over(tmp_path, checkpoints
     bad = write_shards(checkpoints / "last.ckpt", 8)
     assert find_checkpoint(tmp_path).path == bad
     cut(bad / name, share)
-    with pytest.warns(UserWarning, match=r"does not load is left out: .*last\.ckpt"):
+    with pytest.warns(UserWarning, match=r"skipping a checkpoint that does not load: .*last\.ckpt"):
         assert find_checkpoint(tmp_path).path == good
 
 
@@ -64,13 +64,13 @@ def test_a_folder_of_which_something_is_cut_is_passed_over(tmp_path, checkpoints
 def test_a_folder_of_which_something_is_missing_is_passed_over(tmp_path, checkpoints, name):
     good = write_shards(checkpoints / "best.ckpt", 4)
     (write_shards(checkpoints / "last.ckpt", 8) / name).unlink()
-    with pytest.warns(UserWarning, match=r"does not load is left out: .*last\.ckpt"):
+    with pytest.warns(UserWarning, match=r"skipping a checkpoint that does not load: .*last\.ckpt"):
         assert find_checkpoint(tmp_path).path == good
 
 
 def test_where_none_is_whole_the_run_does_not_start_over_by_itself(tmp_path, checkpoints):
     cut(write_file(checkpoints / "last.ckpt", 8), 0.5)
-    with pytest.raises(ValueError, match=r"expected a checkpoint that loads in .*Remove it to start anew"):
+    with pytest.raises(ValueError, match=r"expected a checkpoint that loads in .*Remove it to start a new run"):
         find_checkpoint(tmp_path)
 
 
