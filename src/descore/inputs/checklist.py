@@ -45,18 +45,18 @@ class Question:
         if not self.yes or not self.no or self.yes == self.no:
             raise ValueError(f"expected two different words for yes and no, got {self.yes!r} and {self.no!r}")
 
-    def truth(self, scores: DimensionScores) -> bool | None:
+    def right_answer(self, scores: DimensionScores) -> bool | None:
         """Return the right answer for a video with these dimension scores; None where the dimension is N/A.
 
         >>> question = Question("style", 2, "Does the style fit in full?")
-        >>> [question.truth({"style": score}) for score in (2, 1, None)]
+        >>> [question.right_answer({"style": score}) for score in (2, 1, None)]
         [True, False, None]
         """
         score = scores[self.dimension]
         return None if score is None else score >= self.at_least
 
 
-class Asked(NamedTuple):
+class TokenisedQuestion(NamedTuple):
     """Tokens of a question and of its two answers.
 
     Attributes:
@@ -101,7 +101,7 @@ def read_checklist(path: str | Path) -> tuple[Question, ...]:
     return tuple(questions)
 
 
-def ask(question: Question, tokenizer: Any) -> Asked:
+def tokenise_question(question: Question, tokenizer: Any) -> TokenisedQuestion:
     """Tokenise a question, and find the first token in which its answers differ.
 
     Raises:
@@ -111,5 +111,5 @@ def ask(question: Question, tokenizer: Any) -> Asked:
     yes, no = (tuple(tokenizer.encode(text, add_special_tokens=False)) for text in texts)
     for place, (one, other) in enumerate(zip(yes, no, strict=False)):
         if one != other:
-            return Asked(yes[:place], one, other)
+            return TokenisedQuestion(yes[:place], one, other)
     raise ValueError(f"expected answers whose tokens differ, got {texts[0]!r} and {texts[1]!r}: choose other words")

@@ -10,7 +10,7 @@ from descore.video.settings import VideoSettings
 
 QueryMode = Literal["shared", "each"]
 RewardSource = Literal["head", "overall_score", "expected_score", "checklist"]
-SAID: tuple[RewardSource, ...] = ("overall_score", "expected_score")
+FROM_THOUGHT: tuple[RewardSource, ...] = ("overall_score", "expected_score")
 """Reward sources that read the overall score in the text of the thought."""
 
 
@@ -90,5 +90,5 @@ class ModelSettings:
             )
         if self.reward_from == "checklist" and not self.checklist:
             raise ValueError("reward_from 'checklist' requires questions, got an empty checklist")
-        if self.reward_from in SAID and not self.thoughts:
+        if self.reward_from in FROM_THOUGHT and not self.thoughts:
             raise ValueError(f"reward_from {self.reward_from!r} reads a thought: set thoughts to true")

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from descore.answer import AnswerError, locate_overall, parse_answer
-from descore.inputs.checklist import Question, ask
+from descore.inputs.checklist import Question, tokenise_question
 from descore.inputs.processor import prefixes_of
-from descore.inputs.settings import SAID, ModelSettings, RewardSource
+from descore.inputs.settings import FROM_THOUGHT, ModelSettings, RewardSource
 from descore.model.reward_model import RewardModel
 from descore.types import Branches, Group, ModelError, Thought, VideoFeatures
 
@@ -60,19 +60,19 @@ def choose_source(settings: ModelSettings, source: RewardSource | None, *, thoug
         ReadoutError: If the model cannot give that reward.
     """
     source = source or settings.reward_from
-    if source in SAID and not thoughts:
+    if source in FROM_THOUGHT and not thoughts:
         raise ReadoutError(
             f"the reward {source!r} is read from a thought: let the model think, or choose another reward"
         )
-    if source in SAID and len(settings.reward_names) > 1:
+    if source in FROM_THOUGHT and len(settings.reward_names) > 1:
         raise ReadoutError(
             f"a thought states one {source!r}, but this model gives the rewards {', '.join(settings.reward_names)}; "
             f"read {settings.reward_from!r} instead"
         )
-    if source not in SAID and source != settings.reward_from:
+    if source not in FROM_THOUGHT and source != settings.reward_from:
         raise ReadoutError(
             f"this model was trained to give {settings.reward_from!r}; it has no {source!r}. Expected "
-            f"{settings.reward_from!r}, or one of {', '.join(SAID)} from a model that thinks"
+            f"{settings.reward_from!r}, or one of {', '.join(FROM_THOUGHT)} from a model that thinks"
         )
     return source
 
@@ -160,7 +160,7 @@ def read_answers(model: RewardModel, videos: Branches, *, seen: Sequence[VideoFe
     Returns:
         Probabilities of yes, `[V, Q]` float32.
     """
-    asked = [ask(question, model.processor.tokenizer) for question in model.settings.checklist]
+    asked = [tokenise_question(question, model.processor.tokenizer) for question in model.settings.checklist]
     prefixes = prefixes_of(videos)
     branches = model.processor.pack(prefixes, [[Thought(one.token_ids) for one in asked]] * len(prefixes))
     # The last token of a question stands right before the query tokens of its branch.

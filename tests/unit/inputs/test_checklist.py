@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from descore.inputs.checklist import Question, ask, read_checklist
+from descore.inputs.checklist import Question, read_checklist, tokenise_question
 from descore.inputs.processor import Processor
 from descore.inputs.settings import ModelSettings
 from descore.objectives.checklist import fit_weights
@@ -47,7 +47,7 @@ def test_a_checklist_that_is_not_legal_is_refused_by_file_and_line(tmp_path, tex
 )
 def test_the_answer_is_the_first_token_in_which_yes_and_no_differ(words, asked_text, answers):
     tokenizer = Processor(ModelSettings("tiny", "{prompt}")).tokenizer
-    asked = ask(Question("style", 2, "Compare: style", **words), tokenizer)
+    asked = tokenise_question(Question("style", 2, "Compare: style", **words), tokenizer)
     assert tokenizer.decode(asked.token_ids) == asked_text
     assert (tokenizer.decode([asked.yes]), tokenizer.decode([asked.no])) == answers
 
@@ -55,7 +55,7 @@ def test_the_answer_is_the_first_token_in_which_yes_and_no_differ(words, asked_t
 def test_answers_that_do_not_part_are_refused():
     tokenizer = Processor(ModelSettings("tiny", "{prompt}")).tokenizer
     with pytest.raises(ValueError, match="tokens differ"):
-        ask(Question("style", 2, "Style:", yes="fits", no="fits."), tokenizer)
+        tokenise_question(Question("style", 2, "Style:", yes="fits", no="fits."), tokenizer)
     with pytest.raises(ValueError, match="two different words"):
         Question("style", 2, "Style:", yes="fits", no="fits")
 
@@ -87,4 +87,5 @@ def test_ties_and_failures_are_left_out_and_separable_pairs_stay_finite():
 
 def test_what_is_not_asked_has_no_answer():
     question = Question("camera", 1, "Camera?")
-    assert [question.truth(dict.fromkeys(DIMENSIONS, score)) for score in (2, 1, 0, None)] == [True, True, False, None]
+    answers = [question.right_answer(dict.fromkeys(DIMENSIONS, score)) for score in (2, 1, 0, None)]
+    assert answers == [True, True, False, None]

@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from descore.answer import Answer, locate_overall, write_thought
-from descore.inputs.checklist import Question, ask
+from descore.inputs.checklist import Question, tokenise_question
 from descore.model.reward_model import RewardModel
 from descore.scoring import scorer as scoring
 from descore.scoring.scorer import Scorer
@@ -105,7 +105,7 @@ def test_answers_are_those_of_a_plain_forward_and_do_not_see_each_other(asking):
     assert found.shape == (3, 2)
     for prefix, row in zip(prefixes, found, strict=True):
         for question, answer in zip(QUESTIONS, row, strict=True):
-            asked = ask(question, asking.processor.tokenizer)
+            asked = tokenise_question(question, asking.processor.tokenizer)
             with torch.no_grad():
                 logits = plain_sequence(plain, prefix, Thought(asked.token_ids))[1]
             yes, no = logits[len(prefix.input_ids) + len(asked.token_ids) - 1, [asked.yes, asked.no]]
