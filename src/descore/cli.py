@@ -1,4 +1,4 @@
-"""The `descore` command; its subcommands are in `descore.commands`."""
+"""The `descore` command. Each subcommand is a file in `descore.commands`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ COMMANDS = (score, evaluate, compare, report, replay)
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command; the exit code is 1 if a video failed, and 2 if the command or its model cannot be used."""
+    """Run the command.
+
+    Args:
+        args: Command-line arguments; those of the process if not given.
+
+    Returns:
+        Exit code: 0 if all is done, 1 if a video or a pair failed. Options or a model that cannot be used end the
+        process with 2.
+    """
     parser = make_parser()
     options = parser.parse_args(args)
     try:
@@ -23,8 +31,16 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Describe the command's options."""
-    parser = argparse.ArgumentParser("descore", description="DeScore: a reward model for generated video.")
+    """Build the parser of the command and its subcommands.
+
+    >>> make_parser().parse_args(["compare", "runs/one", "runs/two"]).json
+    False
+    """
+    parser = argparse.ArgumentParser(
+        "descore",
+        description="DeScore: a reward model for generated video that thinks before it scores.",
+        epilog="`descore COMMAND --help` describes the options of a command.",
+    )
     commands = parser.add_subparsers(required=True, metavar="command")
     for command in COMMANDS:
         command.add(commands)

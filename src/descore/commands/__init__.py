@@ -1,1 +1,1 @@
-"""The subcommands of `descore`, a file each: what it takes, and what it does."""
+"""The subcommands of `descore`, one per file: its options, and the function that runs it."""

@@ -1,4 +1,4 @@
-"""`descore evaluate`: how often a model agrees with people, on a benchmark or any table."""
+"""`descore evaluate`: measure how often rewards agree with people, on a benchmark or any table."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ EXAMPLES = """examples:
   descore evaluate --model runs/stage1/version_0/export/last --benchmark rendered_ood --output runs/evaluations/ood
   descore evaluate --model runs/stage1/version_0/export/last --table data/pairs.csv --output runs/evaluations/mine
   descore evaluate --model FOLDER --benchmark videogen_rewardbench --root data/videogen --output runs/videogen
-  descore evaluate ... --num-thoughts 8                  what more thoughts buy
-  descore evaluate ... --shard 1/4                       one of four machines; the last to end writes the summary
+  descore evaluate ... --num-thoughts 8                  accuracy by number of thoughts, 1 to 8
+  descore evaluate ... --shard 1/4                       the first of four machines that share --output
   descore evaluate ... --tie-threshold-from runs/evaluations/val
 
-A command that was killed goes on where it was: run it again. It ends with the same numbers, to the byte.
+To resume a killed evaluation, repeat its command: it scores the remaining videos, and ends with the same numbers, to
+the byte. The exit code is 1 if a video failed.
 """
 
 
@@ -34,33 +35,111 @@ def add(commands: Any) -> None:
     """Add the command to the subparsers."""
     command = commands.add_parser(
         "evaluate",
-        help="compare rewards with what people prefer, on a benchmark",
-        description="Score every video of a benchmark once, and say how often the rewards agree with people.",
+        help="measure how often rewards agree with people, on a benchmark or a table",
+        description="Score every video of a benchmark or a table once, and measure how often the rewards agree\n"
+        "with the labels that people gave.",
         epilog=f"{EXAMPLES}\nbenchmarks: {', '.join(sorted(known_benchmarks())) or 'none in conf/benchmarks'}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     option = command.add_argument
-    option("--model", required=True, help="exported folder or hub id")
-    option("--output", required=True, type=Path, help="the evaluation's folder; one that was begun goes on")
-    option("--benchmark", help="a name, or the path of a YAML")
-    option("--table", type=Path, help="any table; with --benchmark, one to read instead of the benchmark's")
-    option("--root", type=Path, help="folder of the benchmark's data")
-    option("--preset", help="layout of --table (default descore)")
-    option("--dimensions", type=_names, help="reward dimensions to compare, such as VQ,TA")
-    option("--num-thoughts", type=int, default=1, metavar="K", help="thoughts per video, averaged (default 1)")
-    option("--no-thoughts", action="store_true", help="score at once, without thinking")
-    option("--temperature", type=float, help="of sampling; 0 for one thought and 1 for several, if not given")
-    option("--reward-from", choices=get_args(RewardSource), help="what the reward is read from, if not as trained")
-    option("--limit", type=int, metavar="N", help="only the first N pairs, or single videos")
-    option("--shard", type=_shard, default=(1, 1), metavar="I/N", help="score part I of N")
-    option("--batch-size", type=int, default=8, help="videos scored together (default 8)")
-    option("--device", help="such as cpu or cuda:0; a GPU if there is one")
+    option("--model", required=True, help="exported folder of a training run, such as .../export/best, or a hub id")
     option(
-        "--on-bad-row", choices=get_args(OnBadRow), default="error", help="stop, or leave out bad rows and count them"
+        "--output",
+        required=True,
+        type=Path,
+        metavar="FOLDER",
+        help="folder for the results; an unfinished evaluation in it is resumed",
     )
-    option("--skip-missing", action="store_true", help="go on where videos are not there; they count as failed")
-    option("--tie-threshold-from", type=Path, metavar="RUN", help="also try the tie thresholds of another split's run")
+    _add_data_options(command.add_argument_group("data"))
+    _add_scoring_options(command.add_argument_group("scoring"))
     command.set_defaults(run=_evaluate)
+
+
+def _add_data_options(group: Any) -> None:
+    option = group.add_argument
+    option(
+        "--benchmark", metavar="NAME", help="benchmark to evaluate on: one of the list below, or a path of a YAML file"
+    )
+    option(
+        "--table",
+        type=Path,
+        metavar="FILE",
+        help="table to evaluate on; with --benchmark, a table to read instead of the benchmark's own",
+    )
+    option(
+        "--root",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of the benchmark's data (default: the one that its YAML file names, or the folder of --table)",
+    )
+    option("--preset", help="layout of --table, such as videoalign; docs/data.md lists all (default descore)")
+    option(
+        "--dimensions",
+        type=_names,
+        metavar="NAME,...",
+        help="reward dimensions to compare, such as VQ,TA (default: those of the benchmark, or overall for a table)",
+    )
+    option("--limit", type=int, metavar="N", help="evaluate only the first N pairs, or single videos, of the table")
+    option(
+        "--on-bad-row",
+        choices=get_args(OnBadRow),
+        default="error",
+        help="what to do about a row that cannot be used: stop with an error, or leave it out and count it "
+        "(default error)",
+    )
+    option(
+        "--skip-missing",
+        action="store_true",
+        help="evaluate although video files are missing, and count those as failed (default: stop before scoring)",
+    )
+    option(
+        "--tie-threshold-from",
+        type=Path,
+        metavar="RUN",
+        help="finished evaluation of another split: also compute the accuracy at its tie thresholds, which were not "
+        "tuned on these pairs",
+    )
+
+
+def _add_scoring_options(group: Any) -> None:
+    option = group.add_argument
+    option(
+        "--num-thoughts",
+        type=int,
+        default=1,
+        metavar="K",
+        help="thoughts sampled per video; the reward is the mean over them (default 1). The summary then has the "
+        "accuracy for 1 to K thoughts; the cost grows K-fold",
+    )
+    option("--no-thoughts", action="store_true", help="score without thinking, which is faster")
+    option(
+        "--temperature",
+        type=float,
+        help="sampling temperature of the thoughts; 0 is greedy (default: 0 for one thought, 1 for several)",
+    )
+    option(
+        "--reward-from",
+        choices=get_args(RewardSource),
+        help="source of the reward (default: the one that the model was trained for); every model that thinks can give "
+        "the overall_score or expected_score of its thought",
+    )
+    option(
+        "--shard",
+        type=_shard,
+        default=(1, 1),
+        metavar="I/N",
+        help="score part I of N, to share the work between N machines; the one that finishes last writes the summary "
+        "(default 1/1)",
+    )
+    option(
+        "--batch-size",
+        type=int,
+        default=8,
+        metavar="N",
+        help="videos scored together (default 8); lower it if memory runs out. It is part of the protocol, since it "
+        "changes rewards by rounding errors",
+    )
+    option("--device", help="device to run on, such as cpu or cuda:0 (default: the GPU if there is one)")
 
 
 def _names(text: str) -> list[str]:
@@ -102,9 +181,9 @@ def _evaluate(options: argparse.Namespace) -> int:
     except (EvaluationError, ReadoutError, FileNotFoundError, ImportError) as error:
         raise SystemExit(f"descore evaluate: {error}") from error
     if not evaluation.is_complete:
-        _say_left(evaluation)
+        _print_progress(evaluation)
         return 0
-    show(evaluation)
+    print_summary(evaluation)
     return 1 if evaluation.summary["num_failed_videos"] else 0
 
 
@@ -114,28 +193,29 @@ def _benchmark(options: argparse.Namespace) -> Benchmark:
     try:
         if options.benchmark:
             if options.preset:
-                raise ValueError("--preset goes with --table alone: a benchmark's YAML has its own")
+                raise ValueError("--preset goes with --table alone: the YAML file of a benchmark names its preset")
             return load_benchmark(
                 options.benchmark, root=options.root, table=options.table, dimensions=options.dimensions
             )
         if options.table is None:
-            raise ValueError("expected --benchmark NAME or --table FILE")
+            raise ValueError("expected --benchmark NAME or --table FILE, got neither")
         preset, dimensions = options.preset or "descore", options.dimensions or ["overall"]
         return table_benchmark(options.table, root=options.root, preset=preset, dimensions=dimensions)
     except ValueError as error:
         raise SystemExit(f"descore evaluate: {error}") from error
 
 
-def _say_left(evaluation: Evaluation) -> None:
+def _print_progress(evaluation: Evaluation) -> None:
     done = sum(score is not None for score in evaluation.scores)
     print(
-        f"{done} of {len(evaluation.scores)} videos are scored in {evaluation.folder}. The shard that ends last writes "
-        "the summary; where shards wrote elsewhere, bring their scores-*.jsonl here and run any of them again."
+        f"{done} of {len(evaluation.scores)} videos are scored in {evaluation.folder}. The shard that finishes last "
+        "writes the summary. If other shards wrote to other folders, copy their scores-*.jsonl into this one and "
+        "repeat this command."
     )
 
 
-def show(evaluation: Evaluation) -> None:
-    """Print a table of a finished evaluation."""
+def print_summary(evaluation: Evaluation) -> None:
+    """Print the summary of a finished evaluation as a table, with its protocol and the reasons of failures."""
     info, summary = evaluation.info, evaluation.summary
     console = Console()
     console.print(f"{summary['benchmark']}: {summary['model']}", highlight=False)
@@ -145,9 +225,9 @@ def show(evaluation: Evaluation) -> None:
         table.add_row(name, *(_pair_cells(numbers) if info["num_pairs"] else _video_cells(numbers)))
     console.print(table)
     for name, numbers in summary["dimensions"].items():
-        if bought := numbers["by_num_thoughts"]:
-            cells = ", ".join(f"{count}: {percent(accuracy)}" for count, accuracy in bought.items())
-            console.print(f"{name} without ties by thoughts per video: {cells}", highlight=False)
+        if by_number := numbers["by_num_thoughts"]:
+            cells = ", ".join(f"{count}: {percent(accuracy)}" for count, accuracy in by_number.items())
+            console.print(f"{name} without ties by number of thoughts per video: {cells}", highlight=False)
     failed = f"{summary['num_failed_videos']} of {summary['num_videos']} videos failed"
     rejected = "".join(f", {count} rows left out ({reason})" for reason, count in summary["rejected"].items())
     console.print(f"{failed}{rejected}", highlight=False)
@@ -157,11 +237,15 @@ def show(evaluation: Evaluation) -> None:
 
 
 def describe_protocol(protocol: Record) -> str:
-    """Say in a line how videos were scored."""
+    """Describe in one line how an evaluation scored its videos.
+
+    Args:
+        protocol: The "protocol" of evaluation.json.
+    """
     return (
         f"{protocol['kind']}, reward from {protocol['reward_from'].replace('_', ' ')}, {_thoughts(protocol)}, "
-        f"{protocol['min_frames']} to {protocol['max_frames']} frames at {protocol['fps']:g} a second, "
-        f"{protocol['min_pixels']} to {protocol['max_pixels']} pixels a frame"
+        f"{protocol['min_frames']} to {protocol['max_frames']} frames at {protocol['fps']:g} per second, "
+        f"{protocol['min_pixels']} to {protocol['max_pixels']} pixels per frame"
     )
 
 
@@ -169,12 +253,13 @@ def _thoughts(protocol: Record) -> str:
     if not protocol["thoughts"]:
         return "no thoughts"
     number = "1 thought" if protocol["thoughts"] == 1 else f"{protocol['thoughts']} thoughts"
-    return f"{number} a video at temperature {protocol['temperature']:g}"
+    return f"{number} per video at temperature {protocol['temperature']:g}"
 
 
 def _pair_columns(summary: Record) -> list[str]:
     fixed = any(numbers["fixed_threshold"] for numbers in summary["dimensions"].values())
-    return ["without ties", "decided", "with ties", *(["at the other's threshold"] if fixed else []), "pairs", "failed"]
+    threshold = ["at the other split's threshold"] if fixed else []
+    return ["without ties", "decided", "with ties", *threshold, "pairs", "failed"]
 
 
 def _pair_cells(numbers: Record) -> list[str]:

@@ -19,8 +19,8 @@ def add(commands: Any) -> None:
     command = commands.add_parser(
         "report",
         help="make an HTML page of evaluations: figures, and the pairs that they got wrong",
-        description="Make one HTML file of one or more finished evaluations: accuracies, figures, and pairs of videos "
-        "to look through, the worst errors first.",
+        description="Make one HTML file of one or more finished evaluations: accuracies, figures, and pairs of\n"
+        "videos to look through, the worst errors first.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -347,8 +347,11 @@ class TestTheCommand:
         table, folder = data / "pairs.jsonl", tmp_path / "run"
         assert self.run("--model", export, "--table", table, "--output", folder) == 0
         printed = " ".join(capsys.readouterr().out.split())
-        assert "pointwise, reward from head, 1 thought a video at temperature 0, 4 to 6 frames at 2 a second" in printed
-        assert "256 to 1024 pixels a frame" in printed
+        assert (
+            "pointwise, reward from head, 1 thought per video at temperature 0, 4 to 6 frames at 2 per second"
+            in printed
+        )
+        assert "256 to 1024 pixels per frame" in printed
         assert "without ties" in printed
         assert "0 of 6 videos failed" in printed
         assert main(["compare", str(folder), str(folder), "--json"]) == 0
