@@ -139,8 +139,8 @@ class ColdStartModule(SupervisedSystem):
         if "mos_a" in self.objective.pair_loss.reads and bool(batch.mos.isnan().all()):
             ids = ", ".join(pair.id for pair in batch.pairs[:3])
             raise ValueError(
-                f"the {self.objective.loss} loss needs opinion scores, and the pairs {ids} have none: add mos columns to "
-                "the table, or choose another model.objective.loss"
+                f"the {self.objective.loss} loss needs opinion scores, and the pairs {ids} have none: add mos columns "
+                "to the table, or choose another model.objective.loss"
             )
         lacking = any(not (pair.a.thought and pair.b.thought) for pair in batch.pairs)
         if self.settings.thoughts and not self._warned and lacking:

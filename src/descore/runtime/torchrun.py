@@ -1,6 +1,6 @@
 """torchrun that passes the exit code 143 on: `python -m descore.runtime.torchrun`, with torchrun's own arguments.
 
-torchrun itself exits with code 1 where its ranks stopped with 143 after a SIGTERM, and a scheduler would then not requeue
+torchrun itself exits with code 1 where its ranks stopped with 143 after a SIGTERM, and a scheduler would not requeue
 the job.
 """
 
