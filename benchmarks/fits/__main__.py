@@ -2,10 +2,9 @@
 
     python -m benchmarks.fits --help
 
-GB of a GPU in bf16-mixed: "weights" with the frozen reference, "activations" at their most, "rollouts" all that
-thinking needs besides, "peak" the larger of an update and of rollouts. `python -m benchmarks.fits.check` holds
-`benchmarks/fits/prediction.py` against measurements of small models. Seconds follow from rates that are assumed: see
-the options.
+GB of a GPU in bf16-mixed: "weights" with the frozen reference of stage 2, "activations" at their most, "rollouts" all
+that thinking needs besides weights and moments, "peak" the larger of an update and of rollouts. Seconds follow from
+assumed rates, which are options. `python -m benchmarks.fits.check` compares the formulas with measurements.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ import argparse
 from rich.console import Console
 
 from benchmarks.fits.prediction import Plan, Rates, memory, seconds
+from benchmarks.speed.backbones import SHAPES
 from benchmarks.speed.harness import result_table
-from benchmarks.speed.shapes import SHAPES
 
 KINDS = ("weights", "gradients", "moments", "activations", "rollouts", "peak")
 
@@ -43,14 +42,9 @@ def main() -> None:
         for rank in (options.lora_rank, 0)
         for gpus in options.gpus
     ]
-    columns = ("model", "stage", "trains", "GPUs", *KINDS)
-    table = result_table(
-        *columns,
-        f"fits {options.memory:g} GB",
-        "s per pair",
-        words=["model", "trains", f"fits {options.memory:g} GB"],
-        markdown=options.markdown,
-    )
+    fits = f"fits {options.memory:g} GB"
+    columns = ("model", "stage", "trains", "GPUs", *KINDS, fits, "s per pair")
+    table = result_table(*columns, words=["model", "trains", fits], markdown=options.markdown)
     for plan in plans:
         table.add_row(*_row(plan, options))
     Console(width=140).print(table)
@@ -74,25 +68,25 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--shapes", nargs="+", default=["2B", "8B", "32B"], choices=list(SHAPES), help="sizes of the backbone")
-    add("--gpus", type=int, nargs="+", default=[1, 8, 64], help="how many GPUs; more than one share the model")
+    add("--gpus", type=int, nargs="+", default=[1, 8, 64], help="numbers of GPUs; more than one share the model (FSDP)")
     add("--ddp", action="store_true", help="every GPU holds the whole model instead")
-    add("--lora-rank", type=int, default=64, help="rank of the adapters of the language model")
-    add("--keep", action="store_true", help="keep activations instead of making them again")
+    add("--lora-rank", type=int, default=64, help="rank of LoRA on the language model")
+    add("--keep", action="store_true", help="keep activations instead of recomputing them")
     add("--prefix", type=int, default=6200, help="tokens before a thought")
-    add("--video", type=int, default=5000, help="those of them that are video")
+    add("--video", type=int, default=5000, help="tokens of the prefix that are video")
     add("--thought", type=int, default=1500, help="tokens of a thought")
-    add("--num-thoughts", type=int, default=8, help="thoughts of a video in stage 2")
+    add("--num-thoughts", type=int, default=8, help="thoughts per video in stage 2")
     add("--think-videos", type=int, default=4, help="videos that are thought about at the same time")
-    add("--batch", type=int, default=16, help="pairs of a rollout batch, on each GPU")
+    add("--batch", type=int, default=16, help="pairs of a rollout batch on each GPU")
     add("--memory", type=float, default=80, help="GB of a GPU")
-    add("--usable", type=float, default=0.92, help="share of it that is not lost to CUDA and to gaps")
+    add("--usable", type=float, default=0.92, help="share of the memory that is not lost to CUDA and to fragmentation")
     add("--peak-tflops", type=float, default=800, help="10^12 operations a second of a large bf16 product")
-    add("--share", type=float, default=0.4, help="share of it that a step reaches")
-    add("--memory-bandwidth", type=float, default=2000, help="GB a second that are read from a GPU's memory")
+    add("--share", type=float, default=0.4, help="share of these operations that a step reaches")
+    add("--memory-bandwidth", type=float, default=2000, help="GB a second read from the memory of a GPU")
     add("--bandwidth", type=float, default=300, help="GB a second between the GPUs of a node")
-    add("--network", type=float, default=40, help="GB a second and GPU between nodes")
+    add("--network", type=float, default=40, help="GB a second between nodes, for each GPU")
     add("--node", type=int, default=8, help="GPUs of a node")
-    add("--start", type=float, default=5e-4, help="seconds, at least, of a layer for one token")
+    add("--start", type=float, default=5e-4, help="seconds, at least, that a layer takes for one token")
     add("--markdown", action="store_true", help="print the table in Markdown")
     return parser.parse_args()
 

@@ -1,7 +1,7 @@
-"""Memory and time of a run, by formula: what each GPU holds at most, and about how long a pair takes.
+"""Memory and time of a run, by formula: the most that each GPU holds, and about how long a pair takes.
 
 A backbone is made on the device "meta", so its parameters are counted as they are, whatever trains. Activations and
-operations follow `benchmarks/fits/activations.py` and `benchmarks/fits/flops.py`.
+operations follow `formulas.py`.
 """
 
 from __future__ import annotations
@@ -13,22 +13,12 @@ from typing import Literal
 
 import torch
 from torch import nn
-from transformers import Qwen3VLConfig
 
-from benchmarks.fits import flops
-from benchmarks.fits.activations import Keeping, decoder_layer, kept, logits, vision_block
-from benchmarks.fits.flops import Video
-from benchmarks.speed.shapes import SHAPES, random_model
+from benchmarks.fits import formulas
+from benchmarks.fits.formulas import Keeping, Video
+from benchmarks.speed.backbones import SHAPES, TRAINED, random_model
 from descore.model.reward_model import LOGIT_BYTES, RewardModel
 from descore.model.thought_cache import capacity
-from descore.model.trainable import Part, make_trainable
-
-Sharding = Literal["none", "ddp", "fsdp"]
-TRAINED: dict[int, list[Part]] = {
-    1: ["language", "vision", "merger", "query", "head"],
-    2: ["language", "query", "head"],
-}
-"""What trains in a stage of the published recipe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,26 +26,26 @@ class Plan:
     """A run.
 
     Attributes:
-        shape: Name of the backbone's sizes.
-        stage: 1 or 2.
-        rank: Of LoRA on the language model; 0 trains it in full.
-        gpus: How many.
-        sharding: How the model is spread over them.
-        checkpointing: Whether activations are made again in the backward pass.
+        shape: Name of the sizes of the backbone.
+        stage: Stage of the training, 1 or 2.
+        rank: Rank of LoRA on the language model; 0 trains it in full.
+        gpus: Number of GPUs.
+        sharding: How the model is spread over them: "none", "ddp" or "fsdp".
+        checkpointing: Whether activations are recomputed in the backward pass.
         prefix: Tokens before a thought.
         patches: Patches of a video.
         segment: Patches of a frame.
         thought: Tokens of a thought.
-        thoughts: Thoughts of a video, in stage 2.
+        thoughts: Thoughts per video in stage 2.
         together: Videos that are thought about at the same time.
-        batch: Pairs of a rollout batch, on each GPU.
+        batch: Pairs of a rollout batch on each GPU.
     """
 
     shape: str
     stage: int
     rank: int
     gpus: int
-    sharding: Sharding
+    sharding: Literal["none", "ddp", "fsdp"]
     checkpointing: bool = True
     prefix: int = 6200
     patches: int = 20_000
@@ -87,10 +77,10 @@ class Rates:
     """What a GPU does in a second.
 
     Attributes:
-        products: Operations in matrix products, the share of the peak that is reached taken.
-        memory: Bytes that are read from its memory.
-        exchange: Bytes that come from or go to other GPUs.
-        start: Seconds to start what a layer does for one token, a floor where little is to be done.
+        products: Operations in matrix products that a step reaches.
+        memory: Bytes read from its memory.
+        exchange: Bytes exchanged with other GPUs.
+        start: Seconds, at least, that a layer takes for one token.
     """
 
     products: float
@@ -101,23 +91,12 @@ class Rates:
 
 @cache
 def trained_model(shape: str, stage: int, rank: int) -> RewardModel:
-    """Make a model without memory, and choose what trains: in float32, all else in bfloat16."""
-    model = random_model(SHAPES[shape], "meta", torch.bfloat16)
-    choose(model, TRAINED[stage], rank)
-    return model
-
-
-def choose(model: RewardModel, parts: list[Part], rank: int) -> None:
-    """Choose what trains as a stage does, and give it float32."""
-    in_lora: list[Part] = ["language"] if rank else []
-    make_trainable(model, parts, lora_parts=in_lora, lora_rank=rank, lora_alpha=2 * rank)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+    """Make a model that takes no memory: what trains in float32, all else in bfloat16."""
+    return random_model(SHAPES[shape], "meta", torch.bfloat16, parts=TRAINED[stage], lora_rank=rank)
 
 
 def state(model: nn.Module, stage: int, shards: int = 1) -> dict[str, float]:
-    """Return bytes of a GPU that last for the whole run, and those of the gradients.
+    """Bytes of weights, gradients and moments on a GPU.
 
     A weight is cut along its first dimension, and every GPU has room for the largest piece. Stage 1 makes no logits, so
     lm_head gets no gradient there.
@@ -133,7 +112,7 @@ def state(model: nn.Module, stage: int, shards: int = 1) -> dict[str, float]:
 
 
 def memory(plan: Plan) -> dict[str, float]:
-    """Return bytes of a GPU by kind, and the `peak`: the larger of what rollouts and the update need at once."""
+    """Bytes of a GPU by kind, and their `peak`: the larger of what rollouts and an update need at once."""
     model = trained_model(plan.shape, plan.stage, plan.rank)
     shards = plan.gpus if plan.sharding == "fsdp" else 1
     found = state(model, plan.stage, shards)
@@ -148,38 +127,44 @@ def memory(plan: Plan) -> dict[str, float]:
 
 
 def seconds(plan: Plan, rates: Rates) -> dict[str, float]:
-    """Return what a pair takes on each GPU, by phase; exchange goes on beside the products of a phase."""
+    """Seconds that a pair takes on each GPU, by phase; exchange overlaps with the products of a phase."""
     model = trained_model(plan.shape, plan.stage, plan.rank)
-    config, pair, rows, trains = _config(model), plan.pair, plan.num_rows, plan.keeping
-    options = {"rank": plan.rank, "num_rows": rows, "checkpointing": plan.checkpointing}
-    twice = logits(config, rows, trains) < 4 * rows * config.text_config.vocab_size
-    update = flops.update(config, pair, **options, vision_trains=plan.stage == 1, logits_twice=twice)  # type: ignore[arg-type]
+    config, pair, rows = model.base.config, plan.pair, plan.num_rows
+    update = formulas.update(
+        config,
+        pair,
+        rank=plan.rank,
+        num_rows=rows,
+        vision_trains=plan.stage == 1,
+        checkpointing=plan.checkpointing,
+        logits_twice=4 * rows * config.text_config.vocab_size > LOGIT_BYTES,
+    )
     found = {"update": max(update / rates.products, _exchanged(plan, model) / rates.exchange)}
     if plan.stage == 2:
         prefixes = [replace(video, branches=()) for video in pair]
-        look = flops.vision(config, pair) + flops.forward(config, prefixes, rank=plan.rank)
-        found["think"] = look / rates.products + _decoding(plan, model, rates)
-        found["reference"] = flops.forward(config, pair, num_rows=rows) / rates.products
+        prefill = formulas.vision(config, pair) + formulas.forward(config, prefixes, rank=plan.rank)
+        found["think"] = prefill / rates.products + _decoding(plan, model, rates)
+        found["reference"] = formulas.forward(config, pair, num_rows=rows) / rates.products
     return found
 
 
 def activations(model: RewardModel, videos: Sequence[Video], keeping: Keeping, num_rows: int) -> float:
-    """Return the most that activations take: what is kept, and what a layer needs while it is gone back through."""
-    config = _config(model)
-    held = kept(config, videos, keeping, num_rows)
+    """The most bytes that activations take: those kept, and what the backward pass of a layer needs."""
+    config = model.base.config
+    held = formulas.kept(config, videos, keeping, num_rows)
     if keeping.casts:
         held += narrowed(model, checkpointing=keeping.checkpointing)
     num_tokens, num_patches = (sum(getattr(video, name) for video in videos) for name in ("num_tokens", "patches"))
     gradients = 3 * num_tokens * keeping.compute * config.text_config.intermediate_size
-    text = gradients + keeping.checkpointing * decoder_layer(config, videos, keeping)
-    tower = keeping.checkpointing * keeping.vision_trains * vision_block(config, num_patches, keeping)
+    text = gradients + keeping.checkpointing * formulas.decoder_layer(config, videos, keeping)
+    tower = keeping.checkpointing * keeping.vision_trains * formulas.vision_block(config, num_patches, keeping)
     return held + max(text, tower, 3.0 * min(LOGIT_BYTES, 4 * num_rows * config.text_config.vocab_size))
 
 
 def narrowed(model: nn.Module, *, checkpointing: bool) -> float:
-    """Return bytes that autocast keeps of trained weights, where they are not gathered narrow.
+    """Bytes that autocast keeps of trained weights, where they are not gathered narrow.
 
-    Of layers that are made again it keeps none; lm_head narrows its own anew for every piece of logits.
+    It keeps none of layers that are recomputed; lm_head narrows its own anew for every piece of logits.
     """
     products = {
         name: parameter
@@ -192,7 +177,7 @@ def narrowed(model: nn.Module, *, checkpointing: bool) -> float:
 
 
 def _units(plan: Plan, model: RewardModel) -> float:
-    """What is gathered at once: all that belongs to no layer, a layer, and the next one; gradients of a layer too."""
+    """Bytes gathered at once: all that belongs to no layer, a layer and the next one, and the gradients of a layer."""
     if plan.sharding != "fsdp":
         return 0.0
     sizes: dict[str, float] = {}
@@ -206,41 +191,41 @@ def _units(plan: Plan, model: RewardModel) -> float:
 
 
 def _unit(name: str) -> str:
-    """Layer that a parameter is gathered with; nothing for what is gathered with the whole model."""
+    """Layer that a parameter is gathered with; empty for what is gathered with the whole model."""
     parts = name.split(".")
     places = [index for index, part in enumerate(parts) if part in {"layers", "blocks"}]
     return ".".join(parts[: places[0] + 2]) if places else ""
 
 
 def _rollouts(plan: Plan, model: RewardModel) -> float:
-    """What thinking needs: all weights gathered, keys and values, what was seen of the batch, a layer at work."""
+    """Bytes that thinking needs: all weights gathered, keys and values, features of the batch, a layer at work."""
     if plan.stage == 1:
         return 0.0
-    text = _config(model).text_config
+    text = model.base.config.text_config
     gathered = 2.0 * sum(p.numel() for p in model.parameters()) if plan.sharding == "fsdp" else 0.0
     slots = plan.thoughts * capacity(plan.thought + 1)
     prefill = plan.together * plan.prefix
-    # Right after the prefill, prefixes are there as they were read and as they are kept.
+    # Right after the prefill, the keys and values of prefixes are held twice.
     cached = plan.together * max(2 * plan.prefix, plan.prefix + slots) * _key_bytes(model)
     at_work = prefill * 2 * (3 * text.intermediate_size + 4 * text.hidden_size)
     return gathered + cached + at_work + _seen(plan, model)
 
 
 def _seen(plan: Plan, model: RewardModel) -> float:
-    """What the vision tower made of all videos of a rollout batch."""
-    config = _config(model)
+    """Bytes of the features of all videos of a rollout batch."""
+    config = model.base.config
     rows = 2 * plan.batch * plan.patches // 4 * (1 + len(config.vision_config.deepstack_visual_indexes))
     return 2.0 * rows * config.text_config.hidden_size if plan.stage == 2 else 0.0
 
 
 def _key_bytes(model: RewardModel) -> float:
-    """Keys and values of a token in all layers."""
-    text = _config(model).text_config
+    """Bytes of the keys and values of a token in all layers."""
+    text = model.base.config.text_config
     return 2.0 * 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim
 
 
 def _exchanged(plan: Plan, model: RewardModel) -> float:
-    """Bytes of an update that a GPU exchanges: weights for both passes, and sums of gradients."""
+    """Bytes that a GPU exchanges for an update: weights for both passes, and sums of gradients."""
     if plan.sharding == "none":
         return 0.0
     numel = sum(parameter.numel() for parameter in model.parameters())
@@ -250,13 +235,9 @@ def _exchanged(plan: Plan, model: RewardModel) -> float:
 
 
 def _decoding(plan: Plan, model: RewardModel, rates: Rates) -> float:
-    """Seconds to write the thoughts of a pair, a token of all of them at a time."""
-    text = _config(model).text_config
+    """Seconds to write the thoughts of a pair, one token of all of them at a time."""
+    text = model.base.config.text_config
     weights = 2.0 * sum(parameter.numel() for name, parameter in model.named_parameters() if "visual" not in name)
     cached = plan.together * (plan.prefix + plan.thoughts * plan.thought / 2) * _key_bytes(model)
     token = max((weights + cached) / rates.memory, rates.start * text.num_hidden_layers)
     return token * plan.thought * 2 / plan.together
-
-
-def _config(model: RewardModel) -> Qwen3VLConfig:
-    return model.base.config

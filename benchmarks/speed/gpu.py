@@ -1,187 +1,180 @@
-"""Both stages and scoring at the published lengths on one GPU, in bf16, against the plain way.
+"""Both stages and scoring at the published lengths on one GPU, in bf16-mixed, against the plain way.
 
-    python -m benchmarks.speed.gpu                              8B on a GPU of 60 GB or more, else 2B; within 8 minutes
-    python -m benchmarks.speed.gpu --shape tiny --device cpu    that it runs: a minute on a CPU
+    python -m benchmarks.speed.gpu                              8B on a GPU of 60 GB or more, else 2B
+    python -m benchmarks.speed.gpu --shape tiny --device cpu    shows within a minute that it runs
 
-The backbone is made on the device with random weights in the sizes of Qwen3-VL; nothing is downloaded. Frozen weights
-are bfloat16, what trains is float32, products are bfloat16 by autocast, as in the recipe: LoRA on the language model,
-in stage 1 the vision tower and its mergers trained, in stage 2 the tower frozen. A step has its optimizer's step.
+The cases are those of `stage1_step.py`, `stage2_update.py` and `thinking.py`; a step includes the optimizer's. The
+backbone is made on the device with random weights in the sizes of Qwen3-VL; nothing is downloaded. As in the recipe,
+the language model trains by LoRA, and in stage 1 the vision tower and its mergers train too.
 
-    plain      what `stage1_step.py`, `stage2_case.py` and `thinking.py` compare with: whole sequences, two passes,
-               all logits, transformers' own attention and generation
-    share      operations in matrix products, those done twice included, over what a large product reaches here
-    tokens/s   tokens of the task a second, so that both ways are counted alike: prefixes once, and thoughts
+    share      operations of our way in matrix products, those done twice included, over the operations a second that a
+               large bf16 product reaches on the same device
+    apart      largest difference from the results of our way, which are rewards or losses
 
-Cases come in the order of their worth. One that needs more memory than there is says so, and so does one that the time
-does not suffice for.
+The rows of a case are printed as soon as it is measured. A way that needs more memory than there is says so. The exit
+code is 1 if a difference is larger than bfloat16 explains.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
+import sys
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
-from rich.console import Console
-from torch.optim import AdamW
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
 
-from benchmarks.fits import flops
-from benchmarks.fits.flops import Video
-from benchmarks.fits.prediction import TRAINED, choose
-from benchmarks.speed import gpu_thoughts, stage1_step, stage2_case, thinking
-from benchmarks.speed.bench import Bench, autocast, free, in_bf16, largest_product
-from benchmarks.speed.gpu_thoughts import video_of
-from benchmarks.speed.harness import padded_prefix, random_thought
-from benchmarks.speed.shapes import SHAPES, random_model
-from descore.model.reward_model import RewardModel
-from descore.runtime.sharding import clip_by_norm
-from tests.parity.plain import stock_attention
+from benchmarks.fits import formulas
+from benchmarks.fits.formulas import Video
+from benchmarks.speed import stage1_step, stage2_update, thinking
+from benchmarks.speed.harness import Benchmark, argument_parser, autocast, timed
+
+CASES: dict[str, tuple[Benchmark, dict[str, Any]]] = {
+    "stage 1 step": (stage1_step.BENCHMARK, {}),
+    "stage 1 step, activations kept": (stage1_step.BENCHMARK, {"checkpointing": False}),
+    "stage 2 update": (stage2_update.BENCHMARK, {}),
+    "thoughts of a pair": (thinking.BENCHMARK, {"videos": 2}),
+    "score with a thought": (thinking.BENCHMARK, {"videos": 1, "num_thoughts": 1}),
+}
+"""What is measured: a benchmark, and the options that differ from those given."""
 
 TINY = {"prefix": 120, "frames": 4, "side": 64, "thought": 12, "num_thoughts": 3, "product": 256, "lora_rank": 4}
 """Options of the tiny shape."""
 
+COLUMNS = ("case", "way", "seconds", "ratio", "share", "peak GB", "apart")
 LARGE = 60e9
-"""Bytes of a GPU that takes the 8B."""
+"""Bytes of a GPU that holds the 8B."""
+
+LONG = 20.0
+"""A first run of more seconds is no warm-up, but the measurement."""
+
+TOLERANCE = 0.1
+"""How far apart bfloat16 may bring rewards, whose standard deviation over random heads is about 1 in an 8B."""
 
 
-def stage1(bench: Bench) -> None:
-    """Measure a step of stage 1: one pair, its activations made again, and kept."""
-    options = bench.options
-    model = trained(options, 1)
-    prefixes = tuple(padded_prefix(model.processor, options, video) for video in "ab")
-    thoughts = tuple(random_thought(model.processor, options.thought, video) for video in "ab")
-    branches = model.processor.pack(prefixes, [[thought] for thought in thoughts]).to(options.device)
-    case = stage1_step.Case(model, prefixes, thoughts, branches)
-    optimizer = AdamW(_parameters(model), lr=1e-6)
-    config, videos = model.base.config, [video_of(prefix, (options.thought + 1,)) for prefix in prefixes]
-    tokens = branches.layout.num_tokens
-    for name, again in (("stage 1 step", True), ("stage 1 step, activations kept", False)):
-        _checkpoint(model, again)
-        done = flops.update(config, videos, rank=options.lora_rank, vision_trains=True, checkpointing=again)
-        for way, more in (("packed", 0.0), ("plain", flops.lm_head(config, tokens))):
-            step = in_bf16(options, partial(_stage1_step, case, way, optimizer))
-            bench.measure(name, way, step, tokens=tokens, operations=done + more)
-    bench.say(_rewards(options, case))
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a way took.
+
+    Attributes:
+        seconds: Median of the timed runs.
+        memory: Peak memory in GB; empty on a CPU.
+        result: Rewards or losses of the first run.
+    """
+
+    seconds: float
+    memory: str
+    result: Tensor | None
 
 
-def stage2(bench: Bench) -> None:
-    """Measure a step of stage 2: one pair, n thoughts of each video, in its phases; and scoring."""
-    options = bench.options
-    model = trained(options, 2)
-    _checkpoint(model, True)
-    build = partial(stage2_case.build, model)
-    with autocast(options):
-        case = build(options)
-        few = build(argparse.Namespace(**vars(options) | {"num_thoughts": options.plain_thoughts}))
-    updates(bench, case, few)
-    with thinking.write_in_full(model):
-        name = f"think, {options.num_thoughts} thoughts of 2 videos"
-        gpu_thoughts.write(bench, name, model, case.prefixes, options.num_thoughts)
-        bench.together("stage 2 step", {"packed": (name, "think"), "plain": (name, "generate")}, "stage 2 update")
-        gpu_thoughts.scores(bench, model, case.prefixes[0])
-
-
-def updates(bench: Bench, case: stage2_case.Case, few: stage2_case.Case) -> None:
-    """Measure what follows the thoughts; the plain way with a few of them, each of which costs it the same."""
-    options, config = bench.options, case.model.base.config
-    optimizer = AdamW(_parameters(case.model), lr=1e-6)
-    num = options.num_thoughts
-    videos = [video_of(prefix, (options.thought + 1,) * num) for prefix in case.prefixes]
-    rows = 2 * num * (options.thought + 1)
-    tokens = sum(video.num_tokens for video in videos)
-    looked = flops.vision(config, videos)
-    reference = flops.forward(config, videos, num_rows=rows)
-    rank = options.lora_rank
-    policy = flops.update(config, videos, rank=rank, num_rows=rows, checkpointing=True, logits_twice=True)
-    whole = in_bf16(options, partial(_stage2_step, case, "packed", optimizer))
-    bench.measure("stage 2 update", "packed", whole, tokens=tokens, operations=looked + reference + policy)
-    share = num / few.rollouts.mask.shape[1]
-    step = in_bf16(options, partial(_stage2_step, few, "published", optimizer))
-    note = f"from {few.rollouts.mask.shape[1]} of {num} thoughts"
-    operations = plain_update(config, [replace(video, branches=video.branches[:1]) for video in videos], rank) * num
-    bench.measure(
-        "stage 2 update", "plain", lambda: share * step(), tokens=tokens, operations=operations, repeats=1, note=note
-    )
-    look = in_bf16(options, partial(stage2_case.look, case))
-    bench.measure("of it: vision", "packed", look, tokens=tokens, operations=looked)
-    refer = in_bf16(options, lambda: stage2_case.reference_logprobs(case, stage2_case.look(case)))
-    bench.measure("of it: vision and reference", "packed", refer, tokens=tokens, operations=looked + reference)
-
-
-def plain_update(config: Any, videos: Sequence[Video], rank: int) -> float:
-    """Operations of the published update for one thought of each video: an old and a reference pass, then two more."""
-    tokens = sum(video.num_tokens for video in videos)
-    seen, head = flops.vision(config, videos), flops.lm_head(config, tokens)
-    passes = 2 * (seen + flops.forward(config, videos) + head) + flops.adapters(config, tokens, rank)
-    updates = 2 * (seen + flops.update(config, videos, rank=rank, checkpointing=True))
-    return passes + updates + head + 2 * head
-
-
-def main(arguments: list[str] | None = None) -> None:
-    options = _options(arguments)
-    console = Console(width=150)
-    bench = Bench(options, largest_product(options))
-    bench.say(_description(options, bench.peak))
-    for name, stage in (("stage 1", stage1), ("stage 2", stage2)):
+def main() -> None:
+    options = _options()
+    peak = largest_product(options)
+    print(_description(options, peak))
+    print(f"\n| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
+    apart = [0.0]
+    for name, (benchmark, changes) in CASES.items():
         try:
-            stage(bench)
+            apart += measure(name, benchmark, argparse.Namespace(**vars(options) | changes), peak)
         except torch.OutOfMemoryError:
-            bench.add(name, "", note="out of memory: nothing more of it")
+            _print(name, "", "out of memory")
         free(options.device)
-    console.print(bench.table())
-    bench.say(f"{bench.elapsed():.0f} s in all.")
-    console.print("\n".join(bench.said))
+    if max(apart) > TOLERANCE:
+        sys.exit(f"expected results within {TOLERANCE} of each other, got {max(apart):.2g}")
 
 
-def trained(options: argparse.Namespace, stage: int) -> RewardModel:
-    """Make the model on the device, and choose what the stage trains."""
-    model = random_model(SHAPES[options.shape], options.device, torch.bfloat16)
-    stage2_case.untie(model)
-    choose(model, TRAINED[stage], options.lora_rank)
-    stage2_case.wake_adapter(model)
-    return model.train()
+def measure(name: str, benchmark: Benchmark, options: argparse.Namespace, peak: float) -> list[float]:
+    """Measure all ways of one case and print their rows; return how far the results of the others are from ours."""
+    with autocast(options):
+        case = benchmark.build(options)
+        optimizer = AdamW([p for p in case.model.parameters() if p.requires_grad], lr=1e-6)
+        steps = {way: partial(_step, run, case, optimizer) for way, run in benchmark.ways.items()}
+        found = {way: measured for way, step in steps.items() if (measured := _measured(step, options))}
+    ours, apart = found.get(next(iter(steps))), []
+    for way in steps:
+        if way not in found:
+            _print(name, way, "out of memory")
+            continue
+        seconds, result, cells = found[way].seconds, found[way].result, ["", ""]
+        if ours is found[way]:
+            cells = ["1.00", f"{operations(benchmark, case, options) / seconds / peak:.0%}"]
+        elif ours:
+            cells = [f"{seconds / ours.seconds:.2f}", ""]
+            apart += [] if result is None else [float((result - ours.result).abs().max())]
+        _print(name, way, f"{seconds:.3g}", *cells, found[way].memory, f"{apart[-1]:.1g}" if apart else "")
+    return apart
 
 
-def _stage1_step(case: stage1_step.Case, way: str, optimizer: AdamW) -> None:
-    if way == "plain":
-        with stock_attention(case.model):  # the backward pass too, where layers are made again
-            stage1_step.step(case, way)
-    else:
-        stage1_step.step(case, way)
-    _move(case.model, optimizer)
+def operations(benchmark: Benchmark, case: Any, options: argparse.Namespace) -> float:
+    """Operations of our way in matrix products."""
+    config, rank, branch = case.model.base.config, options.lora_rank, options.thought + 1
+    number = 1 if benchmark is stage1_step.BENCHMARK else options.num_thoughts
+    videos = [Video.of(prefix, (branch,) * number) for prefix in case.prefixes]
+    rows = len(videos) * number * branch
+    if benchmark is thinking.BENCHMARK:
+        return formulas.vision(config, videos) + formulas.forward(config, videos, rank=rank, num_rows=rows)
+    update = partial(formulas.update, config, videos, rank=rank, checkpointing=options.checkpointing)
+    if benchmark is stage1_step.BENCHMARK:
+        return update(vision_trains=True)
+    frozen = formulas.vision(config, videos) + formulas.forward(config, videos, num_rows=rows)
+    return frozen + update(num_rows=rows, logits_twice=True)
 
 
-def _rewards(options: argparse.Namespace, case: stage1_step.Case) -> str:
-    with autocast(options), torch.no_grad():
-        packed, plain = (stage1_step.WAYS[way](case) for way in ("packed", "plain"))
-    return f"Rewards of stage 1: packed {packed[:, 0].tolist()}, plain {plain[:, 0].tolist()}."
+def largest_product(options: argparse.Namespace) -> float:
+    """Operations a second of a large bf16 product."""
+    left, right = (torch.randn(options.product, options.product, device=options.device).bfloat16() for _ in "ab")
+
+    def products() -> None:
+        for _ in range(10):
+            left @ right
+
+    products()
+    best = min(timed(products)[0] for _ in range(5))
+    return 10 * 2 * options.product**3 / float(best)
 
 
-def _stage2_step(case: stage2_case.Case, way: str, optimizer: AdamW) -> None:
-    case.model.train()
-    stage2_case.update(case, way)
-    _move(case.model, optimizer)
+def free(device: str) -> None:
+    """Return memory that nothing holds any more."""
+    gc.collect()
+    if torch.device(device).type == "cuda":
+        torch.cuda.empty_cache()
 
 
-def _move(model: RewardModel, optimizer: AdamW) -> None:
-    clip_by_norm(model, 1.0)
+def _measured(step: Callable[[], Tensor | None], options: argparse.Namespace) -> Measured | None:
+    """Measure one way; None if it needs more memory than there is."""
+    on_gpu = torch.device(options.device).type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    results: list[Tensor | None] = []
+    try:
+        taken = [timed(lambda: results.append(step()))[0]]
+        if taken[0] < LONG:
+            taken = [timed(step)[0] for _ in range(options.repeats)]
+    except torch.OutOfMemoryError:
+        return None
+    finally:
+        free(options.device)
+    memory = f"{torch.cuda.max_memory_allocated() / 1e9:.1f}" if on_gpu else ""
+    return Measured(float(np.median(taken)), memory, results[0])
+
+
+def _step(run: Callable[[Any], Tensor | None], case: Any, optimizer: Optimizer) -> Tensor | None:
+    """Run a way, and where it leaves gradients, move the weights."""
+    result = run(case)
+    torch.nn.utils.clip_grad_norm_(case.model.parameters(), 1.0)
     optimizer.step()
-    optimizer.zero_grad()
+    return result
 
 
-def _checkpoint(model: RewardModel, again: bool) -> None:
-    if again:
-        model.base.gradient_checkpointing_enable({"use_reentrant": False})
-    else:
-        model.base.gradient_checkpointing_disable()
-
-
-def _parameters(model: RewardModel) -> list[torch.nn.Parameter]:
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+def _print(name: str, way: str, *cells: str) -> None:
+    print(f"| {' | '.join((name, way, *cells, *[''] * (len(COLUMNS) - 2 - len(cells))))} |", flush=True)
 
 
 def _description(options: argparse.Namespace, peak: float) -> str:
@@ -189,36 +182,24 @@ def _description(options: argparse.Namespace, peak: float) -> str:
     return (
         f"{time.strftime('%Y-%m-%d')}, {device}, torch {torch.__version__}. Shape {options.shape}, LoRA of rank "
         f"{options.lora_rank}. A bf16 product of {options.product:,} squared reaches {peak / 1e12:.3g} TFLOP/s.\n"
-        f"Prefix {options.prefix:,} tokens with {options.frames} frames of {options.side} squared, thoughts of "
-        f"{options.thought:,}."
+        f"Prefix {options.prefix:,} tokens with {options.frames} frames of {options.side} squared, "
+        f"{options.num_thoughts} thoughts of {options.thought:,}."
     )
 
 
-def _options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("--shape", choices=["auto", "tiny", "2B", "8B", "32B"], default="auto", help="sizes of the backbone")
-    add("--device", default="cuda", help="cuda or cpu")
-    add("--budget", type=float, default=360, help="seconds after which no further case begins")
-    add("--prefix", type=int, default=6200, help="tokens before a thought")
-    add("--frames", type=int, default=50, help="frames of a video; 50 of 448 squared are 4,900 tokens")
-    add("--side", type=int, default=448, help="side of a frame in pixels")
-    add("--thought", type=int, default=1500, help="tokens of a thought; the published limit is 4,096")
-    add("--num-thoughts", type=int, default=8, help="thoughts of a video")
-    add("--plain-thoughts", type=int, default=1, help="of them, those that the plain way is updated on")
-    add("--lora-rank", type=int, default=64, help="rank of the adapters of the language model")
-    add("--product", type=int, default=8192, help="side of the matrices whose product is the peak")
-    add("--repeats", type=int, default=3, help="runs of a step; the table shows the median")
-    add("--markdown", action="store_true", help="print the table in Markdown")
-    options = parser.parse_args(arguments)
+def _options() -> argparse.Namespace:
+    parser = argument_parser(__doc__, device="cuda", prefix=6200, frames=50, thought=1500, mixed=True)
+    parser.add_argument("--product", type=int, default=8192, help="side of the matrices whose product is the peak")
+    parser.set_defaults(checkpointing=True)
+    options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("expected a GPU, found none: --shape tiny --device cpu shows that this runs")
-    if options.shape == "auto":
-        options.shape = "8B" if options.device == "cuda" and torch.cuda.mem_get_info()[1] > LARGE else "2B"
     if options.shape == "tiny":
         parser.set_defaults(**TINY)
-        options = parser.parse_args(arguments)
-    return options
+    if options.shape is None:
+        large = options.device == "cuda" and torch.cuda.mem_get_info()[1] > LARGE
+        parser.set_defaults(shape="8B" if large else "2B")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

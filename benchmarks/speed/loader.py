@@ -1,12 +1,19 @@
-"""Pairs per second of the loader against decoding the same files, and with the cache of frames against without.
+"""Pairs per second of the loader against reading the same files plainly, with the cache of frames and without it.
 
     python -m benchmarks.speed.loader --help
+    python -m benchmarks.speed.loader --table pairs.csv     on files of your own
 
-H.264 clips of 720p, 5 seconds and 24 frames per second go through the loader and the collator of training. What they
-are held against is as many processes that read the same files and keep nothing: `decode` is decord alone on the frames
-that are sampled, `read` is what gives the frames of training, with checks and resizing. The ways take turns, each with
-processes of its own whose start counts, and each turn gives a ratio of its own; the table shows the medians. On a busy
-machine go by CPU time, of all processes of a way together.
+Without a table, H.264 clips of 720p, 5 seconds and 24 frames per second are written first. All ways use the same number
+of processes, which start anew each time; their start counts:
+
+    decode         decord alone on the frames that training samples
+    read           the frames of training: checks, decoding, resizing
+    loader         the batches of training: videos decoded in children of the workers, prompts, patches, packing, and
+                   the way to the training process
+    loader, cache  the same with the frames on disk
+
+Patches of the three last ways must be equal before anything is timed. On a busy machine compare CPU time, which is that
+of all processes of a way together.
 """
 
 from __future__ import annotations
@@ -22,70 +29,95 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from rich import box
+from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
+from torch import Tensor
 
-from benchmarks.speed.data_wait import TEMPLATE, Seconds, write_backbone, write_pairs
+from benchmarks.speed.backbones import PROMPT, SHAPES, random_model
+from benchmarks.speed.harness import Seconds, medians, result_table
 from data_modules.decode_ahead import DecodeAhead
 from data_modules.loader import PairLoader
 from descore.inputs.collate import PairCollator, Read
 from descore.inputs.processor import Processor
-from descore.inputs.prompts import PromptTemplate
-from descore.inputs.settings import ModelSettings
+from descore.seeding import fold
+from descore.tables.pairs import read_pairs
 from descore.types import Pair, Side
 from descore.video.frame_cache import FrameCache
 from descore.video.frames import sample_indices
+from descore.video.writer import write_video
 
-_SET_CHILD_SUBREAPER = 36  # of Linux's prctl
-
-AIMS = {"loader": ("read", 0.9), "loader, cache": ("loader", 5.0)}
-"""Way -> the way it is held against, and the ratio to reach."""
+THOUGHT = "The prompt asks for a red kite and two children. The video shows both, and the kite climbs steadily. " * 20
+HEIGHT, WIDTH, FPS, NUM_FRAMES = 720, 1280, 24, 120
+SET_CHILD_SUBREAPER = 36  # of Linux's prctl
 
 
 def main() -> None:
     options = _options()
     torch.set_num_threads(1)
-    _adopt_orphans()
+    # Decoders that workers leave behind become children of this process, so that their CPU time is counted.
+    ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    processor = random_model(SHAPES["tiny"], "meta", torch.float32, parts=["head"]).processor
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
-        folder = Path(name)
-        pairs = _link(write_pairs(folder), options.pairs, folder)
-        processor = Processor(ModelSettings(write_backbone(folder), PromptTemplate.read(TEMPLATE).text))
-        cache = FrameCache(processor.read, processor.video_reader, folder / "cache", 2**36)
+        pairs = _pairs(options, Path(name))
+        cache = FrameCache(processor.read, processor.video_reader, Path(name) / "cache", 2**36)
+        load = partial(_load, options, pairs, processor)
+        load(cache)  # fills it
+        check(processor, cache, pairs[:2])
         ways: dict[str, Callable[[], object]] = {
-            "decode": lambda: _in_processes(_Decode(processor), pairs, options.workers),
+            "decode": lambda: _in_processes(partial(_decode, processor), pairs, options.workers),
             "read": lambda: _in_processes(processor.video_reader, pairs, options.workers),
-            "loader": lambda: _load(processor, None, pairs, options),
-            "loader, cache": lambda: _load(processor, cache, pairs, options),
+            "loader": lambda: load(None),
+            "loader, cache": lambda: load(cache),
         }
-        ways["loader, cache"]()  # fills it
-        turns = [{way: _clocks_of(run) for way, run in ways.items()} for _ in range(options.repeats)]
-    _report(options, turns)
+        taken = medians({way: partial(_seconds, run) for way, run in ways.items()}, options.repeats)
+    table = result_table("way", "pairs per second", "ratio", "CPU s per pair", "ratio", markdown=options.markdown)
+    for way, seconds in taken.items():
+        (wall, cpu), ratios = seconds / len(pairs), taken["read"] / seconds
+        table.add_row(way, f"{1 / wall:.2f}", f"{ratios[0]:.2f}", f"{cpu:.3f}", f"{ratios[1]:.2f}")
+    Console(width=120).print(table)
+    busy = taken["loader"][1] / len(pairs)
+    print(
+        f"Ratios are speeds relative to read. Without the cache, steps of N pairs every S seconds keep {busy:.2f} N / S"
+        " workers busy, each on a core of its own."
+    )
 
 
-class _Decode:
-    """Decodes the frames of training with decord, and does nothing else with them."""
+def check(processor: Processor, cache: FrameCache, pairs: Sequence[Pair]) -> None:
+    """Stop unless the loader gives the patches that plain reading gives, with the cache and without it."""
+    with multiprocessing.get_context("fork").Pool(1) as pool:  # no decoder may run in this process before workers fork
+        expected = pool.map(partial(_patches, processor), pairs)
+    for read in (None, cache):
+        collate = PairCollator(processor, read=read)
+        loader = PairLoader(pairs, collate, batch_size=1, shuffle=False, ahead=DecodeAhead(1, 2))
+        for batch, patches in zip(loader, expected, strict=True):
+            if not torch.equal(batch.branches.patches, torch.from_numpy(patches)):
+                raise SystemExit(f"expected the loader to give the patches of pair {batch.pairs[0].id}")
 
-    def __init__(self, processor: Processor) -> None:
-        self.reader = processor.video_reader
 
-    def __call__(self, path: str) -> None:
-        import decord
+def _patches(processor: Processor, pair: Pair) -> NDArray[np.uint8]:
+    frames = [processor.video_reader(side.video) for side in (pair.a, pair.b)]
+    patches: Tensor = torch.cat([processor.prefix(pair.prompt, video).patches for video in frames])
+    return patches.numpy()
 
-        video = decord.VideoReader(path, decord.cpu(0), num_threads=1)
-        for index in sample_indices(len(video), video.get_avg_fps(), self.reader.settings, self.reader.even):
-            video[index].asnumpy()
+
+def _decode(processor: Processor, path: str) -> None:
+    """Decode the frames of training with decord, and do nothing else with them."""
+    import decord
+
+    video, reader = decord.VideoReader(path, decord.cpu(0), num_threads=1), processor.video_reader
+    for index in sample_indices(len(video), video.get_avg_fps(), reader.settings, reader.even):
+        video[index].asnumpy()
 
 
 def _in_processes(read: Callable[[str], object], pairs: Sequence[Pair], workers: int) -> None:
     """Read every video of the pairs, each process its share."""
-    context = multiprocessing.get_context("fork")
     shares = [[side.video for pair in pairs[start::workers] for side in (pair.a, pair.b)] for start in range(workers)]
-    processes = [context.Process(target=_read_all, args=(read, share)) for share in shares]
+    processes = [multiprocessing.get_context("fork").Process(target=_read_all, args=(read, share)) for share in shares]
     for process in processes:
         process.start()
     for process in processes:
@@ -98,33 +130,24 @@ def _read_all(read: Callable[[str], object], paths: Sequence[str]) -> None:
         read(path)
 
 
-def _load(processor: Processor, read: Read | None, pairs: Sequence[Pair], options: argparse.Namespace) -> None:
+def _load(options: argparse.Namespace, pairs: Sequence[Pair], processor: Processor, read: Read | None) -> None:
     """Take an epoch of batches, and do nothing with them."""
     collate = PairCollator(processor, mask_prob=0.5, read=read)
     ahead = DecodeAhead(options.workers, 2)
-    loader = PairLoader(pairs, collate, batch_size=options.batch_size, shuffle=True, ahead=ahead, seed=0)
+    loader = PairLoader(pairs, collate, batch_size=options.batch_size, shuffle=True, ahead=ahead)
     assert sum(len(batch.pairs) for batch in loader) == len(pairs)
 
 
-def _link(clips: Sequence[Pair], num_pairs: int, folder: Path) -> list[Pair]:
-    """Give clips names of their own: to a cache they are as many videos."""
-    pairs = []
-    for number, pair in zip(range(num_pairs), itertools.cycle(clips), strict=False):
-        sides = []
-        for name, side in (("a", pair.a), ("b", pair.b)):
-            path = folder / f"{number}{name}.mp4"
-            os.link(side.video, path)
-            sides.append(Side(str(path), side.thought))
-        pairs.append(replace(pair, id=str(number), a=sides[0], b=sides[1]))
-    return pairs
-
-
-def _clocks_of(run: Callable[[], object]) -> Seconds:
-    """Seconds of the clock, and of the CPU in this process and all that it starts."""
+def _seconds(run: Callable[[], object]) -> Seconds:
+    """Wall-clock time, and CPU time of this process and all that it starts."""
     start = _clocks()
     run()
     wall = time.perf_counter()
-    _reap_orphans()
+    for _ in range(20):  # the decoders end soon after their workers
+        time.sleep(0.1)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
     return np.array([wall, _clocks()[1]]) - start
 
 
@@ -133,45 +156,41 @@ def _clocks() -> Seconds:
     return np.array([time.perf_counter(), sum(usage.ru_utime + usage.ru_stime for usage in used)])
 
 
-def _adopt_orphans() -> None:
-    """Become the parent of the decoders that workers leave behind, so that their CPU time is known in the end."""
-    ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+def _pairs(options: argparse.Namespace, folder: Path) -> list[Pair]:
+    if options.table:
+        table = read_pairs(options.table, preset=options.preset, dimensions=[options.dimension])
+        return list(table.pairs[: options.pairs])
+    sides = [Side(str(folder / f"{clip}.mp4"), THOUGHT) for clip in range(4)]
+    for clip, side in enumerate(sides):
+        picture = _waves(clip)
+        frames = [np.roll(picture, (clip * time, (3 + clip) * time), axis=(0, 1)) for time in range(NUM_FRAMES)]
+        write_video(side.video, np.stack(frames), FPS)
+    clips = [Pair("", PROMPT, sides[0], sides[1], (1.0,)), Pair("", PROMPT, sides[2], sides[3], (-1.0,))]
+    repeated = zip(range(options.pairs), itertools.cycle(clips), strict=False)
+    return [replace(pair, id=str(number)) for number, pair in repeated]
 
 
-def _reap_orphans() -> None:
-    """Wait for them; they end with their workers."""
-    for _ in range(20):
-        time.sleep(0.1)
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-
-
-def _report(options: argparse.Namespace, turns: Sequence[dict[str, Seconds]]) -> None:
-    style = box.MARKDOWN if options.markdown else box.SIMPLE
-    columns = ("pairs per second", "ratio", "lowest, highest", "CPU s per pair", "ratio", "lowest, highest", "aim")
-    table = Table("way", *columns, box=style)
-    for way in turns[0]:
-        other, aim = AIMS.get(way, ("", 0.0))
-        clocks = np.array([turn[way] for turn in turns]) / options.pairs
-        rate, cpu = np.median(clocks, axis=0)
-        cells = [["", ""]] * 2
-        if other:
-            ratios = np.array([turn[other] / turn[way] for turn in turns])
-            shown = zip(np.median(ratios, axis=0), ratios.min(0), ratios.max(0), strict=True)
-            cells = [[f"{middle:.2f} x {other}", f"{low:.2f}, {high:.2f}"] for middle, low, high in shown]
-        table.add_row(way, f"{1 / rate:.2f}", *cells[0], f"{cpu:.3f}", *cells[1], f"{aim:g}" if other else "")
-    Console(width=140).print(table)
+def _waves(clip: int) -> NDArray[np.uint8]:
+    """[H, W, 3] picture without edges or noise, seamless at its borders."""
+    rng = np.random.default_rng(fold(0, "waves", clip))
+    rows, columns = np.arange(HEIGHT)[:, None, None] / HEIGHT, np.arange(WIDTH)[None, :, None] / WIDTH
+    picture = np.zeros((HEIGHT, WIDTH, 3))
+    for down, across in rng.integers(-24, 25, (12, 2)):
+        picture += np.sin(2 * np.pi * (down * rows + across * columns + rng.random(3)))
+    return (128 + 25 * picture).clip(0, 255).astype(np.uint8)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--pairs", type=int, default=32, help="pairs of an epoch")
+    add("--table", help="pairs to read instead of clips that are written to a temporary folder")
+    add("--preset", default="descore", help="layout of the table")
+    add("--dimension", default="overall", help="preference to read from the table")
+    add("--pairs", type=int, default=16, help="pairs of an epoch")
     add("--batch-size", type=int, default=4, help="pairs of a batch")
-    add("--workers", type=int, default=2, help="processes, of each way")
-    add("--repeats", type=int, default=5, help="turns")
-    add("--folder", help="where clips and cache are written; the system's temporary folder by default")
+    add("--workers", type=int, default=2, help="processes of each way")
+    add("--repeats", type=int, default=3, help="timed runs of each way; the table shows the median")
+    add("--folder", help="where clips and cache are written; the temporary folder of the system by default")
     add("--markdown", action="store_true", help="print the table in Markdown")
     return parser.parse_args()
 

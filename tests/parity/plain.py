@@ -84,7 +84,8 @@ def plain_forward(model: RewardModel, prefix: Prefix, thought: Thought) -> tuple
     """Reward [K] of one thought and log-probabilities [M] of its tokens, on a model with stock attention."""
     processor = model.processor
     reward, logits = plain_sequence(model, prefix, thought)
-    targets = torch.tensor([*thought.token_ids, *[processor.end_id] * thought.closed], dtype=torch.int64)
+    token_ids = [*thought.token_ids, *[processor.end_id] * thought.closed]
+    targets = torch.tensor(token_ids, dtype=torch.int64, device=logits.device)
     logits = logits[len(prefix.input_ids) - 1 :][: len(targets)].clone()
     logits[:, processor.forbidden_ids] = -torch.inf
     return reward, logits.log_softmax(-1).gather(1, targets[:, None])[:, 0]
