@@ -1,4 +1,4 @@
-"""What becomes of a pair whose video cannot be read, and the account of such videos that a run keeps."""
+"""Videos that cannot be read: what happens to their pairs, and the count and list of them that a run keeps."""
 
 from __future__ import annotations
 
@@ -16,22 +16,32 @@ from descore.video.checks import VideoError
 
 OnBadVideo = Literal["error", "skip", "replace"]
 MAX_TRIES = 100
-"""Pairs that are tried in the place of one before the run is given up."""
+"""Replacements that are tried for one pair before the run fails."""
 
 
 class Collate(Protocol):
-    """Reads pairs and builds batches of them, as `PairCollator` does."""
+    """Interface of a collator that reads pairs and builds batches of them, such as `PairCollator`."""
 
     def frames(self, pair: Pair) -> PairFrames:
-        """Read both videos of a pair, or raise `VideoError`."""
+        """Read both videos of a pair.
+
+        Raises:
+            VideoError: If one of them cannot be read.
+        """
 
     def __call__(self, epoch: int, pairs: Sequence[Pair], pair_frames: Sequence[PairFrames] | None = None) -> PairBatch:
-        """Build the batch of some pairs in an epoch."""
+        """Build a batch of pairs; the frames are read if not given, and the epoch keys random draws about a pair."""
 
 
 @dataclass(frozen=True, slots=True)
 class BadVideo:
-    """A video that could not be read, and the pair that it took with it."""
+    """A video that could not be read.
+
+    Attributes:
+        video: Path of the video.
+        reason: Reason why it could not be read.
+        pair: Id of the pair that was left out because of it.
+    """
 
     video: str
     reason: str
@@ -40,15 +50,15 @@ class BadVideo:
 
 @dataclass(frozen=True, slots=True)
 class TolerantReader:
-    """Builds the batch of some pairs, without those whose videos cannot be read; runs in the loader's workers.
+    """Builds batches without the pairs whose videos cannot be read; it runs in the loader's workers.
 
     Attributes:
         pairs: All pairs of the table.
-        collate: Reads pairs and builds batches.
-        replaces: Whether another pair takes the place of each that cannot be read, drawn by seed, epoch and id.
-        may_be_empty: Whether a batch may end up without pairs. In training it may not, since ranks step together:
-            another pair takes the place of the first one.
-        seed: Of the draws.
+        collate: Collator that reads pairs and builds batches.
+        replaces: Whether another pair, drawn by (seed, epoch, id), replaces each pair that cannot be read.
+        may_be_empty: Whether a batch may end up without pairs. In training it may not, since all ranks step together:
+            then one pair is replaced even if `replaces` is False.
+        seed: Seed of the replacements.
     """
 
     pairs: Sequence[Pair]
@@ -58,10 +68,17 @@ class TolerantReader:
     seed: int = 0
 
     def __call__(self, epoch: int, indices: Sequence[int]) -> tuple[PairBatch | None, tuple[BadVideo, ...]]:
-        """Return the batch, and the videos that could not be read.
+        """Build the batch of some pairs in an epoch.
+
+        Args:
+            epoch: Number of the epoch.
+            indices: Indices of the pairs.
+
+        Returns:
+            The batch, None if it has no pairs, and the videos that could not be read.
 
         Raises:
-            VideoError: If no other pair can be read either.
+            VideoError: If no replacement for a pair can be read either.
         """
         found: dict[str, tuple[Pair, PairFrames]] = {}
         bad: list[BadVideo] = []
@@ -88,18 +105,19 @@ class TolerantReader:
             other = self.pairs[fold(self.seed, "replace", epoch, pair.id, attempt) % len(self.pairs)]
             if other.id not in found and self._read(other, found, bad):
                 return
-        raise VideoError(bad[0].video, f"{bad[0].reason}; and no other pair could take the place of {pair.id!r}")
+        raise VideoError(bad[0].video, f"{bad[0].reason}; and no other pair could replace {pair.id!r}")
 
 
 class BadVideos:
-    """Counts videos that could not be read, says each once with its reason, and fails a run that has too many of them.
+    """Counts the videos that could not be read, warns of each once, and ends a run that has too many of them.
 
-    Every process counts for itself, from its own start: nothing has to be exchanged or kept.
+    Every rank counts on its own from the start of its process, so nothing is exchanged between ranks or saved.
 
     Args:
-        budget: Share of what was read that may fail; of an epoch's share of videos at least.
-        num_videos: Videos that this process reads in an epoch.
-        file: Where they are listed, one JSON object a line; what an earlier run has left there is known already.
+        budget: Largest share of the videos read that may be bad, 0 to 1. Until the rank has read a whole epoch, it is
+            the share of `num_videos`.
+        num_videos: Number of videos that this rank reads in an epoch.
+        file: JSONL file that lists the bad videos. Videos that it lists already are not warned of again.
     """
 
     def __init__(self, budget: float, num_videos: int, file: Path) -> None:
@@ -111,7 +129,11 @@ class BadVideos:
         self.reasons = {line["video"]: line["reason"] for line in _lines(file)}
 
     def count(self, num_videos: int, bad: Sequence[BadVideo]) -> None:
-        """Count what was read, and what of it was bad.
+        """Count videos that were read, and list the bad ones among them.
+
+        Args:
+            num_videos: Number of videos read, good and bad.
+            bad: The bad ones.
 
         Raises:
             ValueError: If more videos are bad than the budget allows.
@@ -124,9 +146,9 @@ class BadVideos:
         allowed = self.budget * max(self.num_read, self.num_videos)
         if bad and self.num_bad > allowed:
             raise ValueError(
-                f"{self.num_bad} of {self.num_read} videos read could not be used, and data.on_bad.video_budget "
-                f"{self.budget:g} allows {int(allowed)}; they are listed in {self.file}. The last one is "
-                f"{bad[-1].video}: {bad[-1].reason}. Mend them or take them out of the table, or allow more"
+                f"{self.num_bad} of {self.num_read} videos read could not be used, but data.on_bad.video_budget "
+                f"{self.budget:g} allows {int(allowed)}; {self.file} lists them. The last one is {bad[-1].video}: "
+                f"{bad[-1].reason}. Repair these videos, remove their pairs from the table, or raise the budget"
             )
 
     def _list(self, bad: BadVideo) -> None:

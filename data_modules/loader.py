@@ -1,7 +1,7 @@
-"""The loader of pairs: the order of an epoch is a function of (seed, epoch), the state is (epoch, pairs handed out).
+"""The loader of pairs. The order of an epoch is a function of (seed, epoch); the state is (epoch, pairs handed out).
 
-Lightning's own loaders replay or skip batches when a run resumes in the middle of an epoch; this one cannot, since
-nothing about a batch depends on what came before it.
+Lightning's own handling of loaders repeats or skips batches when a run resumes in the middle of an epoch. This loader
+resumes exactly, since a batch depends on nothing that came before it.
 """
 
 from __future__ import annotations
@@ -23,32 +23,35 @@ from descore.seeding import generator
 from descore.types import Pair, PairBatch
 
 Watch = Callable[[int, Sequence[BadVideo]], None]
-"""Is told of every batch: how many videos were read for it, and which of them were bad."""
+"""Function called for every batch with the number of videos read for it, and the bad ones among them."""
 
 
 class PairLoader:
-    """Iterates over batches of pairs; one iteration is the rest of an epoch.
+    """Iterates over batches of pairs; one iteration gives the rest of an epoch.
+
+    Training batches of all ranks together are the batches that a single rank would take with `world_size` times the
+    batch size; each rank gets every `world_size`-th pair of them. The pairs left over at the end of an epoch form a
+    smaller batch, or join the previous one if they are fewer than the ranks: no pair is left out, and no rank goes
+    without. If a run resumes on more ranks than there are pairs left in the epoch, some pairs are used a second time.
 
     Args:
-        pairs: The pairs of the table.
-        collate: Reads pairs and builds batches; runs in the workers.
-        batch_size: Pairs per batch and rank. What is left over at the end of an epoch is a smaller batch, or joins the
-            one before where there is less than one pair for every rank: none is left out, and no rank goes without.
-            Where a position of fewer ranks has left less than that, pairs that were handed out come once more.
-        shuffle: Whether the order changes with the epoch; validation keeps the table's.
-        seed: Seed of the order.
-        ahead: Workers that decode ahead, and how far; none decodes in the training process.
-        timeout: Seconds to wait for a worker before the run fails.
-        rank: This process.
-        world_size: Number of processes. Together they take the batches that one process would with as many pairs a
-            batch, each every `world_size`-th pair of them.
-        pin_memory: Whether batches are pinned for a faster copy to a GPU.
-        on_bad_video: Whether a video that cannot be read stops the run, or takes its pair out of the batch, or has it
-            replaced by another one. A batch without pairs is left out in validation, and gets another pair in training.
-        watch: Is told what was read.
+        pairs: Pairs of the table.
+        collate: Collator that reads pairs and builds batches; it runs in the workers.
+        batch_size: Number of pairs per batch and rank.
+        shuffle: Whether the order changes with the epoch, as in training; validation keeps the order of the table.
+        seed: Seed of the order and of replacements.
+        ahead: Workers that decode ahead, and how far; without workers the training process decodes.
+        timeout: Seconds to wait for a batch of a worker before the run fails.
+        rank: Rank of this process.
+        world_size: Number of ranks.
+        pin_memory: Whether to pin batches in memory, for a faster copy to a GPU.
+        on_bad_video: What to do about a video that cannot be read: "error" stops the run, "skip" leaves its pair out,
+            "replace" puts another pair in its place. A training batch that would be empty always gets another pair; an
+            empty validation batch is left out.
+        watch: Function called for every batch with the number of videos read, and the bad ones among them.
 
     Raises:
-        ValueError: If there are fewer training pairs than processes.
+        ValueError: If there are fewer training pairs than ranks.
     """
 
     def __init__(
@@ -84,19 +87,19 @@ class PairLoader:
         self._identity: dict[str, Any] = {}
         if shuffle and len(pairs) < world_size:
             raise ValueError(
-                f"expected at least one training pair for each of the {world_size} processes, got {len(pairs)}: train "
-                "on fewer processes"
+                f"expected at least one training pair for each of the {world_size} ranks, got {len(pairs)}; train on "
+                "fewer devices"
             )
 
     def __len__(self) -> int:
-        """Batches of a whole epoch on this rank; of training, they are equally many on all ranks."""
+        """Return the number of batches of a whole epoch on this rank; in training it is the same on all ranks."""
         if self.shuffle:
             return len(self._cut(range(len(self.dataset.pairs))))
         return len(self._own(range(len(self.dataset.pairs))))
 
     def __iter__(self) -> Iterator[PairBatch]:
-        """Hand out what is left of the epoch; when nothing is, turn to the next one. Validation always starts anew."""
-        # Not at the end: Lightning stops after len(self) batches and never lets the loop below run out.
+        """Yield the batches left in the epoch, or those of the next if none is left; validation always yields all."""
+        # The epoch is advanced here, since Lightning stops after len(self) batches and never exhausts the loop below.
         if self.num_pairs >= len(self.dataset.pairs):
             self.epoch, self.num_pairs = self.epoch + 1, 0
         if self.shuffle:
@@ -111,7 +114,7 @@ class PairLoader:
             batch_size=None,
             sampler=[(self.epoch, batch) for batch in mine],
             num_workers=self.ahead.num_workers,
-            prefetch_factor=self.ahead.prefetch_factor or None,
+            prefetch_factor=self.ahead.prefetch_factor if self.ahead.num_workers else None,
             timeout=self.timeout,
             pin_memory=self.pin_memory,
             worker_init_fn=_leave_signals_to_training,
@@ -123,25 +126,25 @@ class PairLoader:
                 yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position, for a checkpoint: the same on all ranks, and good for another number of them."""
+        """Return the position for a checkpoint; it is the same on all ranks, and valid for any number of them."""
         return {"epoch": self.epoch, "num_pairs": self.num_pairs, "table": self._table()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a position.
+        """Continue from the position of a checkpoint.
 
         Raises:
-            ValueError: If it is a position in other pairs.
+            ValueError: If the checkpoint was made with other training pairs.
         """
         if state["table"] != (table := self._table()):
             raise ValueError(
                 f"the checkpoint was made on other training pairs: expected {state['table']['num_pairs']} pairs whose "
-                f"ids hash to {state['table']['ids']}, got {table['num_pairs']} and {table['ids']}; go on with the "
+                f"ids hash to {state['table']['ids']}, got {table['num_pairs']} and {table['ids']}; resume with the "
                 "table of that run, or start a new run from its export"
             )
         self.epoch, self.num_pairs = state["epoch"], state["num_pairs"]
 
     def _table(self) -> dict[str, Any]:
-        """What tells one set of pairs from another; read once, since there may be millions."""
+        """Return a fingerprint of the pairs; it is computed once, since there may be millions."""
         if not self._identity:
             digest = hashlib.blake2b("\n".join(ids_of(self.dataset.pairs)).encode(), digest_size=8)
             self._identity = {"num_pairs": len(self.dataset.pairs), "ids": digest.hexdigest()}
@@ -152,7 +155,7 @@ class PairLoader:
         return cast("list[int]", order.tolist())
 
     def _cut(self, order: Sequence[int]) -> list[list[int]]:
-        """Cut an order into the batches of all ranks together."""
+        """Divide an order into batches of all ranks together."""
         size = self.batch_size * self.world_size
         batches = [list(order[start : start + size]) for start in range(0, len(order), size)]
         if len(batches) > 1 and len(batches[-1]) < self.world_size:
@@ -160,29 +163,29 @@ class PairLoader:
         return batches
 
     def _own(self, order: Sequence[int]) -> list[list[int]]:
-        """Cut this rank's share of validation into batches; ranks may have unequal numbers of them."""
+        """Divide this rank's part of the validation pairs into batches; ranks may have different numbers of batches."""
         mine = order[self.rank :: self.world_size]
         return [list(mine[start : start + self.batch_size]) for start in range(0, len(mine), self.batch_size)]
 
 
 def _leave_signals_to_training(_worker: int) -> None:
-    """Ignore what asks a whole job to leave: training finishes its step first, and needs its workers for that."""
+    """Ignore signals that ask a job to stop: the training process finishes its step first, and needs its workers."""
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # not on a Mac
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_with_training, daemon=True).start()
 
 
 def _end_with_training() -> None:
-    """End on a SIGTERM of the training process, which sends one to its workers as it ends itself."""
+    """End on a SIGTERM from the training process, which sends it to its workers when it ends; ignore any other."""
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
     os._exit(0)
 
 
 class _Batches(Dataset[tuple[PairBatch | None, tuple[BadVideo, ...]]]):
-    """Batches by (epoch, indices of pairs), and the videos that could not be read for them."""
+    """Data set of batches by (epoch, indices of pairs), each with the videos that could not be read for it."""
 
     def __init__(self, pairs: Sequence[Pair], collate: Collate, tolerant: TolerantReader | None) -> None:
         self.pairs = pairs

@@ -10,13 +10,13 @@ from descore.tables.pairs import OnBadRow
 
 @dataclass(frozen=True)
 class OnBad:
-    """What becomes of rows and videos that cannot be used.
+    """What happens to rows and videos that cannot be used.
 
     Attributes:
         row: "error" stops the run at the first bad row of a table; "skip" counts bad rows and leaves them out.
         video: "error" stops the run at a video that cannot be read; "skip" takes its pair out of the batch; "replace"
             puts another pair in its place. Each bad video is reported once and listed in the run's bad_videos.jsonl.
-        video_budget: Share of the videos read that may be bad before the run fails.
+        video_budget: Largest share of the videos read that may be bad, 0 to 1; the run fails beyond it.
     """
 
     row: OnBadRow = "error"
@@ -26,12 +26,13 @@ class OnBad:
 
 @dataclass(frozen=True)
 class Cache:
-    """What a local disk keeps for other epochs and runs.
+    """Cache on a local disk, for later epochs and runs.
 
     Attributes:
-        folder: Folder on a local disk for decoded frames and for tables in shards. None keeps no frames, and keeps
-            tables in shards in the cache of the package `datasets`.
-        max_gb: GiB that the frames may take; the least recently used frames are removed.
+        folder: Folder for decoded frames and for tables in shards, on a fast local disk. Without a folder no frames are
+            kept, and tables in shards are kept in the cache of the package `datasets`. Set it where decoding slows
+            training down, and for remote videos.
+        max_gb: Largest size of all cached frames, in GiB; the least recently used ones are removed.
     """
 
     folder: str | None = None
@@ -40,11 +41,11 @@ class Cache:
 
 @dataclass(frozen=True)
 class Decoding:
-    """How far the workers of each rank decode ahead.
+    """How far ahead of training the workers of each rank decode.
 
     Attributes:
-        ahead_gb: GiB that the batches of the workers may take, for training and for validation each. Fewer workers
-            decode where batches of the longest and largest videos would take more.
+        ahead_gb: Memory limit of the batches that workers prepare, in GiB, for training and for validation each. If
+            batches of the longest and largest videos would exceed it, there are fewer workers.
         timeout: Seconds to wait for a batch of a worker before the run fails.
     """
 

@@ -1,4 +1,4 @@
-"""Preference pairs from tables: the DataModule of every stage."""
+"""The DataModule of both stages: preference pairs from tables."""
 
 from __future__ import annotations
 
@@ -22,21 +22,24 @@ from descore.video.frame_cache import FrameCache
 
 
 class PreferencePairDataModule(LightningDataModule):
-    """Streams the pairs of tables, decoded in workers. The LightningModule says how pairs become a batch.
+    """Reads preference pairs from tables, and decodes their videos in worker processes.
+
+    The LightningModule supplies the collator that turns pairs into a batch.
 
     Args:
-        train: Table of the training pairs: a file, or a folder, a pattern such as train/*.parquet or a URL of tables.
-        val: Tables of the validation pairs by name, as above; the first one gives the headline.
-        preset: Layout of the tables; see docs/data.md.
-        dimensions: The labels to train on; one reward each.
-        batch_size: Pairs per batch and device.
-        val_batch_size: Pairs per validation batch and device.
-        max_val_pairs: Use only the first pairs of each validation table; 0 uses all.
-        num_workers: Worker processes of each rank that decode videos; 0 decodes in the training process.
-        decoding: How far the workers decode ahead.
-        cache: Where decoded frames and tables in shards are kept for other epochs and runs.
-        on_bad: What becomes of rows and videos that cannot be used.
-        seed: Seed of the order of an epoch.
+        train: Table of the training pairs: a CSV, JSONL or Parquet file, or a folder of such files, a pattern such as
+            train/*.parquet, or a URL.
+        val: Tables of the validation pairs by name, in the same forms; the first table gives the headline accuracy.
+        preset: Layout of the tables; docs/data.md lists them.
+        dimensions: Label dimensions to train on, one reward each.
+        batch_size: Number of training pairs per batch and device.
+        val_batch_size: Number of validation pairs per batch and device.
+        max_val_pairs: Number of pairs to use from the start of each validation table; 0 uses all.
+        num_workers: Number of worker processes per rank that decode videos; 0 decodes in the training process.
+        decoding: Limits on how far ahead the workers decode.
+        cache: Cache of decoded frames and of tables in shards, for later epochs and runs.
+        on_bad: What happens to rows and videos that cannot be used.
+        seed: Seed of the order of pairs within an epoch.
     """
 
     def __init__(
@@ -74,35 +77,39 @@ class PreferencePairDataModule(LightningDataModule):
         return tuple(self.val)
 
     def setup(self, stage: str) -> None:
-        """Read the tables."""
+        """Read the tables, and start counting bad videos."""
         if stage == "fit":
             self.train_pairs = self._read(self.train)
         self.val_pairs = {name: self._first(self._read(table)) for name, table in self.val.items()}
         self.bad_videos = self._watch(len(self.train_pairs) if stage == "fit" else 0)
 
     def teardown(self, stage: str) -> None:
-        """Say how many videos could not be read."""
+        """Report how many videos could not be read."""
         if found := self.bad_videos.reasons:
             rank_zero_info(f"{len(found)} videos could not be read; they are listed in {self.bad_videos.file}")
 
     def ungraded(self) -> tuple[int, list[str]]:
-        """Count the training pairs that lack the annotated scores of a video, and name up to three."""
+        """Return the number of training pairs without annotated scores of a video, and the ids of up to three."""
         return ungraded(self.train_pairs)
 
     def train_dataloader(self) -> PairLoader:
-        """Shuffled by (seed, epoch), split over ranks by pair."""
+        """Return the loader of the training pairs, shuffled by (seed, epoch) and divided between the ranks."""
         return self._loader(self.train_pairs, self.batch_size, training=True)
 
     def val_dataloader(self) -> list[PairLoader]:
-        """One loader per table, in its order."""
+        """Return one loader per validation table, each in the order of its table."""
         return [self._loader(pairs, self.val_batch_size, training=False) for pairs in self.val_pairs.values()]
 
     def fitting_dataloader(self, num_pairs: int) -> PairLoader:
-        """The first training pairs, in the table's order and on every rank alike, to fit something small on."""
+        """Return a loader of the first training pairs that is the same on every rank, to fit a small model on them.
+
+        Args:
+            num_pairs: Number of pairs, taken from the start of the table.
+        """
         return self._loader(self.train_pairs[:num_pairs], self.val_batch_size, training=False, alike=True)
 
     def transfer_batch_to_device(self, batch: PairBatch, device: torch.device, dataloader_idx: int) -> PairBatch:
-        """Move a batch; Lightning cannot move a frozen dataclass by itself."""
+        """Move a batch to a device; Lightning cannot move a frozen dataclass on its own."""
         return batch.to(device, non_blocking=True)
 
     def _read(self, table: str) -> Sequence[Pair]:
@@ -117,7 +124,7 @@ class PreferencePairDataModule(LightningDataModule):
         return pairs[: self.max_val_pairs] if self.max_val_pairs else pairs
 
     def _reader(self, processor: Processor) -> Callable[[str], Frames]:
-        """How a video is read: from the cache, if there is one, or fetched, if it is not here, and decoded."""
+        """Return the function that reads a video: from the cache if there is one, or else fetched and decoded."""
         if not self.cache.folder:
             return RemoteVideos(processor.read)
         folder, most = str(Path(self.cache.folder, "frames")), int(self.cache.max_gb * 2**30)
@@ -125,7 +132,7 @@ class PreferencePairDataModule(LightningDataModule):
         return FrameCache(read, processor.video_reader, folder, most, identify=video_state)
 
     def _watch(self, num_train: int) -> BadVideos:
-        """Keep account of the bad videos of this process in the folder of the run."""
+        """Return the counter of this rank's bad videos, which lists them in the folder of the run."""
         assert self.trainer is not None
         num_pairs = num_train + sum(len(pairs) for pairs in self.val_pairs.values())
         folder, rank = Path(self.trainer.log_dir or self.trainer.default_root_dir), self.trainer.global_rank

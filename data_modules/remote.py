@@ -1,6 +1,6 @@
-"""Videos that lie on remote storage or in tar files: named as fsspec names them, copied to a file to be decoded.
+"""Videos on remote storage or in tar files, named by fsspec URLs and copied to a temporary file to be decoded.
 
-Only training does this: its tables are the user's own. Scoring and the server refuse every URL.
+Only training reads URLs, since its tables are the user's own. Scoring refuses them.
 """
 
 from __future__ import annotations
@@ -23,36 +23,39 @@ from descore.types import Frames
 from descore.video.checks import VideoError
 from descore.video.frame_cache import file_state
 
-_WAITS = (0.5, 2.0, 8.0)  # seconds before each new attempt to fetch
-_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, tarfile.TarError)  # what no new attempt mends
+_WAITS = (0.5, 2.0, 8.0)  # seconds to wait before each further attempt to fetch
+_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, tarfile.TarError)  # no other attempt can fix these
 _TAR = "tar://"
 
 
 def video_state(path: str) -> object:
-    """Name a video in its present state, for a cache; see `file_state`.
+    """Return a key that changes when a video changes, for a cache; for a local file it is `file_state`.
+
+    Args:
+        path: Path or URL of the video.
 
     Raises:
-        OSError: If it cannot be found out.
+        OSError: If the file or the storage cannot be reached.
     """
     if not is_url(path):
         return file_state(path)
     try:
         _, storage, where = _open(path)
         return path, storage.ukey(where)
-    except Exception as error:  # each storage has errors of its own
+    except Exception as error:  # every storage raises errors of its own
         raise OSError(str(error)) from error
 
 
 class RemoteVideos:
-    """Reads videos wherever they lie: local ones as they are, others through a temporary file, one at a time.
+    """Reads local videos directly, and remote ones through a temporary file, one at a time.
 
-    A URL is any that fsspec knows, such as `s3://bucket/a.mp4`; `tar://a.mp4::clips.tar` is a member of an uncompressed
-    tar file, local or remote, of which no more than the member is read.
+    A remote video has any URL that fsspec knows, such as `s3://bucket/a.mp4`. `tar://a.mp4::clips.tar` is a member of
+    an uncompressed tar file, local or remote; only the bytes of the member are read.
 
     Args:
-        read: Reads a local file.
-        folder: Where temporary files lie, and what tar files hold is remembered; by default the system's folder for the
-            former, and nothing is remembered.
+        read: Function that reads a local file.
+        folder: Folder for temporary files and for the lists of tar files' members. If not given, temporary files lie in
+            the system's folder, and the lists are not kept.
     """
 
     def __init__(self, read: Callable[[str], Frames], folder: str | None = None) -> None:
@@ -62,9 +65,12 @@ class RemoteVideos:
     def __call__(self, path: str) -> Frames:
         """Read one video.
 
+        Args:
+            path: Path or URL of the video.
+
         Raises:
             ImportError: If the storage needs a package that is not installed.
-            VideoError: If the video cannot be fetched or used.
+            VideoError: If the video cannot be fetched or decoded.
         """
         if not is_url(path):
             return self.read(path)
@@ -76,14 +82,14 @@ class RemoteVideos:
                 raise VideoError(path, error.reason) from error
 
     def _fetch(self, url: str, path: str) -> None:
-        """Copy a video to a local file, in a few attempts."""
+        """Copy a remote video to a local file, and try again after errors that may pass."""
         for wait in (*_WAITS, None):
             try:
                 self._copy(url, path)
                 return
             except (ImportError, VideoError):
                 raise
-            except Exception as error:  # each storage has errors of its own
+            except Exception as error:  # every storage raises errors of its own
                 if wait is None or isinstance(error, _FINAL):
                     raise VideoError(url, f"cannot be fetched ({type(error).__name__}: {error})") from error
                 time.sleep(wait)
@@ -95,13 +101,13 @@ class RemoteVideos:
             return
         members = _members(storage, where, storage.ukey(where), self.folder)
         if member not in members:
-            raise VideoError(url, f"expected a member of the tar file, which has {len(members)} others")
+            raise VideoError(url, f"expected a member of the tar file; it has {len(members)} members, and not this one")
         start, size = members[member]
         Path(path).write_bytes(storage.cat_file(where, start, start + size))
 
 
 def _open(url: str) -> tuple[str | None, Any, str]:
-    """Return the member if the URL is one of a tar file, and the storage and path of the object."""
+    """Return the member's name if a URL points into a tar file, and the storage and path of the file."""
     member = None
     if url.startswith(_TAR):
         member, _, url = url.removeprefix(_TAR).partition("::")
@@ -110,7 +116,7 @@ def _open(url: str) -> tuple[str | None, Any, str]:
 
 @functools.lru_cache(maxsize=256)
 def _members(storage: Any, where: str, state: str, folder: str | None) -> dict[str, list[int]]:
-    """Where each member of a tar file begins, and its bytes; kept in the folder, since each epoch has new workers."""
+    """Return the offset and size of each member of a tar file; kept on disk, since every epoch has new workers."""
     if folder is None:
         return _list_members(storage, where)
     digest = hashlib.blake2b(repr((storage.to_json(), where, state)).encode(), digest_size=20).hexdigest()
@@ -126,6 +132,6 @@ def _members(storage: Any, where: str, state: str, folder: str | None) -> dict[s
 
 
 def _list_members(storage: Any, where: str) -> dict[str, list[int]]:
-    # Small blocks, since only the headers between the members are read.
+    # Small blocks: only the headers between the members are read.
     with storage.open(where, "rb", block_size=2**16) as file, tarfile.open(fileobj=file, mode="r:") as archive:
         return {member.name: [member.offset_data, member.size] for member in archive if member.isreg()}

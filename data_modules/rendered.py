@@ -1,4 +1,4 @@
-"""Pairs rendered on the fly: written once as mp4 files and pair tables, then read like any other."""
+"""The DataModule of the rendered world: pairs are rendered once to mp4 files and tables, then read like any others."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from data_modules.world.scene import Split
 
 
 class RenderedPairDataModule(PreferencePairDataModule):
-    """Renders training, in-domain and out-of-domain pairs under `root`, where they are not there yet.
+    """Renders pairs for training, and for validation in-domain and out-of-domain, unless `root` holds them already.
 
     Args:
         root: Folder of the rendered data.
-        num_train: Training pairs.
-        num_val: Validation pairs, in-domain and out-of-domain each.
-        render: What is rendered, and how the teacher errs.
+        num_train: Number of training pairs.
+        num_val: Number of validation pairs in-domain, and as many out-of-domain.
+        render: Options of the videos, the labels and the teacher's thoughts.
         render_seed: Seed of the rendered data.
-        batch_size: Pairs per batch and device.
-        val_batch_size: Pairs per validation batch and device.
-        max_val_pairs: Use only the first pairs of each validation table; 0 uses all.
-        num_workers: Worker processes of each rank that decode videos; 0 decodes in the training process.
-        decoding: How far the workers decode ahead.
-        cache: Where decoded frames are kept for other epochs and runs.
-        seed: Seed of the order of an epoch.
+        batch_size: Number of training pairs per batch and device.
+        val_batch_size: Number of validation pairs per batch and device.
+        max_val_pairs: Number of pairs to use from the start of each validation table; 0 uses all.
+        num_workers: Number of worker processes per rank that decode videos; 0 decodes in the training process.
+        decoding: Limits on how far ahead the workers decode.
+        cache: Cache of decoded frames, for later epochs and runs.
+        seed: Seed of the order of pairs within an epoch.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class RenderedPairDataModule(PreferencePairDataModule):
         )
 
     def prepare_data(self) -> None:
-        """Render what is missing: Lightning asks one process of each node, and nodes may share the folder."""
+        """Render the missing splits, under a lock: one rank of each node calls this, and nodes may share the folder."""
         self.root.mkdir(parents=True, exist_ok=True)
         with FileLock(self.root / ".lock"):
             for split, num_pairs in self.sizes.items():

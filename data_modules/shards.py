@@ -1,7 +1,7 @@
 """Tables in shards: read and checked once, kept on disk as Arrow, and mapped into memory by every process.
 
-Hugging Face `datasets` writes and maps the file. Each pair is at hand by its index, so order and position in an epoch
-are those of a table in memory.
+Hugging Face `datasets` writes and maps the Arrow file. Pairs are accessed by index, so order and position within an
+epoch work as for a table in memory.
 """
 
 from __future__ import annotations
@@ -26,24 +26,27 @@ from descore.tables.locations import is_url
 from descore.tables.pairs import read_pairs
 from descore.types import Pair
 
-_TWICE = "an id that an earlier shard has"
+_DUPLICATE = "an id that an earlier shard has"
 
 
 def read_tables(location: str, *, folder: str | None = None, **options: Any) -> tuple[Sequence[Pair], dict[str, int]]:
-    """Read the pairs of one or many tables, and count the rows that gave none by reason.
+    """Read the pairs of one or many tables.
 
-    A table that is one local file is held in memory. All others are read shard by shard, once for each state of theirs,
-    and kept on disk; what `read_pairs` raises is raised then.
+    A single local file is held in memory. All other tables are read shard by shard and kept on disk, and are read again
+    only if a shard or the code that reads it has changed.
 
     Args:
-        location: A local table, or tables in a folder, under a pattern such as `train/*.parquet`, or at a URL.
-        folder: Where pairs are kept that are not held in memory; by default where `datasets` keeps its own.
-        options: Those of `read_pairs`.
+        location: Local table, or tables in a folder, under a pattern such as `train/*.parquet`, or at a URL.
+        folder: Folder for pairs that are not held in memory; the cache of `datasets` if not given.
+        options: Further arguments of `read_pairs`.
+
+    Returns:
+        The pairs, and the number of rows that were left out, by reason.
 
     Raises:
         FileNotFoundError: If there is no table.
-        ImportError: If `datasets` or what the storage needs is not installed.
-        ValueError: If a row is bad, or an id comes twice.
+        ImportError: If `datasets`, or a package that the storage needs, is not installed.
+        ValueError: If a row cannot be used, or an id is not unique.
     """
     if os.path.isfile(location):
         found = read_pairs(location, **options)
@@ -54,7 +57,10 @@ def read_tables(location: str, *, folder: str | None = None, **options: Any) -> 
 
 
 def find_shards(location: str) -> list[str]:
-    """Find the tables in a folder, under a pattern or at a URL, by name.
+    """Return the tables in a folder, under a pattern or at a URL, sorted by name.
+
+    Args:
+        location: Folder, pattern such as `train/*.parquet`, or URL.
 
     Raises:
         FileNotFoundError: If there are none.
@@ -71,10 +77,10 @@ def find_shards(location: str) -> list[str]:
 
 
 class StoredPairs(Sequence[Pair]):
-    """Pairs on disk, read when they are asked for.
+    """Pairs on disk, each read when it is accessed.
 
     Args:
-        dataset: One row a pair, and a last one that sums them up, as `_rows` gives them.
+        dataset: Arrow data set with one row per pair, and a last row with counts over all of them.
     """
 
     def __init__(self, dataset: Any) -> None:
@@ -88,25 +94,25 @@ class StoredPairs(Sequence[Pair]):
         return len(self._dataset) - 1
 
     def __getitem__(self, index: Any) -> Any:
-        """Read one pair, or with a slice a tuple of them."""
+        """Read the pair at an index, or a tuple of pairs for a slice."""
         if isinstance(index, slice):
             return tuple(self[place] for place in range(*index.indices(len(self))))
         place = range(len(self))[operator.index(index)]
         return Pair.from_dict(json.loads(self._dataset[place]["pair"]))
 
     def ids(self) -> Iterator[str]:
-        """Give the ids of all pairs, without the rest of them."""
+        """Yield the ids of all pairs without reading the pairs."""
         for start in range(0, len(self), 10_000):
             yield from self._dataset[start : min(start + 10_000, len(self))]["id"]
 
 
 def ids_of(found: Sequence[Pair]) -> Iterable[str]:
-    """Give the ids of pairs in memory or on disk."""
+    """Return the ids of pairs in memory or on disk."""
     return found.ids() if isinstance(found, StoredPairs) else (pair.id for pair in found)
 
 
 def ungraded(found: Sequence[Pair]) -> tuple[int, list[str]]:
-    """Count the pairs that lack the annotated scores of a video, and name up to three."""
+    """Return the number of pairs without annotated scores of a video, and the ids of up to three."""
     if isinstance(found, StoredPairs):
         return found.num_ungraded, found.some_ungraded
     names = [pair.id for pair in found if not _is_graded(pair)]
@@ -117,7 +123,9 @@ def _store(shards: Sequence[str], folder: str | None, options: dict[str, Any]) -
     try:
         import datasets
     except ImportError as error:
-        raise ImportError(f"{shards[0]}: reading tables in shards needs pip install 'descore[shards]'") from error
+        raise ImportError(
+            f"{shards[0]}: tables in shards need the package datasets: pip install 'descore[shards]'"
+        ) from error
     columns = {name: datasets.Value("string") for name in ("id", "pair")}
     try:
         return datasets.Dataset.from_generator(
@@ -131,7 +139,7 @@ def _store(shards: Sequence[str], folder: str | None, options: dict[str, Any]) -
 
 
 def _rows(shards: Sequence[str], options: dict[str, Any]) -> Iterator[dict[str, str]]:
-    """Read and check shard after shard, and sum them up in the end."""
+    """Read and check shard after shard, and yield a row per pair and a last row with counts over all of them."""
     seen: set[str] = set()
     rejected: Counter[str] = Counter()
     lacking: list[str] = []
@@ -141,8 +149,10 @@ def _rows(shards: Sequence[str], options: dict[str, Any]) -> Iterator[dict[str, 
         for pair in table.pairs:
             if pair.id in seen:
                 if options.get("on_bad_row", "error") == "error":
-                    raise ValueError(f"{shard}: expected ids that no earlier shard has, got {pair.id!r}; rename it")
-                rejected[_TWICE] += 1
+                    raise ValueError(
+                        f"{shard}: expected ids that no earlier shard has, got {pair.id!r}; give this pair another id"
+                    )
+                rejected[_DUPLICATE] += 1
                 continue
             seen.add(pair.id)
             if not _is_graded(pair):
@@ -153,7 +163,7 @@ def _rows(shards: Sequence[str], options: dict[str, Any]) -> Iterator[dict[str, 
 
 
 def _fingerprint(shards: Sequence[str], options: dict[str, Any]) -> str:
-    """Name the shards in their present state, how they are read, and the code that does it."""
+    """Hash the state of the shards, the options of reading them, and the code that reads them."""
     storage = fsspec.filesystem(get_protocol(shards[0]))
     states = [(shard, storage.ukey(shard)) for shard in shards]
     code = [path.read_bytes() for path in (*sorted(Path(tables.__file__).parent.glob("*.py")), Path(answer.__file__))]

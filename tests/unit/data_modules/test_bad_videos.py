@@ -98,7 +98,7 @@ def test_a_training_batch_is_never_empty_and_an_empty_one_of_validation_is_left_
 
 
 def test_when_nothing_can_be_read_the_first_reason_is_told() -> None:
-    with pytest.raises(VideoError, match=r"it is bad; and no other pair could take the place"):
+    with pytest.raises(VideoError, match=r"it is bad; and no other pair could replace"):
         read(4, range(4))
 
 

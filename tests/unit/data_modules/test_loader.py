@@ -127,7 +127,7 @@ def test_a_position_in_other_pairs_is_refused() -> None:
 
 
 def test_fewer_pairs_than_processes_are_refused() -> None:
-    with pytest.raises(ValueError, match="each of the 4 processes, got 3"):
+    with pytest.raises(ValueError, match="each of the 4 ranks, got 3"):
         loader(3, world_size=4)
 
 

@@ -120,7 +120,7 @@ def test_what_fails_is_tried_again(clips, memory, read, monkeypatch, error):
     ("url", "reason"),
     [
         ("memory://bucket/gone.mp4", "cannot be fetched .FileNotFoundError"),
-        ("tar://gone.mp4::{here}/clips.tar", "expected a member of the tar file, which has 4 others"),
+        ("tar://gone.mp4::{here}/clips.tar", "expected a member of the tar file; it has 4 members"),
         ("tar://0.mp4::{here}/gone.tar", "cannot be fetched .FileNotFoundError"),
         ("tar://0.mp4::{here}/clips.tar.gz", "cannot be fetched .ReadError"),
         ("memory://bucket/text.mp4", "got a file that begins with b'no video'"),
