@@ -1,6 +1,9 @@
-"""Metrics of how well rewards agree with people: accuracy, intervals, paired tests, calibration, rank correlation."""
+"""Metrics of how well rewards agree with people: accuracy, intervals, paired tests, calibration, rank correlation.
 
-from descore.metrics.accuracy import Agreement, PreferenceAccuracy, accuracy_at, by_group, calls, preference_accuracy
+`PreferenceAccuracy` is in `descore.metrics.accumulated`, since importing torchmetrics takes seconds.
+"""
+
+from descore.metrics.accuracy import Agreement, accuracy_at, by_group, calls, preference_accuracy
 from descore.metrics.calibration import Bin, Calibration, calibration
 from descore.metrics.correlation import RankCorrelation, rank_correlation
 from descore.metrics.intervals import PairedTest, bootstrap_interval, paired_test, wilson_interval
@@ -10,7 +13,6 @@ __all__ = [
     "Bin",
     "Calibration",
     "PairedTest",
-    "PreferenceAccuracy",
     "RankCorrelation",
     "accuracy_at",
     "bootstrap_interval",

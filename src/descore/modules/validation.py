@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from descore.metrics.accuracy import PreferenceAccuracy
+from descore.metrics.accumulated import PreferenceAccuracy
 from descore.model.reward_model import RewardModel
 from descore.modules.readings import GivenReader, Reading
 from descore.rewards import format_reward, quality_reward

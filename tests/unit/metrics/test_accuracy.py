@@ -10,7 +10,7 @@ import torch.multiprocessing
 from torch import distributed
 
 from descore.metrics import accuracy_at, by_group, calls, preference_accuracy
-from descore.metrics.accuracy import PreferenceAccuracy
+from descore.metrics.accumulated import PreferenceAccuracy
 
 NAN = float("nan")
 
