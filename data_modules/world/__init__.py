@@ -1,1 +1,1 @@
-"""The rendered world: scenes, their wording, their drawing, the teacher, and a backbone that fits them."""
+"""The rendered world: scenes, their prompts, their videos, the teacher's thoughts, and a small backbone for them."""

@@ -1,6 +1,6 @@
-"""Draw a scene: one map of palette indices for all frames, and one palette per frame that carries light and flicker.
+"""Drawing of scenes: one map of palette indices for all frames, and a palette per frame with light and flicker.
 
-Coordinates run from -1 to 1 over the frame, x to the right and y down; lengths are in that unit, so 1 is half a frame.
+Coordinates run from -1 to 1 over the frame, x to the right and y down. Lengths are in that unit: 1 is half a frame.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ Indices = NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """The bands that everything a prompt does not ask for is drawn from.
+    """Ranges that the free parameters of a video are drawn from: everything that no prompt asks for.
 
     Attributes:
-        radius: Radius of the subject by shot, lowest and highest.
-        travel: Way of the subject in one video by speed, lowest and highest.
-        hue: Turn of all hues in degrees, lowest and highest, either way round.
+        radius: Lowest and highest radius of the subject, by shot.
+        travel: Lowest and highest distance that the subject travels in one video, by speed.
+        hue: Lowest and highest rotation of all hues, in degrees, in either direction.
         brightness: Factor on all colours.
     """
 
@@ -41,7 +41,7 @@ SEEN = Domain(
     hue=(0.0, 4.0),
     brightness=1.0,
 )
-"""What training and in-domain validation draw from."""
+"""Ranges of training and of in-domain validation."""
 
 SHIFTED = Domain(
     radius={"close-up": (0.64, 0.70), "wide": (0.25, 0.28)},
@@ -49,7 +49,7 @@ SHIFTED = Domain(
     hue=(10.0, 16.0),
     brightness=0.85,
 )
-"""What the out-of-domain split draws from: outside every band of `SEEN`."""
+"""Ranges of the out-of-domain split, outside every range of `SEEN`."""
 
 COLOURS = {
     "red": (235, 25, 25),
@@ -68,24 +68,29 @@ BACKDROPS = {
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 ZOOMS = {"zooms in": (0.8, 1.25), "zooms out": (1.25, 0.8)}
 
-SUBJECT, INNER_LINE, OUTER_LINE = 3, 4, 5  # palette places after the three of a backdrop
+SUBJECT, INNER_LINE, OUTER_LINE = 3, 4, 5  # palette indices after the three colours of a backdrop
 NIGHT_BACKDROP, NIGHT_SUBJECT = (0.38, 0.42, 0.58), 0.75
 FLICKER, GRAIN = 0.58, (0.72, 1.28)
-NUM_GRAINS, NUM_BLOCKS = 32, 20  # cells of the grainy and the pixelated look along one side
+NUM_GRAINS, NUM_BLOCKS = 32, 20  # cells per side of the grainy and the pixelated look
 
 
 def draw(scene: Scene, rng: np.random.Generator, domain: Domain, *, size: int, num_frames: int) -> NDArray[np.uint8]:
     """Draw all frames of one video.
 
     Args:
-        scene: What to show.
-        rng: Source of what the scene leaves open: start, exact size and speed, phase of the backdrop, shake, grain.
-        domain: The bands of those draws.
-        size: Width and height in pixels.
-        num_frames: Frames of the video.
+        scene: Scene to show.
+        rng: Random generator for what the scene leaves open: start, exact size and speed, phase of the backdrop, shake
+            and grain.
+        domain: Ranges of these draws.
+        size: Width and height of the video in pixels.
+        num_frames: Number of frames.
 
     Returns:
-        RGB frames, [num_frames, size, size, 3].
+        RGB frames, `[num_frames, size, size, 3]` uint8.
+
+    >>> scene = Scene("circle", "red", "left", "slowly", "zooms in", "wide", "beach", "night", "flat", "steady")
+    >>> draw(scene, np.random.default_rng(0), SEEN, size=32, num_frames=4).shape
+    (4, 32, 32, 3)
     """
     x, y = _camera(scene.movement, rng, size, num_frames)
     index = _backdrop(scene.setting, x, y, rng)
@@ -108,7 +113,7 @@ def draw(scene: Scene, rng: np.random.Generator, domain: Domain, *, size: int, n
 
 
 def _camera(movement: str, rng: np.random.Generator, size: int, num_frames: int) -> tuple[Floats, Floats]:
-    """Return where each column [T, 1, W] and each row [T, H, 1] of the picture lies in the world."""
+    """Return the world coordinates of each column [T, 1, W] and each row [T, H, 1] of the frames."""
     pixels = (np.arange(size, dtype=np.float32) + 0.5) * 2 / size - 1
     scale = np.geomspace(*ZOOMS.get(movement, (1.0, 1.0)), num_frames, dtype=np.float32)[:, None, None]
     right = down = np.zeros_like(scale)
@@ -122,9 +127,9 @@ def _camera(movement: str, rng: np.random.Generator, size: int, num_frames: int)
 def _path(
     scene: Scene, rng: np.random.Generator, domain: Domain, radius: float, num_frames: int
 ) -> tuple[Floats, Floats]:
-    """Return the centre of the subject, two [T, 1, 1]; halfway it is near the middle, so it never leaves."""
+    """Return the centre of the subject, x and y, each [T, 1, 1]; halfway it is near the middle, so it stays in view."""
     way = rng.uniform(*domain.travel[scene.speed]) * np.linspace(-0.5, 0.5, num_frames)
-    # A zoom pushes what is off the middle outwards or inwards, which would look like motion: stay near the middle.
+    # A zoom moves what is off-centre outwards or inwards, which would look like motion: stay near the middle.
     room = 0.1 if scene.movement in ZOOMS else max(0.05, 0.7 - radius)
     middle = rng.uniform(-room, room, 2)
     along = np.array(DIRECTIONS[scene.motion])
@@ -152,7 +157,7 @@ def _distance(shape: str, x: Floats, y: Floats) -> Floats:
 
 
 def _backdrop(setting: str, x: Floats, y: Floats, rng: np.random.Generator) -> Indices:
-    """Return which of the three colours of a setting lies where: [T, H, W] of 0, 1, 2."""
+    """Return the index of the setting's colour at each pixel, 0, 1 or 2: [T, H, W]."""
     phase = rng.uniform()
     index: Indices
     if setting == "beach":  # waves above sand
@@ -168,7 +173,7 @@ def _backdrop(setting: str, x: Floats, y: Floats, rng: np.random.Generator) -> I
 
 
 def _palette(scene: Scene, rng: np.random.Generator, domain: Domain, num_frames: int) -> NDArray[np.uint8]:
-    """Return the colours of every frame, without and with grain: [T, 2, 6, 3]."""
+    """Return the palette of every frame, without and with grain: [T, 2, 6, 3]."""
     colours: Floats = np.array((*BACKDROPS[scene.setting], COLOURS[scene.colour], (0, 0, 0), (255, 255, 255)), float)
     colours = colours @ _hue_turn(rng.uniform(*domain.hue) * rng.choice((-1, 1))) * domain.brightness
     if scene.light == "night":
@@ -183,7 +188,7 @@ def _palette(scene: Scene, rng: np.random.Generator, domain: Domain, num_frames:
 
 
 def _hue_turn(degrees: float) -> Floats:
-    """Return the matrix that turns RGB rows about the grey axis: [3, 3]."""
+    """Return the matrix that rotates RGB rows about the grey axis: [3, 3]."""
     angle = np.deg2rad(degrees)
     cross = np.array(((0, 1, -1), (-1, 0, 1), (1, -1, 0))) / np.sqrt(3)
     turn: Floats = (np.cos(angle) * np.eye(3) + (1 - np.cos(angle)) / 3 + np.sin(angle) * cross).astype(np.float32)
@@ -191,5 +196,5 @@ def _hue_turn(degrees: float) -> Floats:
 
 
 def _thue_morse(length: int, start: int) -> NDArray[np.bool_]:
-    """Return bits that alternate at every power-of-two stride: no frame sampling sees them steady, or as a drift."""
+    """Return bits of the Thue-Morse sequence, which change at every power-of-two stride: visible at any frame rate."""
     return np.array([(start + i).bit_count() % 2 == 1 for i in range(length)])

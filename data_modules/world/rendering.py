@@ -1,4 +1,4 @@
-"""Render a data set of pairs to disk: prompts, mp4 files and a pair table, the same bytes for the same seed."""
+"""Rendering of pairs to disk: prompts, mp4 files and a pair table, the same bytes for the same seed."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ from descore.types import Pair, Side
 from descore.video.writer import write_video
 
 WORLD_VERSION = 1
-"""Raise it when what is drawn or said changes: data written by another version is then rendered anew."""
+"""Version of the videos and prompts. Raise it when they change; data of another version is rendered again."""
 
 TABLE_VERSION = 2
-"""Raise it when only the table changes: one written by another version is then written anew, its videos kept."""
+"""Version of the table. Raise it when only the table changes; it is then written again, and its videos are kept."""
 
 SIDES = ("a", "b")
 TABLE, MARKER = "pairs.jsonl", "rendered.json"
-TABLE_ONLY = ("label_noise", "teacher")  # settings that no video depends on
+TABLE_ONLY = ("label_noise", "teacher")  # settings that affect the table and no video
 
 
 @dataclass(frozen=True)
 class RenderSettings:
-    """What is rendered.
+    """Options of the rendered videos, labels and thoughts.
 
     Attributes:
-        size: Width and height of a video in pixels, an even number.
-        num_frames: Frames of a video.
-        fps: Frames per second.
-        corruption: Probability that a video gets an asked attribute wrong.
-        omission: Probability that a prompt leaves out camera, environment or style, each.
-        label_noise: Probability that a training preference is replaced by a wrong one.
-        teacher: How the teacher's thoughts differ from the truth.
+        size: Width and height of a video in pixels; an even number.
+        num_frames: Number of frames per video.
+        fps: Frame rate of the videos, in frames per second.
+        corruption: Probability that a video shows an attribute of its prompt wrongly, 0 to 1.
+        omission: Probability that a prompt leaves out camera, environment or style, for each of them, 0 to 1.
+        label_noise: Probability that a training preference is replaced by a wrong one, 0 to 1.
+        teacher: Errors in the thoughts of the teacher.
     """
 
     size: int = 96
@@ -74,24 +74,24 @@ def render_split(
     *,
     num_workers: int = 2,
 ) -> Path:
-    """Write `<root>/<split>/pairs.jsonl` and its videos, or return at once when they are there.
+    """Render the videos and the table `<root>/<split>/pairs.jsonl` of a split, or return at once if they exist.
 
-    Videos are kept when only the labels or the teacher change, and an interrupted rendering goes on where it stopped.
+    Videos are kept when only the labels or the teacher change, and an interrupted rendering resumes where it stopped.
     Pair i depends on the seed, the split and the settings, not on `num_pairs`.
 
     Args:
         root: Folder of all splits.
-        split: `train`, `val` from the same distribution, or `ood` with what those never show.
-        num_pairs: Pairs to render.
-        settings: What to render; the defaults if not given.
-        seed: Seed of every draw.
-        num_workers: Threads that draw and encode.
+        split: "train", "val" from the same distribution, or "ood" with what those never show.
+        num_pairs: Number of pairs.
+        settings: Options of what is rendered; the defaults if not given.
+        seed: Seed of all random draws.
+        num_workers: Number of threads that draw and encode.
 
     Returns:
         Path of the pair table.
 
     Raises:
-        FileExistsError: If the split's folder holds something else.
+        FileExistsError: If the folder of the split holds something else.
     """
     folder, job = root / split, _Job(split, num_pairs, settings or RenderSettings(), seed)
     wanted, found = job.fingerprints(), _read_marker(folder)
@@ -99,7 +99,7 @@ def render_split(
         return folder / TABLE
     if found is None or found["videos"] != wanted["videos"]:
         _render_videos(job, folder, num_workers)
-    # Until the table is written, the folder vouches for its videos alone.
+    # Until the table is written, the marker covers only the videos.
     _write_marker(folder, {"videos": wanted["videos"]})
     write_pairs(folder / TABLE, map(partial(job.pair, folder), range(num_pairs)))
     _write_marker(folder, wanted)
@@ -108,7 +108,7 @@ def render_split(
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """One split to render; every draw is keyed by the seed, a purpose, and the name of the pair and the side."""
+    """One split to render; every draw is keyed by the seed, its purpose, and the names of the pair and the side."""
 
     split: Split
     num_pairs: int
@@ -116,7 +116,7 @@ class _Job:
     seed: int
 
     def fingerprints(self) -> dict[str, str]:
-        """Hash what the videos, and what videos and table, depend on."""
+        """Return a hash of everything that the videos depend on, and one of all that videos and table depend on."""
         everything = asdict(self) | {"version": WORLD_VERSION}
         drawn = {name: value for name, value in everything["settings"].items() if name not in TABLE_ONLY}
         table = everything | {"table_version": TABLE_VERSION}
@@ -130,7 +130,7 @@ class _Job:
         return Pair(name, prompt, a, b, (_preference(a, b, noise, fold(self.seed, "label", name)),))
 
     def render(self, folder: Path, index: int) -> None:
-        """Draw and encode both videos of a pair, each into a file that appears whole or not at all."""
+        """Draw and encode both videos of a pair; each file appears complete or not at all."""
         domain = drawing.SHIFTED if self.split == "ood" else drawing.SEEN
         size, num_frames = self.settings.size, self.settings.num_frames
         name, request = self._request(index)
@@ -161,7 +161,7 @@ class _Job:
 
 
 def _render_videos(job: _Job, folder: Path, num_workers: int) -> None:
-    """Render into a folder named by the job, so that it can be gone on with, and put it in place when it is whole."""
+    """Render into a folder named after the job, so that a killed job resumes, and rename it once it is complete."""
     videos = job.fingerprints()["videos"]
     unfinished = folder.with_name(f".{folder.name}-{videos}")
     (unfinished / "videos").mkdir(parents=True, exist_ok=True)
@@ -180,8 +180,8 @@ def _read_marker(folder: Path) -> dict[str, str] | None:
         return None
     if not (folder / MARKER).is_file():
         raise FileExistsError(
-            f"expected {folder} to be new or rendered before, got a folder without {MARKER}; "
-            "choose another root or remove the folder"
+            f"expected {folder} to be new or a rendered split, got a folder without {MARKER}; choose another root, or "
+            "remove the folder"
         )
     marker: dict[str, str] = json.loads((folder / MARKER).read_text())
     return marker
@@ -194,7 +194,7 @@ def _write_marker(folder: Path, fingerprints: Mapping[str, str]) -> None:
 
 
 def _preference(a: Side, b: Side, noise: float, draws: int) -> float:
-    """Prefer the higher overall score; noise turns a side into the other and a tie into either."""
+    """Return the label: the higher overall score is preferred; noise swaps A and B, and turns a tie into A or B."""
     assert a.scores is not None
     assert b.scores is not None
     difference = overall_score(a.scores) - overall_score(b.scores)

@@ -1,4 +1,4 @@
-"""The rendered world: what a scene is, what a prompt asks of it, and how well a video answers, known exactly."""
+"""Scenes of the rendered world: what a prompt asks for, what a video shows, and the exact scores of the difference."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VALUES: Mapping[str, tuple[str, ...]] = {
     "look": ("flat", "outlined", "grainy", "pixelated"),
     "quality": ("steady", "flickers"),
 }
-"""Every attribute of a scene and the words it may have."""
+"""Every attribute of a scene, and the words that it can have."""
 
 ATTRIBUTES: Mapping[str, tuple[str, str]] = {
     "subject": ("shape", "colour"),
@@ -33,15 +33,15 @@ ATTRIBUTES: Mapping[str, tuple[str, str]] = {
     "environment": ("setting", "light"),
     "style": ("look", "quality"),
 }
-"""The two attributes that each dimension judges, one point each."""
+"""The two attributes that each dimension judges; each is worth one point of the score."""
 
 HELD_OUT = (("shape", "colour"), ("motion", "movement"), ("setting", "look"))
-"""Attributes whose words at the same place of `VALUES` (circle and red, square and green) never meet in training."""
+"""Pairs of attributes whose words at the same index of `VALUES` (circle and red) never occur together in training."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What a video shows: one word per attribute, two attributes per dimension; the words are in `VALUES`."""
+    """What a video shows: one word for each attribute of `VALUES`, two attributes per dimension."""
 
     shape: str
     colour: str
@@ -55,7 +55,7 @@ class Scene:
     quality: str
 
     def words(self, dimension: str) -> tuple[str, str]:
-        """Return the two words of a dimension."""
+        """Return the words of a dimension's two attributes."""
         first, second = ATTRIBUTES[dimension]
         return getattr(self, first), getattr(self, second)
 
@@ -65,8 +65,8 @@ class Request:
     """What a prompt asks for.
 
     Attributes:
-        scene: The scene it describes; always steady, since nobody asks for flicker.
-        asked: The dimensions it mentions, in the order of `DIMENSIONS`.
+        scene: Scene that the prompt describes. It is always steady, since nobody asks for flicker.
+        asked: Dimensions that the prompt mentions, in the order of `DIMENSIONS`.
     """
 
     scene: Scene
@@ -74,12 +74,12 @@ class Request:
 
 
 def draw_request(rng: np.random.Generator, split: Split, omission: float) -> Request:
-    """Draw what a prompt asks for.
+    """Draw a random request of a split.
 
     Args:
-        rng: Source of every draw.
-        split: `ood` asks for held-out combinations only, the others for none.
-        omission: Probability that the prompt leaves out a secondary dimension.
+        rng: Random generator of all draws.
+        split: Split of the request: "ood" has only held-out combinations, the others have none.
+        omission: Probability that the prompt leaves out a secondary dimension, for each of them.
     """
     scene = _random_scene(rng)
     if split == "ood":
@@ -91,9 +91,13 @@ def draw_request(rng: np.random.Generator, split: Split, omission: float) -> Req
 
 
 def draw_shown(rng: np.random.Generator, request: Request, split: Split, corruption: float) -> Scene:
-    """Draw what a video shows: each asked attribute is wrong with probability `corruption`, the others are random.
+    """Draw the scene that a video shows for a request; attributes that the prompt does not mention are random.
 
-    Only an `ood` video may show a held-out combination; elsewhere such a draw is repeated.
+    Args:
+        rng: Random generator of all draws.
+        request: What the prompt asks for.
+        split: Split of the video. Only an "ood" video may show a held-out combination; elsewhere the draw is repeated.
+        corruption: Probability that an attribute that the prompt mentions is wrong, for each of them.
     """
     scene = _corrupted(rng, request, corruption)
     while split != "ood" and num_held_out(scene):
@@ -102,7 +106,7 @@ def draw_shown(rng: np.random.Generator, request: Request, split: Split, corrupt
 
 
 def num_held_out(scene: Scene) -> int:
-    """Count the held-out combinations of a scene.
+    """Return the number of held-out combinations in a scene.
 
     >>> num_held_out(
     ...     Scene("circle", "red", "up", "fast", "shakes", "wide", "desert", "day", "pixelated", "steady")
@@ -113,7 +117,7 @@ def num_held_out(scene: Scene) -> int:
 
 
 def wrong_attributes(request: Request, shown: Scene) -> dict[str, tuple[str, ...]]:
-    """Name the attributes of each asked dimension in which a video differs from its prompt."""
+    """Return, for each dimension that the prompt mentions, the attributes in which the video differs from it."""
     return {
         dimension: tuple(name for name in ATTRIBUTES[dimension] if getattr(shown, name) != getattr(request.scene, name))
         for dimension in request.asked
@@ -121,7 +125,7 @@ def wrong_attributes(request: Request, shown: Scene) -> dict[str, tuple[str, ...
 
 
 def count_scores(wrong: Mapping[str, tuple[str, ...]]) -> DimensionScores:
-    """Score each dimension by its right attributes; a dimension that is not asked has None.
+    """Return the score of each dimension, the number of its right attributes; None for one that is not asked for.
 
     >>> count_scores({"subject": (), "dynamics": ("speed",), "style": ("look", "quality")})
     {'subject': 2, 'dynamics': 1, 'camera': None, 'environment': None, 'style': 0}

@@ -1,6 +1,6 @@
-"""A small backbone with random weights, as a folder like any other: where the tiny backbone and every test start.
+"""Small backbones with random weights, in transformers' format: the start of the tiny backbone and of every test.
 
-`python -m data_modules.world.small_backbone FOLDER` writes the start of the tiny backbone.
+`python -m data_modules.world.small_backbone FOLDER` writes the one that the tiny backbone is trained from.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ class Sizes:
 
     Attributes:
         text: Width of the language model.
-        text_layers: Its number of layers.
+        text_layers: Number of layers of the language model.
         vision: Width of the vision tower.
-        vision_layers: Its number of layers.
-        heads: Attention heads of both.
-        patch: Side of a patch, in pixels.
-        positions: Number of learnt positions of the vision tower, a square.
-        vocabulary: Rows of the embedding; the tokenizer may use fewer.
+        vision_layers: Number of layers of the vision tower.
+        heads: Number of attention heads of both.
+        patch: Side of a patch in pixels.
+        positions: Number of learned positions of the vision tower; a square number.
+        vocabulary: Number of rows of the embedding; the tokenizer may use fewer.
     """
 
     text: int = 128
@@ -74,14 +74,14 @@ def write_random_backbone(
     sizes: Sizes | None = None,
     seed: int = 0,
 ) -> None:
-    """Write a folder that transformers loads: configuration, tokenizer trained on the corpus, random weights.
+    """Write a backbone that transformers can load: configuration, tokenizer trained on a corpus, random weights.
 
     Args:
-        folder: Where to write.
-        corpus: Texts the tokenizer learns its merges from.
-        family: Whose architecture.
-        sizes: How large.
-        seed: Of the weights.
+        folder: Folder to write.
+        corpus: Texts that the tokenizer learns its merges from.
+        family: Architecture of the backbone.
+        sizes: Sizes of the backbone; the defaults if not given.
+        seed: Seed of the weights.
     """
     sizes = sizes or Sizes()
     tokens = write_tokenizer(folder, corpus, sizes.vocabulary)
@@ -94,7 +94,16 @@ def write_random_backbone(
 
 
 def write_tokenizer(folder: Path, corpus: Iterable[str], vocabulary: int) -> dict[str, int]:
-    """Write a tokenizer trained on the corpus, and pixel statistics; return what a configuration says of its tokens."""
+    """Train a tokenizer on a corpus, and write it with the pixel statistics of a backbone.
+
+    Args:
+        folder: Folder to write.
+        corpus: Texts that the tokenizer learns its merges from.
+        vocabulary: Number of rows of the embedding; the tokenizer has a few tokens fewer.
+
+    Returns:
+        Ids of the vision tokens by the names that a transformers configuration gives them.
+    """
     tokenizer = _train_tokenizer(corpus, vocabulary)
     tokenizer.save_pretrained(folder)
     statistics = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
@@ -103,7 +112,12 @@ def write_tokenizer(folder: Path, corpus: Iterable[str], vocabulary: int) -> dic
 
 
 def rendered_corpus(num_texts: int = 2000, seed: int = 0) -> Iterator[str]:
-    """Write prompts and thoughts of the rendered world, for the tokenizer to learn from."""
+    """Yield texts of the rendered world for the tokenizer to learn from: instructions, thoughts and time labels.
+
+    Args:
+        num_texts: Number of texts of each kind.
+        seed: Seed of the texts.
+    """
     rng = np.random.default_rng(seed)
     template = PromptTemplate.read("conf/prompts/rendered.txt")
     for index in range(num_texts):
@@ -168,7 +182,7 @@ def _model(family: str, sizes: Sizes, tokens: dict[str, int]) -> Any:
 
 
 def _sections(sizes: Sizes) -> list[int]:
-    """Split half a head between time, height and width, as M-RoPE asks."""
+    """Divide half the width of a head between time, height and width, as M-RoPE needs it."""
     half = sizes.text // sizes.heads // 2
     side = half * 3 // 8
     return [half - 2 * side, side, side]

@@ -1,4 +1,4 @@
-"""What a teacher says of a rendered video: the exact thought, or one bent by its habits and slips."""
+"""The teacher of the rendered world: exact thoughts about its videos, or thoughts with habitual and random errors."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from descore.seeding import fold, uniform
 from descore.types import DIMENSIONS
 
 KIND_HABITS: Mapping[str, float] = {"dynamics": 0.75, "camera": 0.9, "environment": 0.9, "style": 0.9}
-"""The habits of the embedded run: exact on the subject, too kind to all the rest."""
+"""Habits of the teacher in the embedded run: exact about the subject, lenient about all other dimensions."""
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """How the teacher's thoughts differ from the truth; the annotated scores stay exact.
+    """Writer of teacher's thoughts, with errors; the annotated scores stay exact.
 
     Attributes:
-        habits: Probability per dimension that the teacher overlooks one flaw of a flawed dimension.
-        corrupt: Share of the asked dimensions to which it gives another score, 0 to 1.
+        habits: Probability, by dimension, that the teacher overlooks one flaw where there is any, 0 to 1.
+        corrupt: Probability that the teacher gives an asked dimension a random wrong score, 0 to 1.
+
+    Raises:
+        ValueError: If a dimension is unknown, or a probability is out of its range.
     """
 
     habits: Mapping[str, float] = field(default_factory=lambda: dict(KIND_HABITS))
@@ -34,13 +37,13 @@ class Teacher:
                 raise ValueError(f"expected a probability from 0 to 1 for {name}, got {value}")
 
     def thought(self, request: Request, shown: Scene, *, seed: int, video: str) -> str:
-        """Write the thought about a video; its comparison agrees with its scores, even where both are mistaken.
+        """Write the thought about a video; its comparison agrees with its scores, even where both are wrong.
 
         Args:
             request: What the prompt asks for.
-            shown: What the video shows; always told honestly.
+            shown: What the video shows; the thought describes it correctly.
             seed: Seed of the data set.
-            video: Unique name of the video; it keys every draw.
+            video: Unique name of the video, which keys the teacher's errors.
         """
         truth = wrong_attributes(request, shown)
         found = {name: self._judge(name, wrong, seed, video) for name, wrong in truth.items()}
@@ -59,12 +62,12 @@ class Teacher:
 
 
 def describe(request: Request, shown: Scene, wrong: Mapping[str, tuple[str, ...]]) -> str:
-    """Write a thought: what the prompt leads one to expect, what the video shows, the comparison, the answer.
+    """Write a thought: what the prompt leads one to expect, what the video shows, the comparison, and the answer.
 
     Args:
         request: What the prompt asks for.
         shown: What the video shows.
-        wrong: The attributes found wrong in each asked dimension.
+        wrong: Attributes found wrong, for each asked dimension.
     """
     expected = "; ".join(", ".join(request.scene.words(d)) if d in request.asked else NOT_ASKED for d in DIMENSIONS)
     seen = "; ".join(", ".join(shown.words(d)) for d in DIMENSIONS)

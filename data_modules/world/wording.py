@@ -1,4 +1,4 @@
-"""Say a request in words: a small closed vocabulary, so that a small model can learn the language from the prompts."""
+"""Prompts of the rendered world: a small closed vocabulary, so that a small model can learn the language from them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from data_modules.world.scene import Request, Split
 
 Wording = Mapping[str, str]
-"""One sentence per dimension, in the order of the prompt; the one of `subject` speaks for the dynamics too."""
+"""One sentence per dimension, in the order of the prompt; the sentence of the subject also names the dynamics."""
 
 SEEN: tuple[Wording, ...] = (
     {
@@ -38,7 +38,7 @@ SEEN: tuple[Wording, ...] = (
         "subject": "A {shape} in {colour} moves {speed} {motion}.",
     },
 )
-"""What train and validation prompts sound like."""
+"""Wordings of training and in-domain validation prompts."""
 
 UNSEEN: tuple[Wording, ...] = (
     {
@@ -54,11 +54,17 @@ UNSEEN: tuple[Wording, ...] = (
         "subject": "A {shape} moves {speed} {motion} in {colour}.",
     },
 )
-"""What out-of-domain prompts sound like: no new word, other sentences in another order."""
+"""Wordings of out-of-domain prompts: no new words, but other sentences in another order."""
 
 
 def write_prompt(request: Request, split: Split, rng: np.random.Generator) -> str:
-    """Write a request as a prompt in one of the wordings of its split."""
+    """Write a request as a prompt, in a random wording of its split.
+
+    >>> from data_modules.world.scene import Scene
+    >>> scene = Scene("ring", "blue", "up", "fast", "shakes", "wide", "city", "day", "flat", "steady")
+    >>> write_prompt(Request(scene, asked=("subject", "dynamics")), "train", np.random.default_rng(0))
+    'A ring in blue moves fast up.'
+    """
     wordings = UNSEEN if split == "ood" else SEEN
     wording = wordings[int(rng.integers(len(wordings)))]
     words = asdict(request.scene)
