@@ -18,8 +18,10 @@ from descore.cli import main as descore
 from descore.model.reward_model import RewardModel
 from descore.tables.pairs import read_pairs
 from descore.train import main
+from tests.helpers.comparing import differences
 from tests.helpers.finished_runs import exported_weights
-from tests.robustness.small_runs import EVERY_STEP, differences
+from tests.helpers.killing import kill_at
+from tests.helpers.small_runs import EVERY_STEP
 
 ROOT = Path(__file__).parents[2]
 
@@ -131,8 +133,7 @@ def test_a_run_that_is_killed_and_resumed_ends_the_same(tmp_path: Path, rendered
     steps = ("--trainer.max_steps", "8", "--trainer.val_check_interval", "2", "--model.max_thought_tokens", "8")
     steps += EVERY_STEP
     whole = fit(tmp_path / "whole", rendered, *steps)
-    kill = ("--trainer.callbacks+=tests.robustness.small_runs.KillAt", "--trainer.callbacks.hook=on_train_batch_start")
-    kill += ("--trainer.callbacks.step=5",)
+    kill = kill_at("on_train_batch_start", 5)
     command = [sys.executable, "-m", "descore.train", *arguments(tmp_path / "killed", rendered, *steps, *kill)]
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # another number sums in another order
     done = subprocess.run(command, cwd=ROOT, env=os.environ | threads, capture_output=True, check=False)

@@ -24,8 +24,10 @@ from descore.tables.pairs import read_pairs
 from descore.tables.writer import write_pairs
 from descore.train import main
 from descore.types import Pair, Side, Thought
+from tests.helpers.comparing import differences
 from tests.helpers.finished_runs import exported_weights, logged_values
-from tests.robustness.small_runs import EVERY_STEP, differences
+from tests.helpers.killing import kill_at
+from tests.helpers.small_runs import EVERY_STEP
 
 ROOT = Path(__file__).parents[2]
 SCORES = {"subject": 2, "dynamics": 1, "camera": None, "environment": 2, "style": 0}
@@ -273,8 +275,7 @@ def test_a_run_that_is_killed_and_resumed_ends_the_same(tmp_path: Path, fit: Fit
     """Five steps at once, or three, a kill in the middle of an epoch, and two in a new process: the same bits."""
     steps = (*EVEN, "--trainer.max_steps", "5", "--data.batch_size", "2", *EVERY_STEP)
     whole = fit("whole", *steps)
-    kill = ("--trainer.callbacks+=tests.robustness.small_runs.KillAt", "--trainer.callbacks.hook=on_train_batch_start")
-    kill += ("--trainer.callbacks.step=3",)
+    kill = kill_at("on_train_batch_start", 3)
     command = [sys.executable, "-m", "descore.train", *arguments(tmp_path / "killed", start, table, *steps, *kill)]
     killed = subprocess.run(command, cwd=ROOT, env=os.environ | THREADS, capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
