@@ -49,10 +49,10 @@ class RolloutTexts(Callback):
             writer.add_text(f"rollouts/{index}", text, trainer.global_step)
 
 
-def _describe(rollouts: Any, place: int, side: int, names: Sequence[str]) -> str:
+def _describe(rollouts: Any, index: int, side: int, names: Sequence[str]) -> str:
     """Format one group as Markdown: the prompt, the video, the label, and one row per thought."""
-    pair = rollouts.pairs[place]
-    video = side * len(rollouts.pairs) + place
+    pair = rollouts.pairs[index]
+    video = side * len(rollouts.pairs) + index
     graded = {"rollout reward": rollouts.rewards, **rollouts.parts, "advantage": rollouts.advantages}
     columns = {escape(label): _numbers(values[video]) for label, values in graded.items()}
     preferred = by_name(names, [PREFERENCES.get(value, "unusable") for value in pair.preference])

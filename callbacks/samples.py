@@ -70,13 +70,13 @@ class Samples(Callback):
             self._rewards[table].append(outputs["rewards"][system.headline])
             self._preference[table].append(batch.preference)
         for index in range(min(len(batch.pairs), self.num_pairs - self._num_shown[table])):
-            place, step = self._num_shown[table], trainer.global_step
+            number, step = self._num_shown[table], trainer.global_step
             text = _describe(batch, outputs, index, reward_names(pl_module))
-            writer.add_text(f"samples/{table}/text/{place}", text, step)
+            writer.add_text(f"samples/{table}/text/{number}", text, step)
             if batch.frames:
                 videos = batch.frames[index], batch.frames[index + len(batch.pairs)]
                 grid = image_grid(*videos, num_frames=self.num_frames, max_height=self.max_height)
-                writer.add_image(f"samples/{table}/frames/{place}", grid, step)
+                writer.add_image(f"samples/{table}/frames/{number}", grid, step)
             self._num_shown[table] += 1
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -130,9 +130,9 @@ def _describe(batch: PairBatch, outputs: dict[str, Any], index: int, names: Sequ
     """Format a pair as Markdown: the prompt, the label, and one column per video."""
     pair = batch.pairs[index]
     columns = []
-    for place, side in enumerate((pair.a, pair.b)):
-        rewards = {READINGS[mode]: values[place, index].tolist() for mode, values in outputs["rewards"].items()}
-        group = outputs["groups"][place * len(batch.pairs) + index] if outputs["groups"] else None
+    for row, side in enumerate((pair.a, pair.b)):
+        rewards = {READINGS[mode]: values[row, index].tolist() for mode, values in outputs["rewards"].items()}
+        group = outputs["groups"][row * len(batch.pairs) + index] if outputs["groups"] else None
         columns.append(_column(side, rewards, group, names))
     preferred = by_name(names, [PREFERENCES.get(value, "unusable") for value in pair.preference])
     rows = [f"| {label} | {columns[0][label]} | {columns[1][label]} |" for label in columns[0]]

@@ -69,8 +69,8 @@ def _by_video(evaluation: Evaluation) -> dict[Any, int]:
     return {(video["video"], video["prompt"]): index for index, video in enumerate(evaluation.videos)}
 
 
-def _shared(places: Sequence[Mapping[Any, int]]) -> list[Any]:
-    return [key for key in places[0] if all(key in other for other in places)]
+def _shared(indices: Sequence[Mapping[Any, int]]) -> list[Any]:
+    return [key for key in indices[0] if all(key in other for other in indices)]
 
 
 def _side_by_side(
@@ -79,8 +79,8 @@ def _side_by_side(
     prompts = [prompt for _, prompt, _, _ in pairs]
     columns = []
     for one in evaluations:
-        places = _by_pair(one)
-        order = [places[key] for key in pairs]
+        index_of = _by_pair(one)
+        order = [index_of[key] for key in pairs]
         columns.append(calls(one.margins(name)[order], one.preferences(name)[order]))
     records: list[Record] = []
     for one, column in zip(evaluations, columns, strict=True):
@@ -97,6 +97,6 @@ def _side_by_side(
 
 
 def _spearman(evaluation: Evaluation, name: str, videos: Sequence[Any]) -> float:
-    places = _by_video(evaluation)
-    order = [places[key] for key in videos]
+    index_of = _by_video(evaluation)
+    order = [index_of[key] for key in videos]
     return rank_correlation(evaluation.rewards(name)[order], evaluation.opinions(name)[order]).spearman

@@ -66,7 +66,7 @@ class Evaluation:
     def margins(self, dimension: str) -> Tensor:
         """Return the reward of A minus that of B for each pair, `[num_pairs]` float64; nan where a video failed."""
         rewards = self.rewards(dimension)
-        return rewards[self._places("a")] - rewards[self._places("b")]
+        return rewards[self._indices("a")] - rewards[self._indices("b")]
 
     def preferences(self, dimension: str) -> Tensor:
         """Return the label of each pair, `[num_pairs]` float64: +1 A, -1 B, 0 tie, nan without a usable label."""
@@ -77,7 +77,7 @@ class Evaluation:
         """Return the mean opinion score of each video, `[num_videos]` float64; nan where there is none."""
         return torch.tensor([number(video["mos"][dimension]) for video in self.videos], dtype=torch.float64)
 
-    def _places(self, side: str) -> Tensor:
+    def _indices(self, side: str) -> Tensor:
         return torch.tensor([pair[side] for pair in self.pairs], dtype=torch.int64)
 
 
@@ -275,10 +275,10 @@ def find_unscored(part: Batches, file: Path) -> Batches:
     lines = file.read_bytes().splitlines(keepends=True) if file.is_file() else []
     lines = [line for line in lines if line.endswith(b"\n")]
     planned = list(chain.from_iterable(part))
-    for number, (line, place) in enumerate(zip(lines, [*planned, None], strict=False), start=1):
-        if (found := json.loads(line)["index"]) != place:
+    for number, (line, index) in enumerate(zip(lines, [*planned, None], strict=False), start=1):
+        if (found := json.loads(line)["index"]) != index:
             raise EvaluationError(
-                f"{file}, line {number}: expected video {place}, got {found}; remove the file to score its videos again"
+                f"{file}, line {number}: expected video {index}, got {found}; remove the file to score its videos again"
             )
     kept, num_batches = 0, 0
     while num_batches < len(part) and kept + len(part[num_batches]) <= len(lines):

@@ -35,7 +35,7 @@ def query_attention(model: RewardModel, branches: Branches) -> Tensor:
         Attention by layer and source, `[B, num_layers, 4]` float32: the mean over the heads and over the query tokens
         of a branch. The four sources sum to 1.
     """
-    branch_of, key_of = _places(model, branches)
+    branch_of, key_of = _positions(model, branches)
     layers: list[Tensor] = []
 
     def observe(module: nn.Module, query: Tensor, key: Tensor, scaling: float) -> None:
@@ -48,7 +48,7 @@ def query_attention(model: RewardModel, branches: Branches) -> Tensor:
     return torch.stack(layers, dim=1).cpu()
 
 
-def _places(model: RewardModel, branches: Branches) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+def _positions(model: RewardModel, branches: Branches) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
     """Return the positions of the queries `[B, Q]`, and for each branch its visible positions and sources `[N]`."""
     ids, queries = branches.input_ids[0], branches.query_index
     is_video = ids == model.base.config.video_token_id
@@ -67,10 +67,10 @@ def _places(model: RewardModel, branches: Branches) -> tuple[Tensor, list[tuple[
     return queries, seen
 
 
-def _shares(query: Tensor, key: Tensor, at: Tensor, places: Tensor, sources: Tensor, scaling: float) -> Tensor:
+def _shares(query: Tensor, key: Tensor, at: Tensor, positions: Tensor, sources: Tensor, scaling: float) -> Tensor:
     """Sum the attention from the queries at `[Q]` of a row `[H, T, d]` to N positions by their sources: `[4]`."""
-    scores = torch.einsum("hqd,hnd->hqn", query[:, at].float(), key[:, places].float()) * scaling
-    weights = scores.masked_fill(places > at[:, None], -torch.inf).softmax(-1).mean((0, 1))
+    scores = torch.einsum("hqd,hnd->hqn", query[:, at].float(), key[:, positions].float()) * scaling
+    weights = scores.masked_fill(positions > at[:, None], -torch.inf).softmax(-1).mean((0, 1))
     return torch.zeros(len(SOURCES), device=weights.device).index_add_(0, sources, weights)
 
 

@@ -74,7 +74,7 @@ def read_items(benchmark: Benchmark, limit: int | None, on_bad_row: OnBadRow) ->
     videos: dict[tuple[str, str], Record] = {}
     paths: list[str] = []
 
-    def place(side: Side, prompt: str) -> int:
+    def add(side: Side, prompt: str) -> int:
         video = relative(side.video, benchmark.root)
         if (video, prompt) not in videos:
             mos = dict(zip(benchmark.dimensions, side.mos or (None,) * len(benchmark.dimensions), strict=True))
@@ -90,15 +90,15 @@ def read_items(benchmark: Benchmark, limit: int | None, on_bad_row: OnBadRow) ->
             pairs.append({
                 "id": pair.id,
                 "prompt": pair.prompt,
-                "a": place(pair.a, pair.prompt),
-                "b": place(pair.b, pair.prompt),
+                "a": add(pair.a, pair.prompt),
+                "b": add(pair.b, pair.prompt),
                 "preference": dict(zip(benchmark.dimensions, labels, strict=True)),
                 "scores_a": _annotated(pair.a),
                 "scores_b": _annotated(pair.b),
             })
     else:
         for rated in table.videos[:limit]:
-            place(rated.side, rated.prompt)
+            add(rated.side, rated.prompt)
     records = list(videos.values())
     missing = dict.fromkeys(v["video"] for v, path in zip(records, paths, strict=True) if not os.path.isfile(path))
     return Items(pairs, records, paths, list(missing), table.num_rejected())

@@ -127,9 +127,9 @@ def _score(file: Path, left: Batches, items: Items, costs: Sequence[int], info: 
         reward_from=info["protocol"]["reward_from"],
     )
     order = list(chain.from_iterable(left))
-    videos = [items.videos[place] for place in order]
+    videos = [items.videos[index] for index in order]
     scores = scorer.stream(
-        [items.paths[place] for place in order],
+        [items.paths[index] for index in order],
         [video["prompt"] for video in videos],
         num_thoughts=max(num_thoughts, 1),
         temperature=info["protocol"]["temperature"],
@@ -138,11 +138,11 @@ def _score(file: Path, left: Batches, items: Items, costs: Sequence[int], info: 
     )
     with file.open("a", encoding="utf-8", newline="\n") as lines, _progress() as progress:
         task = progress.add_task("Scoring", total=total_cost(costs, order), done=0, videos=len(order))
-        for done, (place, score) in enumerate(zip(order, scores, strict=True), start=1):
-            record = plain({"index": place} | score.to_json())
+        for done, (index, score) in enumerate(zip(order, scores, strict=True), start=1):
+            record = plain({"index": index} | score.to_json())
             lines.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
             lines.flush()
-            progress.update(task, advance=total_cost(costs, [place]), done=done)
+            progress.update(task, advance=total_cost(costs, [index]), done=done)
 
 
 def _progress() -> Progress:

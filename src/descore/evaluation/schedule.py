@@ -78,10 +78,10 @@ def take_shard(batches: Batches, costs: Sequence[int], shard: tuple[int, int]) -
     return shards[shard[0] - 1]
 
 
-def total_cost(costs: Sequence[int], places: Iterable[int]) -> int:
+def total_cost(costs: Sequence[int], indices: Iterable[int]) -> int:
     """Sum the costs of some videos, each counted as at least 1 so that every video advances the progress bar.
 
     >>> total_cost([10, 0, 5], [0, 1])
     11
     """
-    return sum(max(costs[place], 1) for place in places)
+    return sum(max(costs[index], 1) for index in indices)

@@ -80,7 +80,7 @@ def _has_thought(score: Record) -> bool:
 def _annotations(evaluation: Evaluation) -> dict[int, Record]:
     """Return the annotated dimension scores by the index of the video; the first if a video has several."""
     sides = [(pair[side], pair[f"scores_{side}"]) for pair in evaluation.pairs for side in "ab"]
-    return {place: scores for place, scores in reversed(sides) if scores is not None}
+    return {index: scores for index, scores in reversed(sides) if scores is not None}
 
 
 def _dimension(evaluation: Evaluation, name: str, tuned_on: Evaluation | None) -> Record:
@@ -120,8 +120,8 @@ def _by_generator(evaluation: Evaluation, margins: Tensor, preferences: Tensor) 
         for index, pair in enumerate(evaluation.pairs)
         for generator in sorted({generators[pair["a"]], generators[pair["b"]]} - {""})
     ]
-    places = torch.tensor([index for index, _ in taken], dtype=torch.int64)
-    groups = by_group(margins[places], preferences[places], [generator for _, generator in taken])
+    rows = torch.tensor([index for index, _ in taken], dtype=torch.int64)
+    groups = by_group(margins[rows], preferences[rows], [generator for _, generator in taken])
     return {generator: asdict(agreement) for generator, agreement in groups.items()}
 
 

@@ -48,14 +48,14 @@ def report_on(folders: Sequence[str | Path], *, title: str = "", num_pairs: int 
         sections=sections,
         configuration={name: run.info for name, run in runs.items()},
         viewer=browse(runs, num_pairs=num_pairs) if any(run.pairs for run in evaluations) else None,
-        highlights=[_highlight(name, run, place) for place, (name, run) in enumerate(runs.items()) if run.pairs],
+        highlights=[_highlight(name, run, index) for index, (name, run) in enumerate(runs.items()) if run.pairs],
     )
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:
     """Name each folder by the last parts of its path, as few of them as tell all folders apart.
 
-    A folder that is given twice gets its place in the list as a suffix.
+    A folder that is given twice gets its position in the list as a suffix.
 
     >>> names_of([Path("/runs/a/val"), Path("/runs/b/val"), Path("/runs/c")])
     ['a/val', 'b/val', 'runs/c']
@@ -67,15 +67,15 @@ def names_of(folders: Sequence[Path]) -> list[str]:
     lengths = range(1, max(map(len, parts)) + 1)
     length = next(length for length in lengths if len({part[-length:] for part in parts}) == different)
     names = ["/".join(part[-length:]) for part in parts]
-    return [name if names.index(name) == place else f"{name} ({place + 1})" for place, name in enumerate(names)]
+    return [name if names.index(name) == index else f"{name} ({index + 1})" for index, name in enumerate(names)]
 
 
 def tables_of(runs: Mapping[str, Evaluation]) -> list[Table]:
     """Return a table of the evaluations on pairs and a table of those with opinion scores, leaving out empty ones."""
     pairs, videos = [], []
-    for place, (name, run) in enumerate(runs.items()):
+    for index, (name, run) in enumerate(runs.items()):
         for dimension, result in run.summary["dimensions"].items():
-            head, end = [Cell(name, series=place), dimension], [run.info["benchmark"], protocol_of(run)]
+            head, end = [Cell(name, series=index), dimension], [run.info["benchmark"], protocol_of(run)]
             if run.pairs:
                 pairs.append([*head, *_pair_cells(result), *end])
             if result["correlation"]:
@@ -112,13 +112,13 @@ def _check_finished(run: Evaluation) -> None:
         )
 
 
-def _highlight(name: str, run: Evaluation, place: int) -> Highlight:
+def _highlight(name: str, run: Evaluation, index: int) -> Highlight:
     result = result_of(run)
     value, low, high = (100 * number(value) for value in (result["without_ties"], *result["without_ties_interval"]))
     if math.isnan(value):
-        return Highlight("-", name, "no pair that people decided", series=place)
+        return Highlight("-", name, "no pair that people decided", series=index)
     note = f"without ties, {low:.0f} to {high:.0f} %, {result['num_decided']} pairs"
-    return Highlight(f"{value:.1f} %", name, note, series=place)
+    return Highlight(f"{value:.1f} %", name, note, series=index)
 
 
 def _pair_cells(result: Mapping[str, Any]) -> list[object]:

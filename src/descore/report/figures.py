@@ -86,11 +86,11 @@ def bars(
     with style():
         figure, axes = new_figure(height=height)
         for row, (name, values) in enumerate(series.items()):
-            places = [categories.index(category) - 0.4 + (row + 0.5) * thick for category in values]
+            centres = [categories.index(category) - 0.4 + (row + 0.5) * thick for category in values]
             widths = [estimate.value for estimate in values.values()]
-            axes.barh(places, widths, thick * 0.86, color=colors[name], alpha=0.85, label=name)
-            for place, estimate in zip(places, values.values(), strict=True):
-                _draw_bar_end(axes, place, estimate, limits)
+            axes.barh(centres, widths, thick * 0.86, color=colors[name], alpha=0.85, label=name)
+            for centre, estimate in zip(centres, values.values(), strict=True):
+                _draw_bar_end(axes, centre, estimate, limits)
         if reference is not None:
             axes.axvline(reference, **_DASHED)
         axes.set(xlim=limits, ylim=(len(categories) - 0.45, -0.55), xlabel=x_label)
@@ -131,10 +131,10 @@ def lines(
             axes.axhline(reference, **_DASHED)
         if log_x:
             axes.set_xscale("log", base=2)
-            places = sorted({place for values in series.values() for place in values})
-            if len(places) > 5:
-                places = [place for place in places if math.log2(place).is_integer()]
-            axes.set_xticks(places, [f"{place:g}" for place in places])
+            ticks = sorted({tick for values in series.values() for tick in values})
+            if len(ticks) > 5:
+                ticks = [tick for tick in ticks if math.log2(tick).is_integer()]
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             axes.set_xticks([], minor=True)
         axes.set(xlabel=x_label, ylabel=y_label)
         draw_legend(figure, axes, series)
@@ -255,12 +255,12 @@ def margin_histograms(
     return figure
 
 
-def _draw_bar_end(axes: Axes, place: float, estimate: Estimate, limits: tuple[float, float]) -> None:
+def _draw_bar_end(axes: Axes, y: float, estimate: Estimate, limits: tuple[float, float]) -> None:
     ends = [bound for bound in estimate if not math.isnan(bound)]
     if not ends:
-        axes.text(limits[0] + 0.01 * (limits[1] - limits[0]), place, "no value", va="center", color=MUTED, fontsize=8)
+        axes.text(limits[0] + 0.01 * (limits[1] - limits[0]), y, "no value", va="center", color=MUTED, fontsize=8)
         return
     if not math.isnan(estimate.low):
-        axes.hlines(place, estimate.low, estimate.high, color=INK, linewidth=1.2)
+        axes.hlines(y, estimate.low, estimate.high, color=INK, linewidth=1.2)
     gap, text = 0.012 * (limits[1] - limits[0]), f"{estimate.value:.2f}"
-    axes.text(max(ends) + gap, place, text, va="center", color=MUTED, fontsize=8, clip_on=False)
+    axes.text(max(ends) + gap, y, text, va="center", color=MUTED, fontsize=8, clip_on=False)

@@ -154,14 +154,14 @@ class _Videos:
     def __init__(self, decoder: IsolatedReader[Frames], quality: int) -> None:
         self.found: list[dict[str, Any]] = []
         self._decoder, self._quality = decoder, quality
-        self._places: dict[str, int] = {}
+        self._indices: dict[str, int] = {}
 
-    def place(self, path: str, name: str) -> int:
+    def index_of(self, path: str, name: str) -> int:
         """Return the index of a file in `found`, and read it if it is new."""
-        if path not in self._places:
-            self._places[path] = len(self.found)
+        if path not in self._indices:
+            self._indices[path] = len(self.found)
             self.found.append({"name": name} | self._read(path))
-        return self._places[path]
+        return self._indices[path]
 
     def _read(self, path: str) -> dict[str, Any]:
         try:
@@ -210,7 +210,7 @@ def _side_of(run: Evaluation, pair: Mapping[str, Any], side: str, videos: _Video
     video = run.videos[pair[side]]
     path = str(Path(run.info["root"]) / video["video"])
     return {
-        "video": videos.place(path, video["video"]),
+        "video": videos.index_of(path, video["video"]),
         "generator": video["generator"],
         "annotated": pair[f"scores_{side}"],
         "mos": {name: value for name, value in video["mos"].items() if value is not None},
