@@ -189,3 +189,36 @@ class TestComparing:
         apart = evaluation([1.0, 0.0], PAIRS[:1], pairs=[one.pairs[0] | {"id": "another"}])
         with pytest.raises(ValueError, match="no pair in common"):
             compare([one, apart])
+
+
+class TestPairsOfOnePrompt:
+    """Four pairs of one prompt are called right, and four of another wrong.
+
+    Drawn by prompt, the mean of a resample is 0, 1/2 or 1, and both bounds are reached in a quarter of them. Drawn row
+    by row, at most 1 of 8 is right in 9 of 256 resamples, more than 2.5 %: the bounds are 1/8 and 7/8.
+    """
+
+    @staticmethod
+    def run(right_first: bool, *, name: str = "run", ties: bool = False) -> Evaluation:
+        margins = [1.0 if right_first else -1.0] * 4 + [-1.0 if right_first else 1.0] * 4
+        pairs = [(2 * i, 2 * i + 1, 1) for i in range(8)] + ([(0, 0, 0), (8, 8, 0)] if ties else [])
+        one = evaluation([reward for margin in margins for reward in (margin, 0.0)], pairs, name=name)
+        prompts = ["p"] * 4 + ["q"] * 4 + ["p", "q"]
+        records = [pair | {"prompt": prompt} for pair, prompt in zip(one.pairs, prompts, strict=False)]
+        return Evaluation(one.folder, one.info, records, one.videos, one.scores, one.summary)
+
+    def test_are_drawn_together_for_the_interval_without_ties(self):
+        assert numbers_of(self.run(True))["without_ties_interval"] == [0.0, 1.0]
+
+    def test_are_drawn_together_for_the_interval_with_ties(self):
+        """Without a margin below 0 the tie of each prompt counts as right: 5 of 5, and 1 of 5."""
+        found = numbers_of(self.run(True, ties=True))
+        assert found["tie_threshold"] == 0
+        assert found["with_ties_interval"] == pytest.approx([0.2, 1.0])
+
+    def test_are_drawn_together_where_runs_are_compared(self):
+        """The runs are right about different prompts: the difference is 1 for one of them, and -1 for the other."""
+        one, other = compare([self.run(True), self.run(False, name="other")])["dimensions"]["overall"]
+        assert one["interval"] == other["interval"] == (0.0, 1.0)
+        assert other["difference"] == 0
+        assert other["difference_interval"] == (-1.0, 1.0)

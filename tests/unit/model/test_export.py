@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from transformers import AutoModelForImageTextToText
 
 from descore.inputs.backbone import resolve
-from descore.model.export import ExportError, RewardStatistics, save
+from descore.model.export import ExportError, RewardStatistics, digest, save
 from descore.model.reward_model import RewardModel
 from descore.model.trainable import make_trainable, trainable
 from tests.helpers.examples import make_prefixes, make_thought
@@ -268,3 +268,23 @@ def test_a_folder_that_is_no_export_is_refused(exports, tmp_path):
     (tmp_path / "descore.json").write_text(json.dumps(description | {"format": 99}))
     with pytest.raises(ExportError, match="has format 99; this version reads format 1"):
         RewardModel.from_pretrained(str(tmp_path))
+
+
+def test_a_digest_goes_by_the_names_and_the_bytes_of_all_files(tmp_path):
+    def digest_of(files: dict[str, str]) -> str:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        for name, text in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text)
+        return digest(folder)
+
+    files = {"descore.json": "{}", "backbone/config.json": "[]"}
+    assert digest_of(files) == digest_of(files)
+    others = [
+        {"descore.json": "{ }", "backbone/config.json": "[]"},
+        {"descore.json": "{}", "backbone/config.json": "[ ]"},
+        {"descore.json": "{}", "backbone/settings.json": "[]"},
+        {"descore.json": "{}", "config.json": "[]"},
+        {"descore.json": "{}"},
+    ]
+    assert len({digest_of(one) for one in (files, *others)}) == 1 + len(others)
