@@ -6,7 +6,6 @@ import pickle
 import random
 import resource
 import signal
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -240,26 +239,35 @@ def test_processes_share_a_folder(files, folder, room):
             assert same(FrameCache(Reads(), READER, folder, limit)(path), Reads()(path))
 
 
-def fill(files: list[str], folder: Path) -> None:
-    cache = FrameCache(Reads(side=1024), READER, folder, 10**9)
-    for path in files * 100:
-        Path(path).touch()  # a new state of the file
-        cache(path)
+def die(*_) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_kill_in_the_middle_of_a_write_leaves_nothing_that_is_read(files, folder):
-    context, deadline = multiprocessing.get_context("fork"), time.monotonic() + 30
-    while len(drafts := list(folder.glob("*.tmp"))) < 4:
-        worker = context.Process(target=fill, args=(files, folder))
+def save_half(path: Path, frames: Frames, save=frame_cache._save) -> None:
+    save(path, frames)
+    os.truncate(path, path.stat().st_size // 2)
+    die()
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "end"),
+    [(frame_cache, "_save", save_half), (FrameCache, "_admit", die), (Path, "replace", die)],
+    ids=["half written", "written", "counted"],
+)
+def test_a_kill_in_the_middle_of_a_write_leaves_nothing_that_is_read(files, folder, monkeypatch, owner, name, end):
+    read = Reads()
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, end)
+        worker = multiprocessing.get_context("fork").Process(
+            target=FrameCache(read, READER, folder, 10**9), args=files[:1]
+        )
         worker.start()
-        while {*folder.glob("*.tmp")} <= {*drafts} and time.monotonic() < deadline:
-            pass  # it is killed as soon as it writes; now and then it has just finished
-        os.kill(worker.pid, signal.SIGKILL)
         worker.join()
-    read = Reads(side=1024)
+    assert worker.exitcode == -signal.SIGKILL
+    (draft,) = folder.glob("*.tmp")
     for path in files:
-        assert same(FrameCache(read, READER, folder, 10**9)(path), Reads(side=1024)(path))
-    for draft in drafts:
-        os.utime(draft, (0, 0))
+        assert same(FrameCache(read, READER, folder, 10**9)(path), Reads()(path))
+    assert read.paths == [Path(path).name for path in files]
+    os.utime(draft, (0, 0))
     FrameCache(read, READER, folder, 10**9)
     assert not list(folder.glob("*.tmp"))
