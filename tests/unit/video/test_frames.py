@@ -122,10 +122,9 @@ def test_long_videos_are_sampled_more_thinly():
 @pytest.mark.parametrize("num_frames", [4, 5, 17, 121, 1000, 5000])
 @pytest.mark.parametrize("fps", [8.0, 23.976, 30.0])
 def test_sampling_equals_the_backbones(num_frames, fps):
-    theirs = Qwen3VLVideoProcessor.sample_frames(
-        SimpleNamespace(fps=2.0, min_frames=4, max_frames=64), SimpleNamespace(total_num_frames=num_frames, fps=fps)
-    )
-    assert sample_indices(num_frames, fps, VideoSettings(), even=1) == theirs.tolist()
+    settings = VideoSettings(fps=2.0, min_frames=4, max_frames=64)
+    theirs = Qwen3VLVideoProcessor.sample_frames(settings, SimpleNamespace(total_num_frames=num_frames, fps=fps))
+    assert sample_indices(num_frames, fps, settings, even=1) == theirs.tolist()
 
 
 def test_size_by_hand():
