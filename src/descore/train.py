@@ -1,4 +1,4 @@
-"""Train either stage: `python -m descore.train fit -c conf/stage1.yaml`."""
+"""Training of either stage: `python -m descore.train fit -c conf/stage1.yaml`."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from descore.runtime.resume import find_checkpoint
 
 
 class TrainCLI(LightningCLI):
-    """LightningCLI, and `--resume`."""
+    """LightningCLI with an option `--resume` that finds the newest checkpoint of a run."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add `--resume`."""
+        """Add the option `--resume`."""
         parser.add_argument(
             "--resume",
             type=str | None,
-            help="auto: go on from the newest whole checkpoint of the last run of this name, in its folder, or start "
-            "where there is none; else a checkpoint to go on from",
+            help="checkpoint to resume from, or auto: resume the last run of this name from its newest complete "
+            "checkpoint, into the same folder, or start a new run if there is none",
         )
 
     def before_instantiate_classes(self) -> None:
-        """Find the checkpoint, and go on where the run that wrote it logged and saved.
+        """Find the checkpoint to resume from, and log and save into the folder of the run that wrote it.
 
         Raises:
             OSError: If the folder of the run cannot be written to.
+            ValueError: If the run has checkpoints, and none of them can be loaded.
         """
         subcommand = self.config.get("subcommand")
         config = self.config.get(subcommand or "", self.config)
@@ -45,19 +46,24 @@ class TrainCLI(LightningCLI):
         logger = config.trainer.logger.init_args
         run = Path(logger.save_dir) / (logger.name or "")
         if (found := find_checkpoint(run)) is None:
-            rank_zero_info(f"{run} has no checkpoint to go on from: the run starts at its beginning")
+            rank_zero_info(f"{run} has no checkpoint to resume from; starting a new run")
             return
         rank_zero_only(sweep)(run / f"version_{found.version}")
-        rank_zero_info(f"Going on from {found.path} at step {found.global_step}")
+        rank_zero_info(f"Resuming from {found.path} at step {found.global_step}")
         config.ckpt_path = str(found.path)
         logger.version = found.version
-        logger.purge_step = found.logged_step  # TensorBoard then forgets what the run had logged beyond its checkpoint
+        logger.purge_step = found.logged_step  # TensorBoard drops what was logged after the checkpoint
 
 
 def main(args: ArgsType = None, *, run: bool = True) -> LightningCLI:
-    """Run LightningCLI; `fit --help` tells what can be set. With `run=False` everything is built and nothing runs."""
-    disable_progress_bar()  # transformers draws one for every export, across the progress bar of the run
-    warnings.filterwarnings("ignore", message=".*LeafSpec")  # Lightning's own use of torch; nothing a user can change
+    """Run LightningCLI; `python -m descore.train fit --help` lists its options.
+
+    Args:
+        args: Command-line arguments; those of the process if not given.
+        run: Whether to run the subcommand. If False, everything is built and nothing runs.
+    """
+    disable_progress_bar()  # transformers would draw one for every export, across the progress bar of the run
+    warnings.filterwarnings("ignore", message=".*LeafSpec")  # raised by Lightning's own code; users cannot act on it
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     follow_launcher()
     return TrainCLI(

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class VideoSettings:
     """Number and size of the frames of a video. Both stages and scoring share these values; the export holds them.
 
@@ -23,7 +23,7 @@ class VideoSettings:
 
     fps: float = 2.0
     min_frames: int = 4
-    max_frames: int = 64
+    max_frames: int = 60
     min_pixels: int = 4096
     max_pixels: int = 200_704
 
