@@ -66,7 +66,7 @@ def plan(num_workers: int, batch_bytes: int, max_bytes: int) -> DecodeAhead:
     warnings.warn(
         f"one batch of the longest and largest videos takes {(1 + _BUILDING) * batch_bytes / 2**30:.1f} GiB to build, "
         f"but data.decoding.ahead_gb allows {max_bytes / 2**30:.1f}; one worker decodes one batch at a time. To decode "
-        "further ahead, raise that limit, or lower the batch size, max_frames or max_pixels",
+        "further ahead, raise that limit, or lower the batch size, model.video.max_frames or model.video.max_pixels",
         stacklevel=2,
     )
     return DecodeAhead(1, 1)

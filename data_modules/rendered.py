@@ -23,8 +23,10 @@ class RenderedPairDataModule(PreferencePairDataModule):
         render_seed: Seed of the rendered data.
         batch_size: Number of training pairs per batch and device.
         val_batch_size: Number of validation pairs per batch and device.
-        max_val_pairs: Number of pairs to use from the start of each validation table; 0 uses all.
-        num_workers: Number of worker processes per rank that decode videos; 0 decodes in the training process.
+        max_val_pairs: Number of pairs to use from the start of each validation table; 0 uses all. Fewer pairs make
+            validation faster and its accuracy noisier.
+        num_workers: Number of worker processes per rank that decode videos; 0 decodes in the training process. Raise it
+            if `train/wait_share` shows that training waits for data.
         decoding: Limits on how far ahead the workers decode.
         cache: Cache of decoded frames, for later epochs and runs.
         seed: Seed of the order of pairs within an epoch.
