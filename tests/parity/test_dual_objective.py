@@ -1,7 +1,7 @@
 """An update of stage 2 gives what the plain way gives: policy loss, KL, calibration loss, and their gradients.
 
-Ours is `RLModule` itself, between its rollouts and its optimizer: one packed forward. Theirs is one full sequence per
-thought, once for its log-probabilities and once more for its reward.
+Ours is the `Update` of `RLModule`, between its rollouts and its optimizer: one packed forward. Theirs is one full
+sequence per thought, once for its log-probabilities and once more for its reward.
 """
 
 from copy import deepcopy
@@ -17,8 +17,13 @@ from torch.testing import assert_close
 
 from descore.losses.policy import policy_loss
 from descore.model.reward_model import RewardModel
+from descore.model.sampling import Sampling
+from descore.modules.options import Lora, Optimization
 from descore.modules.rl import RLModule
 from descore.modules.step_metrics import Means, Stopwatch
+from descore.modules.update import Ranks, Update
+from descore.objectives.dual import LossWeights
+from descore.rewards import Rubric
 from descore.thinking.rollouts import Rollouts
 from descore.types import Group, Pair, PairBatch, Side
 from tests.helpers.examples import make_prefixes
@@ -27,39 +32,31 @@ from tests.parity.plain import plain_forward, stock
 FAMILIES = ("qwen3_vl", "qwen2_5_vl")
 LANGUAGE = {"language": 1.0, "query": 1.0, "head": 1.0}
 EVERYTHING = LANGUAGE | {"vision": 1.0, "merger": 1.0}
+LORA = Lora(("language",), rank=4, alpha=8)
 TRAINED = {
-    "full": {"learning_rates": LANGUAGE},
-    "full_recomputed": {"learning_rates": LANGUAGE, "gradient_checkpointing": True},
-    "lora": {"learning_rates": LANGUAGE, "lora_parts": ["language"]},
-    "lora_recomputed": {"learning_rates": LANGUAGE, "lora_parts": ["language"], "gradient_checkpointing": True},
-    "vision_too": {"learning_rates": EVERYTHING},
+    "full": Optimization(LANGUAGE),
+    "full_recomputed": Optimization(LANGUAGE, gradient_checkpointing=True),
+    "lora": Optimization(LANGUAGE, LORA),
+    "lora_recomputed": Optimization(LANGUAGE, LORA, gradient_checkpointing=True),
+    "vision_too": Optimization(EVERYTHING),
 }
 WEIGHTS = {"policy": 1.0, "kl": 0.3, "calibration": 0.5}
 """Large, so that none of the three hides behind another."""
 
 
-class Update(RLModule):
-    """The module without a trainer; its gradients stay where the optimizer would take them from."""
-
-    def manual_backward(self, loss: Tensor) -> None:
-        loss.backward()
-
-    def _over_ranks(self, value: Tensor, operation: str) -> Tensor:
-        return value
-
-    def _step(self, loss: Tensor, describe: object) -> None:
-        self.loss = loss
+ALONE = Ranks(mean=lambda value: value, max=lambda value: value)
 
 
 @dataclass
 class Case:
     """A module that has moved on since it sampled, its rollouts, and the models of the plain way."""
 
-    module: Update
+    module: RLModule
     rollouts: Rollouts
     reference: Tensor
     policy: RewardModel
     stage1: RewardModel
+    loss: Tensor | None = None
 
 
 def few_words(model: RewardModel) -> RewardModel:
@@ -81,18 +78,14 @@ def batch_of(model: RewardModel) -> PairBatch:
     )
 
 
-def make_case(model: RewardModel, **options: object) -> Case:
+def make_case(model: RewardModel, optimization: Optimization, **sampling: object) -> Case:
     """Sample with the stage-1 model, then move the weights: ratios and KL are not those of the first step."""
-    module = Update(
+    module = RLModule(
         "export",
-        num_thoughts=3,
-        rollout_rewards={"length": 1.0},
-        length_low=0,
-        length_high=8,
-        kl_weight=WEIGHTS["kl"],
-        lora_rank=4,
-        lora_alpha=8,
-        **options,
+        sampling=Sampling(num_thoughts=3, **{"temperature": 1.0} | sampling),
+        rubric=Rubric({"length": 1.0}, length_low=0, length_high=8),
+        weights=LossWeights(kl=WEIGHTS["kl"]),
+        optimization=optimization,
     )
     module._build = lambda: deepcopy(model)
     torch.manual_seed(0)  # PEFT draws its adapters from torch's own generator
@@ -101,12 +94,12 @@ def make_case(model: RewardModel, **options: object) -> Case:
     rollouts = module._roll_out(batch_of(model))
     move(module)
     policy = stock(module.model)
-    if module.gradient_checkpointing:
+    if optimization.gradient_checkpointing:
         policy.base.gradient_checkpointing_disable()
     return Case(module, rollouts, module._reference_logprobs(rollouts), policy, stock(model))
 
 
-def move(module: Update) -> None:
+def move(module: RLModule) -> None:
     generator = torch.Generator().manual_seed(0)
     for name, parameter in module.model.named_parameters():
         if parameter.requires_grad:
@@ -114,14 +107,27 @@ def move(module: Update) -> None:
             parameter.data += size * torch.randn(parameter.shape, generator=generator)
 
 
+def update_of(case: Case, weights: dict[str, float], micro: int = 0) -> Update:
+    module = case.module
+    return Update(
+        module.sharding,
+        replace(module.objective, weights=LossWeights(**{name: weights.get(name, 0.0) for name in WEIGHTS})),
+        module.rollout_settings.sampling,
+        case.rollouts,
+        case.reference,
+        micro,
+        ALONE,
+        Tensor.backward,
+        module.means,
+        module.clock,
+    )
+
+
 def ours(case: Case, weights: dict[str, float], *, micro: int = 0, separately: bool = False) -> dict[str, Tensor]:
     """Gradients by parameter after an update with these weights."""
-    module = case.module
-    module.policy_weight, module.kl_weight, module.calibration_weight = (weights.get(name, 0.0) for name in WEIGHTS)
-    module.micro_batch_pairs = micro
-    module.zero_grad()
-    module._update(case.rollouts, [0, 1], case.reference, separately=separately)
-    return gradients(module.model)
+    case.module.zero_grad()
+    case.loss = update_of(case, weights, micro)([0, 1], log_norms=separately)
+    return gradients(case.module.model)
 
 
 def gradients(model: RewardModel) -> dict[str, Tensor]:
@@ -181,19 +187,19 @@ def small(request: pytest.FixtureRequest, build) -> RewardModel:
 
 @pytest.fixture(scope="module")
 def case(build) -> Case:
-    return make_case(few_words(build(max_thought_tokens=8)), **TRAINED["full"])
+    return make_case(few_words(build(max_thought_tokens=8)), TRAINED["full"])
 
 
 @pytest.mark.parametrize("options", TRAINED.values(), ids=TRAINED)
 def test_an_update_is_the_plain_one(small, options):
     """Each objective by itself, and the three together; each of their gradients reaches what trains."""
-    case = make_case(small, **options)
-    assert (case.rollouts.seen is None) == ("vision" in options["learning_rates"])
+    case = make_case(small, options)
+    assert (case.rollouts.seen is None) == ("vision" in options.learning_rates)
     total: dict[str, Tensor] = {}
     for name, loss in their_losses(case).items():
         alone = their_gradients(case, loss)
         assert_close_gradients(ours(case, {name: 1.0}), alone)
-        assert case.module.loss.item() == pytest.approx(loss.item(), rel=1e-4)
+        assert case.loss.item() == pytest.approx(loss.item(), rel=1e-4)
         assert sum(gradient.norm() > 0 for gradient in alone.values()) > len(alone) / 2
         for key, gradient in alone.items():
             total[key] = total.get(key, 0) + WEIGHTS[name] * gradient
@@ -203,7 +209,7 @@ def test_an_update_is_the_plain_one(small, options):
 @pytest.mark.parametrize(("name", "num_runs"), [("lora", 1), ("lora_recomputed", 2)])
 def test_a_layer_runs_once_or_is_recomputed(build, name, num_runs):
     """What "recomputed" above rests on."""
-    case = make_case(few_words(build(max_thought_tokens=8)), **TRAINED[name])
+    case = make_case(few_words(build(max_thought_tokens=8)), TRAINED[name])
     runs: list[int] = []
     case.module.model.base.model.language_model.layers[0].mlp.register_forward_pre_hook(lambda *_: runs.append(1))
     ours(case, WEIGHTS)
@@ -228,7 +234,7 @@ def test_the_rollouts_of_these_tests_try_everything(case):
 def test_the_first_step_is_taken_where_the_thoughts_were_sampled(small):
     """Ratios are 1 and the KL is 0 under the distribution that was sampled from, in both models, and only there."""
     narrow = {"temperature": 0.7, "top_k": 6, "top_p": 0.9}
-    case = make_case(small, **TRAINED["lora"], **narrow)
+    case = make_case(small, TRAINED["lora"], **narrow)
     case.module.model.network.disable_adapter_layers()
     ours(case, WEIGHTS)
     metrics = case.module.means.compute()
@@ -246,7 +252,7 @@ def test_the_objectives_can_be_separated(case, alone):
     found = ours(case, {alone: 1.0})
     shares = case.module.objective.shares(case.rollouts, [0, 1])
     case.module.zero_grad()
-    getattr(case.module._losses(case.rollouts, [0, 1], shares, None), alone).backward()
+    getattr(update_of(replace(case, reference=None), {})._forward([0, 1], shares), alone).backward()
     expected = gradients(case.module.model)
     assert all(torch.equal(found[name], gradient) for name, gradient in expected.items())
 
@@ -284,7 +290,7 @@ def test_what_was_seen_changes_nothing(case):
 @pytest.mark.parametrize("options", [TRAINED["full"], TRAINED["lora_recomputed"]], ids=["full", "lora_recomputed"])
 def test_logprobs_made_piece_by_piece_are_those_made_at_once(small, options, monkeypatch):
     """Logits of five tokens at a time."""
-    case = make_case(small, **options)
+    case = make_case(small, options)
     branches, seen = case.rollouts.pack(small.processor, [0, 1])
     num_rows: list[int] = []
     hook = case.module.model.base.lm_head.register_forward_hook(lambda _, inputs, __: num_rows.append(len(inputs[0])))
@@ -311,6 +317,6 @@ def test_the_reference_is_the_model_that_sampled(case):
 
 def test_a_head_that_trains_alone_has_itself_as_its_reference(build):
     """Its thoughts cannot move, so the KL is 0 and the calibration loss is all there is."""
-    case = make_case(few_words(build(max_thought_tokens=8)), learning_rates={"head": 1.0})
+    case = make_case(few_words(build(max_thought_tokens=8)), Optimization({"head": 1.0}))
     assert ours(case, WEIGHTS)["head.weight"].norm() > 0
     assert case.module.means.compute()["train/kl"] == pytest.approx(0, abs=1e-6)

@@ -24,7 +24,9 @@ from data_modules.preference import PreferencePairDataModule
 from data_modules.world.rendering import RenderSettings, render_split
 from descore.answer import Answer, write_thought
 from descore.modules.cold_start import ColdStartModule
+from descore.modules.options import Optimization
 from descore.types import DIMENSIONS, Frames, Group, Thought
+from descore.video.settings import VideoSettings
 
 TEMPLATE = Path(__file__).parents[3] / "conf" / "prompts" / "rendered.txt"
 HOSTILE = (
@@ -55,12 +57,9 @@ def system(world, kind=ColdStartModule, **options):
     return kind(
         backbone=str(world / "backbone"),
         template=str(TEMPLATE),
-        min_frames=2,
-        max_frames=2,
-        min_pixels=1024,
-        max_pixels=1024,
+        video=VideoSettings(min_frames=2, max_frames=2, min_pixels=1024, max_pixels=1024),
         max_thought_tokens=4,
-        learning_rates={"query": 1e-3, "head": 1e-3},
+        optimization=Optimization({"query": 1e-3, "head": 1e-3}),
         **options,
     )
 
@@ -338,7 +337,7 @@ def test_an_export_knows_mean_and_spread_of_every_reward_across_a_resume(build, 
     strategy = SimpleNamespace(barrier=lambda _: None)
     trainer = SimpleNamespace(callback_metrics=metrics, is_global_zero=True, log_dir=None, strategy=strategy)
     trainer.sanity_checking = False
-    module = SimpleNamespace(whole_model=lambda: model, model=model)
+    module = SimpleNamespace(full_model=lambda: model, model=model)
     before = ExportModel()
     before.on_validation_end(trainer, module)
     after = ExportModel(folder=str(tmp_path))
