@@ -42,7 +42,7 @@ demo: $(READY) $(STAGE1_EXPORT)/descore.json $(STAGE2_EXPORT)/descore.json ## tr
 	$(BIN)/descore evaluate --model $(STAGE2_EXPORT) --benchmark rendered_ood --limit 150 --output runs/demo/stage2
 	$(BIN)/descore report runs/demo/stage1 runs/demo/stage2 --output runs/demo/report.html
 
-evidence: $(READY) ## train the paper's paradigms side by side and show what came out, in 70 minutes on two cores; goes on where it was
+evidence: $(READY) ## train the paradigms of the paper side by side and show the results, in 70 minutes on two cores; resumes a stopped run
 	$(BIN)/python -m benchmarks.evidence $(ARGS)
 
 evidence-quick: $(READY) ## the same with one seed and few pairs, to see that all of it runs
@@ -55,11 +55,12 @@ tiny-backbone: $(READY) ## train anew the tiny backbone that ships with the pack
 
 test test-all: export HF_HUB_OFFLINE = 1
 test test-all: export TRANSFORMERS_OFFLINE = 1
+test test-all: export OMP_NUM_THREADS = 1
 
-test: $(READY) ## run the tests, offline; ARGS="-k prompts" selects
-	$(BIN)/python -m pytest $(ARGS)
+test: $(READY) ## run the tests on all cores, offline; ARGS="-k prompts" selects, ARGS="-n 0" uses one process
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal $(ARGS)
 
-test-all: $(READY) ## run the tests, the slow and the GPU ones too
+test-all: $(READY) ## run the slow and the GPU tests too, all in one process
 	$(BIN)/python -m pytest -m '' $(ARGS)
 
 lint: $(READY) ## check style, format and types
