@@ -20,8 +20,6 @@ TORCHRUN = (str(Path(sys.executable).with_name("torchrun")), "--nproc-per-node",
 SECONDS = 60
 """A job has this long to end after the death. torchrun gives ranks that do not listen 30 seconds."""
 
-slow = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def export(build, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -59,19 +57,20 @@ def processes_of(run: Path) -> list[str]:
     return [line for line in lines if str(run) in line]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1000)
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere ranks only follow a launcher that ends in good order")
-@pytest.mark.parametrize("launcher", [LIGHTNING, pytest.param(TORCHRUN, marks=slow)], ids=["lightning", "torchrun"])
+@pytest.mark.parametrize("launcher", [LIGHTNING, TORCHRUN], ids=["lightning", "torchrun"])
 @pytest.mark.parametrize(
     ("rank", "place", "number", "overlay"),
     [
         pytest.param(1, "step", 0, SHARDED, id="1-raises"),
-        pytest.param(0, "step", 0, SHARDED, id="0-raises", marks=slow),
-        pytest.param(1, "step", 0, DDP, id="1-raises-ddp", marks=slow),
-        pytest.param(1, "step", signal.SIGKILL, SHARDED, id="1-is-killed", marks=slow),
-        pytest.param(0, "step", signal.SIGKILL, SHARDED, id="0-is-killed", marks=slow),
-        pytest.param(1, "validation", 0, SHARDED, id="1-raises-in-validation", marks=slow),
-        pytest.param(1, "thoughts", 0, SHARDED, id="1-raises-in-thoughts", marks=slow),
+        pytest.param(0, "step", 0, SHARDED, id="0-raises"),
+        pytest.param(1, "step", 0, DDP, id="1-raises-ddp"),
+        pytest.param(1, "step", signal.SIGKILL, SHARDED, id="1-is-killed"),
+        pytest.param(0, "step", signal.SIGKILL, SHARDED, id="0-is-killed"),
+        pytest.param(1, "validation", 0, SHARDED, id="1-raises-in-validation"),
+        pytest.param(1, "thoughts", 0, SHARDED, id="1-raises-in-thoughts"),
     ],
 )
 def test_a_rank_that_dies_ends_the_job(

@@ -64,7 +64,7 @@ def test_two_processes_train_as_one(fit: Fit, stage: str, family: str, trained: 
 @pytest.mark.parametrize(
     ("stage", "trained", "legs"),
     [
-        ("stage1", "whole", [(2, "fsdp1"), (2, "fsdp1"), (0, "")]),
+        slow("stage1", "whole", [(2, "fsdp1"), (2, "fsdp1"), (0, "")]),
         slow("stage2", "lora", [(2, "fsdp"), (2, "fsdp1"), (1, "fsdp1")]),
         slow("stage1", "lora", [(1, "fsdp1"), (2, "fsdp1"), (2, "fsdp")]),
     ],

@@ -75,6 +75,7 @@ def test_a_signal_to_torchrun_is_passed_on(tmp_path: Path, start) -> None:
     assert "resume from" in output
 
 
+@pytest.mark.slow
 def test_slurm_requeues_a_run_that_its_signal_reaches(tmp_path: Path, start) -> None:
     slurm = {"SLURM_JOB_ID": str(free_port()), "SLURM_NNODES": str(NODES), "SLURM_NTASKS_PER_NODE": "1"}
     slurm |= {

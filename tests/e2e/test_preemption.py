@@ -55,7 +55,8 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return exported_weights(run / "export/last")
 
 
-@pytest.mark.parametrize("options", [(), pytest.param(SHARDED, marks=pytest.mark.slow)], ids=["one", "two"])
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [(), SHARDED], ids=["one", "two"])
 def test_a_run_asked_to_leave_goes_on_as_if_it_never_had(
     tmp_path: Path, rendered: Path, options: tuple[str, ...]
 ) -> None:

@@ -36,7 +36,8 @@ def test_lightnings_own_fsdp1_is_an_error_that_says_what_to_use(starts: dict[str
         module.configure_model()
 
 
-@pytest.mark.parametrize("stage", ["stage2", pytest.param("stage1", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["stage2", "stage1"])
 def test_a_checkpoint_fits_any_number_of_processes(fit: Fit, stage: str) -> None:
     """Two processes leave a folder of shards, one reads it and leaves a file, and so on, to where one alone ends."""
     whole = fit("whole", stage, *LORA, "--trainer.max_steps", "8", "--trainer.limit_val_batches", "0")
@@ -54,8 +55,9 @@ def test_a_checkpoint_fits_any_number_of_processes(fit: Fit, stage: str) -> None
     assert furthest(weights(whole), weights(run)) < 1e-5
 
 
-@pytest.mark.parametrize("stage", ["stage2", pytest.param("stage1", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("overlay", ["fsdp", pytest.param("fsdp1", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["stage2", "stage1"])
+@pytest.mark.parametrize("overlay", ["fsdp", "fsdp1"])
 def test_what_is_not_finite_on_one_rank_moves_no_weight_on_any(fit: Fit, stage: str, overlay: str) -> None:
     """The callback compares the weights and moments of each rank before and after each step, bit by bit."""
     plan = ["nothing", "1 loss nan", "0 loss inf", "1 gradient nan", "0 gradient inf", "nothing"]
@@ -65,7 +67,8 @@ def test_what_is_not_finite_on_one_rank_moves_no_weight_on_any(fit: Fit, stage: 
     assert logged_values(run)["train/skipped_share"] == [0, 1, 1, 1, 1, 0]
 
 
-@pytest.mark.parametrize("stage", ["stage2", pytest.param("stage1", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["stage2", "stage1"])
 def test_half_precision_keeps_weights_and_moments_whole(fit: Fit, starts: dict[str, Path], stage: str) -> None:
     """Shards in host memory, gathered in bfloat16: the losses are near those of one process, and small steps count."""
     offloaded = ("--trainer.strategy.cpu_offload", "true", "--trainer.strategy.save_distributed_checkpoint", "false")

@@ -156,7 +156,9 @@ def test_the_export_scores_videos(trained: Path, clips: list[str], capsys: pytes
     assert all(record["error"] is None for record in records)
 
 
-@pytest.mark.parametrize("algorithm", ["descore", "grpo", "dr_grpo", "vl_norm"])
+@pytest.mark.parametrize(
+    "algorithm", ["descore", *(pytest.param(name, marks=pytest.mark.slow) for name in ("grpo", "dr_grpo", "vl_norm"))]
+)
 def test_accumulation_does_not_change_the_result(fit: Fit, start: Path, algorithm: str) -> None:
     """One forward of four pairs, or four of one: the same weights up to the order of a sum."""
     options = (*EVEN, "--model.algorithm.name", algorithm, "--trainer.limit_val_batches", "0")
@@ -170,6 +172,7 @@ def test_accumulation_does_not_change_the_result(fit: Fit, start: Path, algorith
         assert (split[name] - tensor).norm() <= 1e-2 * step + 1e-7, name
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_steps_of_one(tmp_path: Path, fit: Fit, start: Path, table: Path) -> None:
     """Four pairs a step on one process, or two on each of two: the same weights up to the order of a sum."""
     options = (*EVEN, "--trainer.limit_val_batches", "0", "--model.optimization.warmup", "0")

@@ -55,7 +55,10 @@ def train(where: str) -> None:
     print("done")
 
 
-@pytest.mark.parametrize("where", ["training", "validation", "nowhere"])
+@pytest.mark.parametrize(
+    "where",
+    ["training", pytest.param("validation", marks=pytest.mark.slow), pytest.param("nowhere", marks=pytest.mark.slow)],
+)
 def test_a_run_that_stands_still_ends_and_shows_where(where: str) -> None:
     begun = time.monotonic()
     done = subprocess.run(
