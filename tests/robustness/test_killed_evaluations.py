@@ -47,19 +47,18 @@ class Run:
         """File in which each batch is noted as it begins to be scored."""
         return self.folder.with_suffix(".notes")
 
-    def start(self, kill_in: int = 0) -> ForkServerProcess:
-        """Start or resume, in a new process; it kills itself amid the batch of that number, if any."""
+    def evaluate(self, kill_in: int = 0) -> None:
+        """Start or resume; the process kills itself amid the batch of that number, if any."""
         arguments = ["--model", str(self.model), "--table", str(self.table), "--root", str(self.table.parent)]
         arguments += ["--output", str(self.folder), "--device", "cpu", "--batch-size", f"{BATCH}"]
-        process = CONTEXT.Process(target=evaluate, args=([*arguments, "--num-thoughts", "2"], self.notes, kill_in))
+        with mock.patch.object(Scorer, "_score_batch", noting(Scorer._score_batch, self.notes, kill_in)):
+            assert descore(["evaluate", *arguments, "--num-thoughts", "2"]) == 0
+
+    def start(self, kill_in: int = 0) -> ForkServerProcess:
+        """Start or resume in a new process, which may be killed."""
+        process = CONTEXT.Process(target=evaluate_apart, args=(self, kill_in))
         process.start()
         return process
-
-    def finish(self) -> None:
-        """Start or resume, and wait for the end."""
-        process = self.start()
-        process.join()
-        assert process.exitcode == 0
 
     def begun(self) -> list[str]:
         """Return the batches that began to be scored."""
@@ -71,10 +70,9 @@ class Run:
         return scores.read_bytes().count(b"\n") // BATCH if scores.exists() else 0
 
 
-def evaluate(arguments: Sequence[str], notes: Path, kill_in: int) -> None:
-    os.setpgrp()
-    torch.set_num_threads(1)
-    score, numbers = Scorer._score_batch, itertools.count(1)
+def noting(score: Callable[..., Iterator[Any]], notes: Path, kill_in: int) -> Callable[..., Iterator[Any]]:
+    """Wrap what scores a batch, so that it notes the batch, and kills the process in one of them."""
+    numbers = itertools.count(1)
 
     def noted(scorer: Scorer, items: Sequence[Any], *rest: Any) -> Iterator[Any]:
         with notes.open("a") as file:
@@ -85,8 +83,14 @@ def evaluate(arguments: Sequence[str], notes: Path, kill_in: int) -> None:
             if number == kill_in:  # the line of the video before is written
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    mock.patch.object(Scorer, "_score_batch", noted).start()
-    raise SystemExit(descore(["evaluate", *arguments]))
+    return noted
+
+
+def evaluate_apart(run: Run, kill_in: int) -> None:
+    os.setpgrp()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    torch.set_num_threads(1)
+    run.evaluate(kill_in)
 
 
 @pytest.fixture
@@ -101,7 +105,7 @@ def whole(build, clips: list[str], tmp_path: Path) -> Callable[[int, int], Run]:
         ]
         write_pairs(tmp_path / "pairs.jsonl", pairs)
         run = Run(tmp_path / "model", tmp_path / "pairs.jsonl", tmp_path / "whole")
-        run.finish()
+        run.evaluate()
         return run
 
     return finish
@@ -126,7 +130,7 @@ def test_an_evaluation_killed_amid_two_batches_ends_as_one_left_alone(tmp_path: 
         process.join()
         assert process.exitcode == -signal.SIGKILL
         starts.append((len(run.begun()), run.num_written()))
-    run.finish()
+    run.evaluate()
     assert starts == [(0, 0), (1, 0), (3, 1)]
     assert len(run.begun()) == len(left_alone.begun()) + 2 == 5
     check(run, left_alone, starts)
@@ -137,7 +141,7 @@ def test_an_evaluation_killed_amid_two_batches_ends_as_one_left_alone(tmp_path: 
 def test_an_evaluation_killed_at_random_moments_ends_as_one_left_alone(tmp_path: Path, whole) -> None:
     left_alone = whole(num_pairs=12, max_thought_tokens=40)
     began = time.monotonic()
-    replace(left_alone, folder=tmp_path / "timed").finish()
+    replace(left_alone, folder=tmp_path / "timed").start().join()
     seconds, dice, left, again = time.monotonic() - began, random.Random(0), KILLS, 0
     for number in itertools.count():
         run = replace(left_alone, folder=tmp_path / f"killed{number}")
@@ -149,7 +153,7 @@ def test_an_evaluation_killed_at_random_moments_ends_as_one_left_alone(tmp_path:
                 break
             kill([process])
             starts.append((len(run.begun()), run.num_written()))
-        run.finish()
+        run.evaluate()
         check(run, left_alone, starts)
         print("batches begun and written before each start:", starts)
         again += len(run.begun()) - len(left_alone.begun())
