@@ -11,9 +11,7 @@ import pytest
 
 from callbacks import record
 from callbacks.record import RunRecord
-from tests.unit.callbacks.test_callbacks import data, system, trainer, world
-
-__all__ = ["world"]
+from tests.helpers.fitting import data, system, trainer
 
 
 def starts(folder: Path) -> list[dict[str, object]]:

@@ -1,102 +1,23 @@
+"""The rollouts that TensorBoard shows, thought by thought."""
+
 import html
 import re
-import warnings
 from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning import LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugin_util import markdown_to_safe_html
-from torch.utils.data import DataLoader
 
-from callbacks.drift import DriftWarning
 from callbacks.rollouts import RolloutTexts
-from descore.thinking.rollouts import Rollouts
-from descore.types import Group, Pair, Side, Thought
+from tests.helpers.scripted import NAN, Scripted, events, rollouts, trainer
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers"),
-    pytest.mark.filterwarnings("ignore:The number of training batches"),
-]
-
-NAN = float("nan")
 HOSTILE = (
     "# A *red* ball | <img src=x onerror=alert(1)> ![pixel](http://tracker.example/p.png)\n"
     "|---|---|\n"
     "1. [here](javascript:alert(1)) `code` _it_ & &lt; \\* ~~~ </td></tr></table>\n"
     "    <script>alert(1)</script> <http://link.example>"
 )
-
-
-def rollouts(rewards, *, texts=None, parts=None, prompt="A red ball", preference=(1.0,)):
-    """Rollouts [V, n] of V / 2 pairs; the last thought of each group is cut.
-
-    Thought i of video v, both counted from 1, has i tokens, the advantage v.i, and the rewards -v.i, -1v.i, -2v.i, ...
-    """
-    rewards = torch.tensor(rewards, dtype=torch.float64)
-    num_videos, n = rewards.shape
-    count = torch.arange(1, num_videos + 1)[:, None] + torch.arange(1, n + 1) / 10
-    heads = torch.stack([-count - 10 * k for k in range(len(preference))], 2)
-    texts = texts or [[f"thought {i} of video {v}" for i in range(1, n + 1)] for v in range(1, num_videos + 1)]
-    thoughts = tuple(Thought((7,) * i, closed=i < n) for i in range(1, n + 1))
-    pairs = tuple(Pair(f"pair *{m}*", prompt, Side("a"), Side("b"), preference) for m in range(num_videos // 2))
-    return Rollouts(
-        pairs=pairs,
-        preference=torch.tensor([pair.preference for pair in pairs]),
-        groups=tuple(Group(thoughts, tuple(said), (), head) for said, head in zip(texts, heads, strict=True)),
-        rewards=rewards,
-        parts=parts or {"quality": rewards},
-        advantages=count.double(),
-        old_logprobs=torch.zeros(num_videos, n, 1),
-        mask=torch.ones(num_videos, n, 1).bool(),
-        prefixes=(),
-        seen=None,
-    )
-
-
-class Scripted(LightningModule):
-    """Batch i of the run gives `script[i]`, validation the next accuracy; a batch takes two optimizer steps."""
-
-    def __init__(self, script, accuracies=(), *, names=("reward",), metric="val/preference_accuracy", batches=None):
-        super().__init__()
-        self.automatic_optimization = False
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.model = SimpleNamespace(settings=SimpleNamespace(reward_names=names))
-        self.script, self.accuracies, self.metric = script, iter(accuracies), metric
-        self.batches = batches or len(script)
-
-    def training_step(self, batch, batch_idx):
-        for _ in range(2):
-            self.optimizers().step()
-        return {"rollouts": self.script[self.trainer.fit_loop.total_batch_idx]}
-
-    def validation_step(self, batch, batch_idx):
-        pass
-
-    def on_validation_epoch_end(self):
-        self.log(self.metric, next(self.accuracies))
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters())
-
-    def train_dataloader(self):
-        return DataLoader(range(self.batches))
-
-    def val_dataloader(self):
-        return DataLoader(range(1))
-
-
-def trainer(folder, *callbacks, **options):
-    options = {"max_epochs": 1, "num_sanity_val_steps": 0, "check_val_every_n_epoch": None} | options
-    options.setdefault("logger", TensorBoardLogger(folder, name="run", version=0))
-    switches = ("enable_checkpointing", "enable_progress_bar", "enable_model_summary")
-    return Trainer(accelerator="cpu", callbacks=list(callbacks), **dict.fromkeys(switches, False), **options)
-
-
-def events(folder):
-    return EventAccumulator(str(folder / "run" / "version_0"), size_guidance={"tensors": 0, "scalars": 0}).Reload()
 
 
 def pages(folder, found, names=("reward",)):
@@ -200,122 +121,3 @@ def test_texts_need_a_tensorboard_logger(tmp_path):
     with pytest.raises(ValueError, match=r"TensorBoardLogger, got CSVLogger: set trainer\.logger"):
         run.fit(Scripted([]))
     trainer(tmp_path, RolloutTexts(), fast_dev_run=True).fit(Scripted([rollouts([[0.5, 0.5]] * 2)], [0.5]))
-
-
-def even(rewards):
-    """One batch per reward, whose thoughts all got it."""
-    return [rollouts([[reward, reward]] * 2) for reward in rewards]
-
-
-def warned(run, system, **options):
-    """Fit, and return the warnings of drift."""
-    with warnings.catch_warnings(record=True) as found:
-        warnings.simplefilter("always")
-        run.fit(system, **options)
-    return [str(warning.message) for warning in found if "drift" in str(warning.message)]
-
-
-def scalars(folder, tag):
-    return [(event.step, event.value) for event in events(folder).Scalars(tag)]
-
-
-@pytest.mark.parametrize(
-    ("accuracies", "rewards", "expected"),
-    [
-        pytest.param([0.75, 0.5], [0.25, 0.5], [2], id="falls while it rises"),
-        pytest.param([0.5, 0.75], [0.25, 0.5], [], id="both rise"),
-        pytest.param([0.75, 0.5], [0.5, 0.25], [], id="both fall"),
-        pytest.param([0.75, 0.625], [0.25, 0.5], [], id="a drop of the tolerance"),
-        pytest.param([0.75, 0.5], [0.25, 0.375], [], id="a rise of the threshold"),
-        pytest.param([0.75, 0.6875, 0.5625], [0.25, 0.5, 0.5], [3], id="the best counts, not the last"),
-        pytest.param([0.875, 0.6875, 0.5625, 0.5], [0, 0.5, 0.5, 0.5], [2, 4], id="again after another tolerance"),
-        pytest.param([0.75, 0.5, 0.875, 0.6875], [0, 0.25, 0.25, 0.5], [2, 4], id="a new best starts over"),
-        pytest.param([0.75, 0.75, 0.5], [0.25, 0.5, 0.5], [3], id="the first of equal ones is the best"),
-    ],
-)
-def test_the_warning_fires_exactly_when_accuracy_falls_while_the_reward_rises(tmp_path, accuracies, rewards, expected):
-    """Tolerance and rise are 1/8; validation follows every batch, which is two steps."""
-    run = trainer(tmp_path, DriftWarning(tolerance=0.125, rise=0.125), val_check_interval=1, logger=False)
-    found = warned(run, Scripted(even(rewards), accuracies))
-    assert [int(re.search(r"to \S+ at step (\d+)", message).group(1)) for message in found] == [2 * k for k in expected]
-
-
-def test_the_warning_says_what_fell_what_rose_and_what_to_do(tmp_path):
-    run = trainer(tmp_path, DriftWarning(tolerance=0.02), val_check_interval=1, logger=False)
-    assert warned(run, Scripted(even([0.4, 0.43]), [0.8, 0.775])) == [
-        "the head drifts: val/preference_accuracy fell from 0.800 at step 2 to 0.775 at step 4, while the rollout "
-        "reward rose from 0.400 to 0.430; raise model.calibration_weight, lower model.learning_rates, or stop and take "
-        "export/best"
-    ]
-
-
-def test_the_reward_is_the_mean_over_the_thoughts_since_the_last_validation(tmp_path):
-    """(0 + 0.1 + 0.2 + 0.3 + 0.9) / 5 = 0.3 over two batches whose own means are 0.15 and 0.9; then 0.5 and 0.7."""
-    script = [rollouts([[0, 0.1], [0.2, 0.3]]), rollouts([[NAN, NAN], [0.9, NAN]]), *even([0.5, 0.7])]
-    run = trainer(tmp_path, DriftWarning(), val_check_interval=2, logger=False)
-    (message,) = warned(run, Scripted(script, [0.8, 0.7]))
-    assert "rose from 0.300 to 0.600;" in message
-
-
-def test_the_reward_is_that_of_all_devices(tmp_path, monkeypatch):
-    """Four thoughts here have 0, six of another device 0.5 and then 0.9: 3 / 10 and 5.4 / 10."""
-    run, others = trainer(tmp_path, DriftWarning(), val_check_interval=1, logger=False), iter([3.0, 5.4])
-
-    def reduce(tensor, *, reduce_op):
-        assert reduce_op == "sum"
-        return tensor + torch.tensor([next(others), 6]) if tensor.shape == (2,) else tensor
-
-    monkeypatch.setattr(run.strategy, "reduce", reduce)
-    (message,) = warned(run, Scripted(even([0, 0]), [0.8, 0.7]))
-    assert "rose from 0.300 to 0.540;" in message
-
-
-def test_the_drop_is_logged_where_the_accuracy_is(tmp_path):
-    accuracies = [0.75, 0.5, 0.625, 0.875, 0.75]
-    run = trainer(tmp_path, DriftWarning(), val_check_interval=2)
-    run.fit(Scripted(even([0.5] * 10), accuracies))
-    steps, values = zip(*scalars(tmp_path, "val/accuracy_drop"), strict=True)
-    assert values == (0, 0.25, 0.125, 0, 0.125)
-    assert [*zip(steps, accuracies, strict=True)] == scalars(tmp_path, "val/preference_accuracy")
-
-
-def test_validation_outside_of_training_is_ignored(tmp_path):
-    """The sanity check sees 1, training 0.75 and 0.5, a validation of its own 0: the drop is 1/4, and logged twice."""
-    run = trainer(tmp_path, DriftWarning(), val_check_interval=1, num_sanity_val_steps=1)
-    system = Scripted(even([0.5, 0.5]), [1, 0.75, 0.5, 0])
-    run.fit(system)
-    run.validate(system, verbose=False)
-    assert [value for _, value in scalars(tmp_path, "val/accuracy_drop")] == [0, 0.25]
-
-
-def test_a_resumed_run_warns_as_one_that_never_stopped(tmp_path):
-    """Validation follows every second batch; the run stops after the third or fifth, in the middle of a mean."""
-    rewards, accuracies = [0.1, 0.3, 0.3, 0.5, 0.5, 0.7, 0.6, 0.8], [0.8, 0.7, 0.69, 0.6]
-
-    def run(max_batches, number, checkpoint=None):
-        options = {"max_steps": 2 * max_batches, "max_epochs": -1, "val_check_interval": 2, "logger": False}
-        fit = trainer(tmp_path, DriftWarning(), **options)
-        system = Scripted(even(rewards), accuracies[number:], batches=100)
-        messages = warned(fit, system, ckpt_path=checkpoint, weights_only=True)
-        fit.save_checkpoint(tmp_path / f"{max_batches}.ckpt")
-        return messages
-
-    whole = run(8, 0)
-    assert [re.findall(r"\d\.\d+", message) for message in whole] == [
-        ["0.800", "0.700", "0.200", "0.400"],
-        ["0.800", "0.600", "0.200", "0.700"],
-    ]
-    parts = [run(3, 0), run(5, 1, tmp_path / "3.ckpt"), run(8, 2, tmp_path / "5.ckpt")]
-    assert parts == [[], whole[:1], whole[1:]]
-
-
-def test_any_accuracy_can_be_watched(tmp_path):
-    metric = "val/ood/preference_accuracy"
-    run = trainer(tmp_path, DriftWarning(monitor=metric), val_check_interval=1, logger=False)
-    (message,) = warned(run, Scripted(even([0.1, 0.5]), [0.8, 0.7], metric=metric))
-    assert f"{metric} fell" in message
-    run = trainer(tmp_path, DriftWarning(), val_check_interval=1, logger=False)
-    with pytest.raises(
-        ValueError, match=r"'val/preference_accuracy', but validation logged \['val/ood/pref.*set its monitor"
-    ):
-        run.fit(Scripted(even([0.1]), [0.8], metric=metric))

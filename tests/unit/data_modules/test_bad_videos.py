@@ -21,9 +21,7 @@ from data_modules.preference import PreferencePairDataModule
 from descore.types import Pair, Side
 from descore.video.checks import VideoError
 from tests.helpers.examples import make_frames
-from tests.unit.callbacks.test_callbacks import data, system, trainer, world
-
-__all__ = ["world"]
+from tests.helpers.fitting import data, system, trainer
 
 
 def pairs(count: int, bad: Sequence[int] = ()) -> list[Pair]:

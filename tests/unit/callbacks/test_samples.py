@@ -1,0 +1,134 @@
+"""The pairs that TensorBoard shows after a validation."""
+
+import html
+import json
+import re
+from types import SimpleNamespace
+
+import pytest
+import torch
+from lightning.pytorch.loggers import CSVLogger
+from tensorboard.plugin_util import markdown_to_safe_html
+
+from callbacks.samples import Samples, image_grid
+from callbacks.throughput import Throughput
+from descore.answer import Answer, write_thought
+from descore.types import DIMENSIONS, Frames, Group, Thought
+from tests.helpers.fitting import HOSTILE, data, events, system, trainer
+
+SHOWN = Answer({"subject": 2, "dynamics": 1, "camera": None, "environment": 0, "style": 2}, 2.5)
+
+
+@pytest.fixture(scope="module")
+def shown(world, tmp_path_factory):
+    """One validation at step 2, where the model thinks about the first batch of each table: A well, B not at all."""
+
+    def think(model, branches):
+        texts = [write_thought("I see *stars*", SHOWN)] * 2 + ["no <answer>"] * 2
+        zeros = torch.zeros(1, 1)
+        return [Group((Thought((7,), closed=text[0] == "<"),), (text,), (), zeros) for text in texts]
+
+    folder = tmp_path_factory.mktemp("shown")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("descore.modules.validation.think", think)
+        run = trainer(folder, Samples(num_pairs=3, num_frames=2), max_steps=2, val_check_interval=2)
+        run.fit(system(world, own_thought_pairs=2), data(world))
+    return SimpleNamespace(events=events(folder), metrics=run.callback_metrics)
+
+
+def markdown(shown, tag):
+    (event,) = shown.events.Tensors(f"{tag}/text_summary")
+    assert event.step == 2
+    return event.tensor_proto.string_val[0].decode()
+
+
+def cells(page):
+    """Label -> cells of A and B, as a browser shows them."""
+    rows = re.findall(r"<tr>\s*<t[dh]>(.*?)</t[dh]>\s*<t[dh]>(.*?)</t[dh]>\s*<t[dh]>(.*?)</t[dh]>\s*</tr>", page, re.S)
+    return {html.unescape(label): (html.unescape(a), html.unescape(b)) for label, a, b in rows}
+
+
+def test_samples_write_each_table_under_its_name(shown):
+    tables, places = ("val", "ood"), range(3)
+    tags = shown.events.Tags()
+    assert set(tags["tensors"]) == {f"samples/{table}/text/{i}/text_summary" for table in tables for i in places}
+    assert set(tags["images"]) == {f"samples/{table}/frames/{i}" for table in tables for i in places}
+    assert set(tags["histograms"]) == {f"samples/{table}/{kind}" for table in tables for kind in ("rewards", "margins")}
+
+
+def test_a_pair_is_shown_with_its_thoughts_and_scores(world, shown):
+    row = json.loads((world / "val" / "pairs.jsonl").read_text().splitlines()[1])
+    page = markdown_to_safe_html(markdown(shown, "samples/val/text/1"))
+    assert f"<p><strong>Preferred</strong> {row['preference']}</p>" in page
+    table = cells(page)
+    assert table[row["id"]] == ("A", "B")
+    assert table["teacher's thought"] == tuple(row[f"cot_{side}"].replace("\n", "<br>") for side in "ab")
+    assert table["own thought"] == (
+        write_thought("I see *stars*", SHOWN),
+        "no <answer> <strong>(cut)</strong>",
+    )
+    assert table["reward, own thought"] == ("0.000", "0.000")
+    for name, own in zip(DIMENSIONS, ("2", "1", "N/A", "0", "2"), strict=True):
+        annotated = [row[f"scores_{side}"][name] for side in "ab"]
+        assert table[f"{name}, own thought / annotated"] == (f"{own} / {annotated[0]}", f"? / {annotated[1]}")
+
+
+def test_a_pair_the_model_did_not_think_about_has_no_thought_of_its_own(shown):
+    table = cells(markdown_to_safe_html(markdown(shown, "samples/val/text/2")))
+    assert "own thought" not in table
+    assert {"reward, teacher's thought", "reward, no thought"} <= set(table)
+    assert "reward, own thought" not in table
+
+
+def test_a_hostile_prompt_is_shown_as_it_is_written(shown):
+    page = markdown_to_safe_html(markdown(shown, "samples/val/text/0"))
+    prompt = re.search(r"<p><strong>Prompt</strong> (.*?)</p>", page, re.S).group(1)
+    assert set(re.findall(r"<[^>]*>", prompt)) == {"<br>"}
+    assert html.unescape(prompt.replace("<br>", "\n")) == HOSTILE
+
+
+def test_histograms_hold_every_reward_and_the_decided_margins(world, shown):
+    (rewards,), (margins,) = (shown.events.Histograms(f"samples/val/{kind}") for kind in ("rewards", "margins"))
+    rows = map(json.loads, (world / "val" / "pairs.jsonl").read_text().splitlines())
+    assert rewards.step == margins.step == 2
+    assert rewards.histogram_value.num == 2 * 3
+    num_decided = sum(row["preference"] != "tie" for row in rows)
+    assert margins.histogram_value.num == num_decided
+    mean = margins.histogram_value.sum / num_decided
+    assert mean == pytest.approx(shown.metrics["val/reward_margin"].item(), rel=1e-4)
+
+
+def test_images_show_a_above_b(shown):
+    """Two frames of 32 x 32 for each video, and a gap of 2 after each."""
+    (image,) = shown.events.Images("samples/val/frames/0")
+    assert (image.width, image.height, image.step) == (2 * 34, 2 * 34, 2)
+
+
+def frames(*values, height, width):
+    pixels = torch.stack([torch.full((3, height, width), value, dtype=torch.uint8) for value in values])
+    return Frames(pixels, tuple(range(len(values))), 8.0, len(values))
+
+
+def test_image_grid_puts_evenly_spread_frames_of_any_size_in_two_rows():
+    """Of five frames three are shown, the first, the middle and the last; B is shrunk from 8 x 16 to 4 x 8."""
+    a, b = frames(0, 10, 20, 30, 40, height=4, width=6), frames(50, 60, height=8, width=16)
+    grid = image_grid(a, b, num_frames=3, max_height=4)
+    assert grid.dtype == torch.uint8
+    assert grid.shape == (3, (4 + 2) + (4 + 2), 3 * (6 + 2))
+    above, below = grid[0, :6], grid[0, 6:]
+    assert above[0].tolist() == [0] * 6 + [255] * 2 + [20] * 6 + [255] * 2 + [40] * 6 + [255] * 2
+    assert below[3].tolist() == [50] * 8 + [255] * 2 + [60] * 8 + [255] * 6
+    assert (grid[:, [4, 5, 10, 11]] == 255).all()
+
+
+def test_samples_say_nothing_in_the_sanity_check(world, tmp_path):
+    run = trainer(tmp_path, Samples(), max_steps=1, num_sanity_val_steps=-1, val_check_interval=6)
+    run.fit(system(world, own_thought_pairs=0), data(world))
+    assert not any(tag.startswith("samples/") for tags in events(tmp_path).Tags().values() if tags for tag in tags)
+
+
+def test_samples_need_a_tensorboard_logger(world, tmp_path):
+    run = trainer(tmp_path, Samples(), logger=CSVLogger(tmp_path))
+    with pytest.raises(ValueError, match=r"TensorBoardLogger, got CSVLogger: set trainer\.logger"):
+        run.fit(system(world), data(world))
+    trainer(tmp_path, Samples(), Throughput(), fast_dev_run=True).fit(system(world), data(world))
