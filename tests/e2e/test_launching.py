@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.helpers.ranks import ROOT, free_port
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # each rank imports everything: minutes on a busy machine
 SHARDED = ("-c", "conf/overlay/fsdp.yaml", "--trainer.precision", "32-true")
 NODES = 2
 
 
 @pytest.fixture
-def start(tmp_path: Path, build):
-    """Start a launch file, with arguments and environment, for a few steps; returns the process."""
+def start(tmp_path: Path, build) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Start a launch file, with arguments and environment, for a few steps; returns the process.
+
+    What is left of its session at the end of the test is killed.
+    """
+    jobs: list[subprocess.Popen[bytes]] = []
     build(max_thought_tokens=6).save_pretrained(str(tmp_path / "start"))
 
     def launch(file: str, *overrides: str, **environment: str) -> subprocess.Popen[bytes]:
@@ -26,16 +32,14 @@ def start(tmp_path: Path, build):
         command += ["--data.num_train", "12", "--data.num_val", "4"]  # three batches an epoch
         command += ["--data.batch_size", "2", "--data.num_workers", "0"]
         command += ["--trainer.limit_val_batches", "0", "--trainer.enable_model_summary", "false", *overrides]
-        return subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        environment = os.environ | {"OMP_NUM_THREADS": "1"} | environment
+        pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        jobs.append(subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, **pipe))
+        return jobs[-1]
 
-    return launch
+    yield launch
+    for job in jobs:
+        subprocess.run(["pkill", "-KILL", "--session", str(job.pid)], check=False)
 
 
 def asks(step: int) -> tuple[str, ...]:
@@ -45,7 +49,7 @@ def asks(step: int) -> tuple[str, ...]:
 
 
 def ends(job: subprocess.Popen[bytes]) -> tuple[int, str]:
-    output = job.communicate(timeout=280)[0].decode()
+    output = job.communicate(timeout=500)[0].decode()
     return job.returncode, output
 
 
@@ -53,7 +57,6 @@ def exported(run: Path) -> bool:
     return (run / "stage1/version_0/export/last/descore.json").is_file()
 
 
-@pytest.mark.slow
 def test_two_nodes_of_torchrun_meet_leave_and_go_on(tmp_path: Path, start) -> None:
     """Only the process of the first node is asked to leave; both launch files end with 143, and the run goes on."""
     for step, code in ((1, 143), (9, 0)):
@@ -66,7 +69,6 @@ def test_two_nodes_of_torchrun_meet_leave_and_go_on(tmp_path: Path, start) -> No
     assert exported(tmp_path)
 
 
-@pytest.mark.slow
 def test_a_signal_to_torchrun_is_passed_on(tmp_path: Path, start) -> None:
     """As a scheduler sends it: to what it has started, and to nothing else."""
     ask = (*asks(1), "--trainer.callbacks.launcher=true")
@@ -75,18 +77,14 @@ def test_a_signal_to_torchrun_is_passed_on(tmp_path: Path, start) -> None:
     assert "resume from" in output
 
 
-@pytest.mark.slow
 def test_slurm_requeues_a_run_that_its_signal_reaches(tmp_path: Path, start) -> None:
-    slurm = {"SLURM_JOB_ID": str(free_port()), "SLURM_NNODES": str(NODES), "SLURM_NTASKS_PER_NODE": "1"}
-    slurm |= {
-        "SLURM_NODELIST": "localhost",
-        "PATH": f"{Path(__file__).parents[1] / 'helpers' / 'slurm'}:{os.environ['PATH']}",
-    }
-    code, output = ends(start("slurm.sh", *asks(1), **slurm))
+    slurm = {"SLURM_JOB_ID": "1234567", "SLURM_NNODES": str(NODES), "SLURM_NTASKS_PER_NODE": "1"}
+    slurm |= {"SLURM_NODELIST": "localhost", "PATH": f"{ROOT / 'tests/helpers/slurm'}:{os.environ['PATH']}"}
+    code, output = ends(start("slurm.sh", *asks(1), **slurm, MASTER_PORT=str(free_port())))
     assert code == 143, output
     assert output.count("scontrol") == 1
-    assert f"scontrol requeue {slurm['SLURM_JOB_ID']}" in output
-    code, output = ends(start("slurm.sh", **slurm))
+    assert "scontrol requeue 1234567" in output
+    code, output = ends(start("slurm.sh", **slurm, MASTER_PORT=str(free_port())))
     assert code == 0, output
     assert "last.ckpt at step 2" in output
     assert "scontrol" not in output
