@@ -1,7 +1,6 @@
-"""Summaries worked by hand, and evaluations side by side."""
+"""Summaries worked by hand."""
 
 import math
-from pathlib import Path
 
 import pytest
 
@@ -9,45 +8,9 @@ from descore.answer import Answer, write_thought
 from descore.evaluation.comparison import compare
 from descore.evaluation.folder import Evaluation, plain
 from descore.evaluation.summary import summarise
+from tests.helpers.given_rewards import evaluation, numbers_of, score
 
 TRUTH = {"subject": 2, "dynamics": 1, "camera": "N/A", "environment": 0, "style": 2}
-PROTOCOL = {"kind": "pointwise", "thoughts": 1, "temperature": 0.0, "reward_from": "head"}
-
-
-def score(reward: float | None, thought: str = "", each: tuple[float, ...] = (), **values: object) -> dict:
-    record = {"reward": reward, "rewards": {}, "thought": thought, "num_thought_tokens": len(thought)}
-    record |= {"truncated": False, "reward_std": None, "error": None if reward is not None else "v0: it broke"}
-    return record | {"each": [score(one, thought) for one in each]} | values
-
-
-def evaluation(
-    rewards: list[float | None], pairs: list[tuple[int, int, int | None]], /, *, name: str = "run", **values: object
-) -> Evaluation:
-    """Videos v0, v1, ... with a generator each, and pairs of two places and a preference."""
-    thoughts = values.pop("thoughts", 1)
-    info = {"benchmark": "mine", "preset": "descore", "model": f"m/{name}", "rejected": {}, "dimensions": ["overall"]}
-    videos = [
-        {"video": f"v{i}", "prompt": f"p{i // 2}", "generator": f"g{i}", "mos": {"overall": None}}
-        for i in range(len(rewards))
-    ]
-    records = [
-        {"id": f"{i}", "prompt": f"p{i}", "a": a, "b": b, "preference": {"overall": preference}}
-        | {"scores_a": None, "scores_b": None}
-        for i, (a, b, preference) in enumerate(pairs)
-    ]
-    found = {
-        "folder": Path(name),
-        "info": info | {"protocol": PROTOCOL | {"thoughts": thoughts}},
-        "pairs": records,
-        "videos": videos,
-        "scores": [score(reward) for reward in rewards],
-        "summary": {"done": True},
-    }
-    return Evaluation(**found | values)
-
-
-def numbers_of(one: Evaluation, tuned_on: Evaluation | None = None) -> dict:
-    return plain(summarise(one, tuned_on))["dimensions"]["overall"]
 
 
 def test_accuracies_by_hand():
@@ -146,49 +109,6 @@ def test_a_threshold_of_another_split():
     other = evaluation([0.0], [], name="val", summary=summary)
     numbers = numbers_of(evaluation([1.0, 0.5, 3.0, 0.0], [(0, 1, 0), (2, 3, 1)]), other)
     assert numbers["fixed_threshold"] == {"threshold": 0.75, "from": "val", "accuracy": 1.0}
-
-
-PAIRS = [(0, 1, 1), (2, 3, 1), (4, 5, 0), (6, 7, -1)]
-
-
-class TestComparing:
-    def test_on_the_pairs_that_all_have(self):
-        """Shared are the first three; of two decided the first run has one right, and the second both."""
-        first = evaluation([1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0], PAIRS)
-        second = evaluation([1.0, 0.0, 1.0, 0.0, 5.0, 0.0], PAIRS[:3], name="other")
-        found = compare([first, second])
-        assert (found["benchmark"], found["num_pairs"], found["num_videos"]) == ("mine", 3, 6)
-        one, other = found["dimensions"]["overall"]
-        assert (one["run"], one["accuracy"], one["num_pairs"]) == ("run", 0.5, 2)
-        assert "difference" not in one
-        assert (other["accuracy"], other["difference"], other["p_value"]) == (1.0, 0.5, 1.0)
-        assert other["difference_interval"] == (0.0, 1.0)
-
-    def test_six_pairs_that_only_one_gets_right(self):
-        """McNemar: two-sided, 2 / 2^6."""
-        pairs = [(2 * i, 2 * i + 1, 1) for i in range(6)]
-        found = compare([evaluation([0.0, 1.0] * 6, pairs), evaluation([1.0, 0.0] * 6, pairs, name="other")])
-        assert found["dimensions"]["overall"][1]["p_value"] == pytest.approx(2 / 64)
-
-    def test_single_videos_by_their_correlation(self):
-        videos = [{"video": f"v{i}", "prompt": "p", "generator": "", "mos": {"overall": i}} for i in range(3)]
-        runs = [evaluation(rewards, [], videos=videos) for rewards in ([0.0, 1.0, 2.0], [0.0, 2.0, 1.0])]
-        found = compare(runs)["dimensions"]["overall"]
-        assert [record["spearman"] for record in found] == pytest.approx([1.0, 0.5])
-        assert math.isnan(found[0]["accuracy"])
-
-    def test_what_cannot_be_compared_is_refused(self):
-        one = evaluation([1.0, 0.0], PAIRS[:1])
-        with pytest.raises(ValueError, match="expected at least two evaluations to compare, got 1"):
-            compare([one])
-        other = evaluation([1.0, 0.0], PAIRS[:1], info=one.info | {"benchmark": "theirs"})
-        with pytest.raises(ValueError, match=r"one benchmark, but .*mine .*theirs"):
-            compare([one, other])
-        with pytest.raises(ValueError, match="not finished: 1 of 2 videos are scored"):
-            compare([one, evaluation([1.0, 0.0], PAIRS[:1], scores=[score(1.0), None], summary={})])
-        apart = evaluation([1.0, 0.0], PAIRS[:1], pairs=[one.pairs[0] | {"id": "another"}])
-        with pytest.raises(ValueError, match="no pair in common"):
-            compare([one, apart])
 
 
 class TestPairsOfOnePrompt:

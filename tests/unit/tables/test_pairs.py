@@ -1,48 +1,18 @@
+"""The layout of pair tables, and what becomes of a row that cannot be used."""
+
 import csv
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from descore.tables.pairs import PairTable, read_pairs
-from descore.tables.writer import write_pairs
 from descore.types import Pair, Side
+from tests.helpers.tables import SCORES, SCORES_CELL, labels, ours, write_csv
 
-SCORES = {"subject": 2, "dynamics": 1, "camera": None, "environment": 0, "style": 2}
-SCORES_CELL = {**SCORES, "camera": "N/A"}
 OURS = ("prompt", "video_a", "video_b", "preference")
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder with the videos a.mp4 and b.mp4."""
-    for name in ("a.mp4", "b.mp4"):
-        (tmp_path / name).write_bytes(b"video")
-    return tmp_path
-
-
-def write_csv(path: Path, rows: Sequence[Mapping[str, object]], encoding: str = "utf-8") -> Path:
-    with path.open("w", encoding=encoding, newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
-
-
-def write_jsonl(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
-def ours(**cells: object) -> dict[str, object]:
-    return {"prompt": "a cat", "video_a": "a.mp4", "video_b": "b.mp4", "preference": "A", **cells}
-
-
-def labels(table: PairTable) -> list[tuple[float, ...]]:
-    return [pair.preference for pair in table.pairs]
 
 
 class TestOurLayout:
@@ -135,111 +105,6 @@ class TestFiles:
         (folder / name).write_bytes(content)
         with pytest.raises(ValueError, match=message):
             read_pairs(folder / name, on_bad_row="skip")
-
-
-VIDEOALIGN: dict[str, object] = {"path_A": "a.mp4", "path_B": "b.mp4", "prompt": "p"}
-
-
-class TestPresets:
-    def test_videoalign(self, folder: Path) -> None:
-        rows = [
-            VIDEOALIGN | {"VQ": "A", "MQ": "same", "TA": "B", "MOS_A_VQ": 3.5, "MOS_B_VQ": 2},
-            VIDEOALIGN | {"VQ": "invalid", "MQ": "B", "TA": "A"},
-            VIDEOALIGN | {"VQ": "invalid", "MQ": "A", "TA": "invalid"},
-        ]
-        path = write_csv(folder / "t.csv", rows)
-        table = read_pairs(path, preset="videoalign", dimensions=("TA", "VQ"))
-        (first, second), (bad,) = table.pairs, table.rejected
-        assert first.preference == (-1.0, 1.0)
-        assert (first.a.mos[1], first.b.mos[1]) == (3.5, 2.0)
-        assert second.preference[0] == 1.0
-        assert math.isnan(second.preference[1])
-        assert (bad.row, bad.column, bad.reason) == (3, "TA, VQ", "no usable label")
-        assert table.num_rejected() == {"no usable label": 1}
-        assert labels(read_pairs(path, preset="videoalign", dimensions=("MQ",))) == [(0.0,), (-1.0,), (1.0,)]
-
-    def test_descore_stage1(self, folder: Path) -> None:
-        row = {
-            "videos": "['a.mp4', 'b.mp4']",
-            "problem": "long",
-            "prompt": "p",
-            "CoT_A": "ta",
-            "CoT_B": "tb",
-            "GSB": "B",
-        }
-        (pair,) = read_pairs(write_csv(folder / "t.csv", [row]), preset="descore_stage1").pairs
-        a, b = Side(str(folder / "a.mp4"), "ta"), Side(str(folder / "b.mp4"), "tb")
-        assert pair == Pair("1", "p", a, b, (-1.0,))
-
-    @pytest.mark.parametrize(
-        "wrap", ["<answer>{}</answer>", "<answer>{{}}</answer>\n<answer>\n```json\n{}\n```\n</answer>"]
-    )
-    def test_descore_stage2(self, folder: Path, wrap: str) -> None:
-        worse = dict.fromkeys(SCORES_CELL, "0")
-        answer = {"video_1_scores": SCORES_CELL, "video_2_scores": worse, "gsb_result": "Video 1 is better"}
-        row = {"videos": ["a.mp4", "b.mp4"], "problem": "p", "answer": wrap.format(json.dumps(answer))}
-        (pair,) = read_pairs(write_jsonl(folder / "t.jsonl", [row]), preset="descore_stage2").pairs
-        assert (pair.prompt, pair.preference, pair.a.scores) == ("p", (1.0,), SCORES)
-        assert pair.b.scores == dict.fromkeys(SCORES, 0)
-
-    @pytest.mark.parametrize(
-        ("left", "right"),
-        [("left_video", "right_video"), ("left_video_path", "right_video_path"), ("video_left", "video_right")],
-    )
-    def test_genai_bench(self, folder: Path, left: str, right: str) -> None:
-        votes = ["leftvote", "rightvote", "tievote", "bothbad_vote"]
-        rows = [{"prompt": "p", left: "a.mp4", right: "b.mp4", "vote_type": vote} for vote in votes]
-        table = read_pairs(write_csv(folder / "t.csv", rows), preset="genai_bench")
-        assert labels(table) == [(1.0,), (-1.0,), (0.0,), (0.0,)]
-        assert table.pairs[0].b.video == str(folder / "b.mp4")
-
-    def test_mj_bench_video(self, folder: Path) -> None:
-        def row(overall: str, safety: str, discard: bool = False) -> dict[str, object]:
-            cells = {"caption": "p", "video_0_path": "a.mp4", "video_1_path": "b.mp4", "overall_preference": overall}
-            return cells | {"category_preference": {"Safety": safety}, "discard": discard}
-
-        rows = [
-            row("Video 1 Better", "Same"),
-            row("Hard to judge", "Video 2 better"),
-            row("Same", "Same", discard=True),
-        ]
-        (folder / "t.json").write_text(json.dumps(rows))
-        overall = read_pairs(folder / "t.json", preset="mj_bench_video")
-        assert labels(overall) == [(1.0,)]
-        assert overall.pairs[0].a.video == str(folder / "a.mp4")
-        assert overall.num_rejected() == {"no usable label": 2}
-        assert [bad.column for bad in overall.rejected] == ["overall_preference", "discard"]
-        both = read_pairs(folder / "t.json", preset="mj_bench_video", dimensions=("Safety", "overall"))
-        assert both.pairs[0].preference == (0.0, 1.0)
-        assert both.pairs[1].preference[0] == -1.0
-        assert math.isnan(both.pairs[1].preference[1])
-
-    @pytest.mark.parametrize("prompt", ["prompt", "caption"])
-    def test_vision_reward_db(self, folder: Path, prompt: str) -> None:
-        answers = ["video1", "video2", "tie"]
-        rows = [{prompt: "p", "video1_path": "a.mp4", "video2_path": "b.mp4", "standard_answer": a} for a in answers]
-        table = read_pairs(write_csv(folder / "t.csv", rows), preset="vision_reward_db")
-        assert labels(table) == [(1.0,), (-1.0,), (0.0,)]
-        assert table.pairs[0].prompt == "p"
-
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            ({"preset": "videoalgin"}, "expected a preset among descore, .*; got 'videoalgin'"),
-            ({"preset": "videoalign"}, r"expected dimensions among VQ, MQ, TA, Overall; got \['overall'\]"),
-            ({"dimensions": ()}, r"expected at least one dimension; got \[\]"),
-            (
-                {"preset": "videoalign", "dimensions": ("Overall",)},
-                "expected a column Overall, got the columns path_A, ",
-            ),
-            ({"preset": "genai_bench"}, "expected a column left_video or left_video_path or video_left, got"),
-            ({"on_bad_row": "raise"}, "expected on_bad_row 'error' or 'skip', got 'raise'"),
-        ],
-    )
-    def test_unknown_names_list_what_exists(self, folder: Path, arguments: dict[str, object], message: str) -> None:
-        path = write_csv(folder / "t.csv", [VIDEOALIGN | {"TA": "A"}])
-        with pytest.raises(ValueError, match=message):
-            read_pairs(path, **{"on_bad_row": "skip", **arguments})  # type: ignore[arg-type]
 
 
 class TestBadRows:
@@ -341,45 +206,3 @@ class TestBadRows:
         assert "gone11.mp4" not in message
         assert len(read_pairs(path, check_videos=False).pairs) == 12
         assert read_pairs(path, on_bad_row="skip").num_rejected() == {"video not found": 12}
-
-
-class TestWritePairs:
-    def test_round_trip(self, folder: Path) -> None:
-        prompt = ' "quoted", two\nlines\u2028and Umlaut ü '
-        a = Side(str(folder / "a.mp4"), "<think>x</think>", SCORES, (1.5,))
-        b = Side(str(folder / "b.mp4"), scores=dict.fromkeys(SCORES), mos=(0.1 + 0.2,))
-        pairs = (
-            Pair("a-1", prompt, a, b, (1.0,)),
-            Pair("2", "p", b, Side(a.video), (0.0,)),
-            Pair("3", "p", a, b, (-1.0,)),
-        )
-        write_pairs(folder / "t.jsonl", pairs)
-        assert read_pairs(folder / "t.jsonl") == PairTable(pairs, ())
-        assert {path.name for path in folder.iterdir()} == {"a.mp4", "b.mp4", "t.jsonl"}
-
-    def test_round_trip_of_several_dimensions(self, folder: Path) -> None:
-        a, b = Side(str(folder / "a.mp4"), mos=(1.0, math.nan)), Side(str(folder / "b.mp4"), mos=(2.0, 3.0))
-        pairs = (Pair("1", "p", a, b, (math.nan, -1.0)), Pair("2", "p", a, b, (0.0, 1.0)))
-        write_pairs(folder / "t.jsonl", pairs, dimensions=("VQ", "TA"))
-        assert read_pairs(folder / "t.jsonl", dimensions=("VQ", "TA")).pairs == pairs
-        assert labels(read_pairs(folder / "t.jsonl", dimensions=("TA",))) == [(-1.0,), (1.0,)]
-
-    def test_the_table_moves_with_its_videos(self, folder: Path) -> None:
-        (folder / "sub").mkdir()
-        pair = Pair("1", "p", Side(str(folder / "a.mp4")), Side(str(folder / "sub/../b.mp4")), (1.0,))
-        write_pairs(folder / "t.jsonl", [pair])
-        write_pairs(folder / "sub/t.jsonl", [pair])
-        moved = folder.rename(folder.with_name("moved"))
-        assert read_pairs(moved / "t.jsonl").pairs[0].a.video == str(moved / "a.mp4")
-        outside = Path(read_pairs(moved / "sub/t.jsonl").pairs[0].a.video)
-        assert outside.resolve() == (moved / "a.mp4").resolve()
-
-    @pytest.mark.parametrize("preference", [(math.nan,), (0.5,), (1.0, 1.0), ()])
-    def test_refuses_what_could_not_be_read_back(self, folder: Path, preference: tuple[float, ...]) -> None:
-        with pytest.raises(ValueError, match="pair 'p1': expected a preference of"):
-            write_pairs(folder / "t.jsonl", [Pair("p1", "p", Side("a.mp4"), Side("b.mp4"), preference)])
-        assert not (folder / "t.jsonl").exists()
-
-    def test_refuses_another_format(self, folder: Path) -> None:
-        with pytest.raises(ValueError, match=r"ends in \.jsonl, got 't\.csv'"):
-            write_pairs(folder / "t.csv", [])
