@@ -2,9 +2,11 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from descore.evaluation.benchmark import Benchmark, table_benchmark
 from descore.tables.pairs import PairTable
 
 SCORES = {"subject": 2, "dynamics": 1, "camera": None, "environment": 0, "style": 2}
@@ -30,3 +32,11 @@ def ours(**cells: object) -> dict[str, object]:
 
 def labels(table: PairTable) -> list[tuple[float, ...]]:
     return [pair.preference for pair in table.pairs]
+
+
+def with_gaps(data: Path, folder: Path) -> Benchmark:
+    """The same pairs, of which one video is missing and one cannot be read."""
+    shutil.copytree(data, folder)
+    (folder / "videos/3.mp4").unlink()
+    (folder / "videos/2.mp4").write_bytes((data / "videos/2.mp4").read_bytes()[:900])
+    return table_benchmark(folder / "pairs.jsonl")

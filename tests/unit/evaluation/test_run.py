@@ -9,54 +9,17 @@ import pytest
 import torch
 from filelock import FileLock
 
-from descore.cli import main
 from descore.evaluation import run as module
 from descore.evaluation.benchmark import Benchmark, table_benchmark
-from descore.evaluation.folder import Evaluation, EvaluationError, load_evaluation
+from descore.evaluation.folder import Evaluation, EvaluationError
 from descore.evaluation.run import EvaluationProtocol, evaluate
 from descore.scoring.scorer import Scorer
 from descore.thinking.readout import ReadoutError
+from tests.helpers.examples import export_model
+from tests.helpers.tables import SCORES_CELL, with_gaps
 
-SCORES = {"subject": 2, "dynamics": 1, "camera": "N/A", "environment": 0, "style": 2}
 BATCH = 2
 PROTOCOL = EvaluationProtocol(num_thoughts=2, batch_size=BATCH)
-
-
-def save(model, folder: Path) -> str:
-    with torch.no_grad():
-        model.head.weight.mul_(10)
-    model.save_pretrained(str(folder))
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
-def export(build, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return save(build(max_thought_tokens=4), tmp_path_factory.mktemp("model") / "export")
-
-
-@pytest.fixture(scope="module")
-def data(clips: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four pairs of four clips and two prompts, which are six (video, prompt)."""
-    folder = tmp_path_factory.mktemp("data")
-    (folder / "videos").mkdir()
-    for index, clip in enumerate(clips):
-        shutil.copy(clip, folder / f"videos/{index}.mp4")
-    rows = [("a bar", 0, 1, "A"), ("a bar", 1, 2, "tie"), ("a cat", 3, 0, "B"), ("a bar", 0, 3, "A")]
-    records = [
-        {
-            "id": f"p{index}",
-            "prompt": prompt,
-            "video_a": f"videos/{a}.mp4",
-            "video_b": f"videos/{b}.mp4",
-            "preference": preference,
-            "scores_a": SCORES,
-            "generator_a": f"g{a}",
-            "generator_b": f"g{b}",
-        }
-        for index, (prompt, a, b, preference) in enumerate(rows)
-    ]
-    (folder / "pairs.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +86,7 @@ def test_the_folder_says_what_was_asked(whole, export, benchmark):
     assert (info["benchmark"], info["num_videos"], info["num_pairs"], info["limit"]) == ("pairs", 6, 4, None)
     assert info["protocol"] | {"thoughts": 2, "temperature": 1.0, "batch_size": 2, "max_frames": 6} == info["protocol"]
     first = whole.pairs[0]
-    assert first | {"id": "p0", "preference": {"overall": 1}, "scores_a": SCORES, "scores_b": None} == first
+    assert first | {"id": "p0", "preference": {"overall": 1}, "scores_a": SCORES_CELL, "scores_b": None} == first
     assert [video["generator"] for video in whole.videos][:2] == ["g0", "g1"]
     margins = whole.margins("overall")
     rewards = [score["reward"] for score in whole.scores]
@@ -215,7 +178,7 @@ def test_a_folder_of_another_protocol_is_refused(whole, export, benchmark, optio
 
 
 def test_a_folder_of_another_model_or_table_is_refused(whole, build, benchmark, data, tmp_path):
-    other = save(build(max_thought_tokens=5), tmp_path / "other")
+    other = export_model(build(max_thought_tokens=5), tmp_path / "other")
     with pytest.raises(EvaluationError, match="model_digest is"):
         again(other, benchmark, whole.folder)
     table = data / "changed.jsonl"
@@ -237,14 +200,6 @@ def test_a_file_of_other_scores_is_refused(whole, export, benchmark, tmp_path):
     (tmp_path / "run/scores.jsonl").write_text("".join(lines[::-1]))
     with pytest.raises(EvaluationError, match=r"scores\.jsonl, line 1: expected video \d, got \d"):
         again(export, benchmark, tmp_path / "run")
-
-
-def with_gaps(data: Path, folder: Path) -> Benchmark:
-    """The same pairs, of which one video is missing and one cannot be read."""
-    shutil.copytree(data, folder)
-    (folder / "videos/3.mp4").unlink()
-    (folder / "videos/2.mp4").write_bytes((data / "videos/2.mp4").read_bytes()[:900])
-    return table_benchmark(folder / "pairs.jsonl")
 
 
 def test_missing_videos_are_listed_before_anything_starts(export, data, tmp_path):
@@ -289,7 +244,7 @@ def test_a_threshold_comes_from_another_split_of_the_same_model(whole, export, b
 
 
 def test_a_model_that_never_thinks_is_said_to(build, benchmark, tmp_path):
-    model = save(build(thoughts=False), tmp_path / "model")
+    model = export_model(build(thoughts=False), tmp_path / "model")
     evaluation = again(model, benchmark, tmp_path / "run", num_thoughts=4)
     assert (evaluation.info["protocol"]["thoughts"], evaluation.info["protocol"]["temperature"]) == (0, None)
     assert evaluation.summary["thoughts"] is None
@@ -306,7 +261,7 @@ def test_rewards_can_be_read_from_thoughts(export, benchmark, tmp_path):
 
 
 def test_a_model_with_several_rewards_is_asked_for_the_one_of_that_name(build, data, tmp_path):
-    model = save(build(reward_names=("VQ", "TA"), max_thought_tokens=3), tmp_path / "model")
+    model = export_model(build(reward_names=("VQ", "TA"), max_thought_tokens=3), tmp_path / "model")
     rows = [json.loads(line) for line in (data / "pairs.jsonl").read_text().splitlines()]
     rows = [row | {"preference_ta": row["preference"], "preference_Overall": row["preference"]} for row in rows]
     table = data / "named.jsonl"
@@ -337,81 +292,3 @@ def test_options_out_of_range_are_refused(export, benchmark, tmp_path):
         with pytest.raises(ValueError, match="expected"):
             again(export, benchmark, tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
-
-
-class TestTheCommand:
-    def run(self, *args: object) -> int:
-        return main(["evaluate", *map(str, args), "--batch-size", "2", "--device", "cpu"])
-
-    def test_prints_protocol_numbers_and_intervals(self, export, data, tmp_path, capsys):
-        table, folder = data / "pairs.jsonl", tmp_path / "run"
-        assert self.run("--model", export, "--table", table, "--output", folder) == 0
-        printed = " ".join(capsys.readouterr().out.split())
-        assert (
-            "pointwise, reward from head, 1 thought per video at temperature 0, 4 to 6 frames at 2 per second"
-            in printed
-        )
-        assert "256 to 1024 pixels per frame" in printed
-        assert "without ties" in printed
-        assert "0 of 6 videos failed" in printed
-        assert main(["compare", str(folder), str(folder), "--json"]) == 0
-        found = json.loads(capsys.readouterr().out)
-        second = found["dimensions"]["overall"][1]
-        assert (second["difference"], second["p_value"]) == (0.0, 1.0)
-
-    def test_a_failed_video_makes_the_exit_code_1(self, export, data, tmp_path, capsys):
-        benchmark = with_gaps(data, tmp_path / "data")
-        args = ("--model", export, "--table", benchmark.table, "--output", tmp_path / "run", "--no-thoughts")
-        with pytest.raises(SystemExit, match="1 of 4 video files are missing"):
-            self.run(*args)
-        assert self.run(*args, "--skip-missing") == 1
-        assert "3 of 6 videos failed" in capsys.readouterr().out
-
-    def test_a_shard_says_what_is_left(self, export, data, tmp_path, capsys):
-        args = ("--model", export, "--table", data / "pairs.jsonl", "--output", tmp_path / "run", "--no-thoughts")
-        assert self.run(*args, "--shard", "1/2") == 0
-        assert "of 6 videos are scored" in capsys.readouterr().out
-        with pytest.raises(SystemExit, match=r"not finished: [24] of 6 videos are scored"):
-            main(["compare", str(tmp_path / "run"), str(tmp_path / "run")])
-        assert self.run(*args, "--shard", "2/2") == 0
-        assert "summary.json" in capsys.readouterr().out
-
-    @pytest.mark.parametrize(
-        ("args", "reason"),
-        [
-            (["--benchmark", "nothing"], "expected a benchmark of .*rendered_val"),
-            ([], "expected --benchmark NAME or --table FILE"),
-            (["--benchmark", "rendered_val", "--preset", "descore"], "--preset goes with --table alone"),
-            (["--table", "gone.csv"], r"gone\.csv: expected the table"),
-            (
-                ["--table", "conf/stage1.yaml", "--preset", "mine"],
-                "expected a preset of descore, .*videofeedback, got 'mine'",
-            ),
-        ],
-    )
-    def test_what_cannot_be_found_is_told_in_one_line(self, export, tmp_path, args, reason):
-        with pytest.raises(SystemExit, match=reason):
-            self.run("--model", export, "--output", tmp_path / "run", *args)
-
-    def test_a_bad_row_stops_it_or_is_left_out_and_counted(self, export, data, tmp_path, capsys):
-        table = data / "bad.jsonl"
-        first, *rest = (data / "pairs.jsonl").read_text().splitlines()
-        table.write_text("\n".join([first.replace('"preference": "A"', '"preference": "maybe"'), *rest]))
-        args = ("--model", export, "--table", table, "--output", tmp_path / "run", "--no-thoughts")
-        with pytest.raises(SystemExit, match=r"bad\.jsonl, data row 1 .*'preference': expected A, B, tie.*got 'maybe'"):
-            self.run(*args)
-        assert not (tmp_path / "run").exists()
-        assert self.run(*args, "--on-bad-row", "skip") == 0
-        assert "1 rows left out (expected A, B, tie, invalid)" in " ".join(capsys.readouterr().out.split())
-
-    @pytest.mark.parametrize("shard", ["5", "1/x", "1/2/3"])
-    def test_a_shard_that_is_none_is_told_how_to_be_written(self, export, tmp_path, capsys, shard):
-        with pytest.raises(SystemExit):
-            self.run("--model", export, "--table", "t.csv", "--output", tmp_path / "run", "--shard", shard)
-        assert f"expected I/N, such as 1/4 for the first of four, got '{shard}'" in capsys.readouterr().err
-
-    def test_a_folder_that_is_none_is_refused(self, tmp_path):
-        with pytest.raises(SystemExit, match="is not an output folder of `descore evaluate`"):
-            main(["compare", str(tmp_path), str(tmp_path)])
-        with pytest.raises(FileNotFoundError, match=r"evaluation\.json"):
-            load_evaluation(tmp_path)

@@ -1,0 +1,87 @@
+"""`descore evaluate` and `descore compare`, from the arguments to what is printed."""
+
+import json
+
+import pytest
+
+from descore.cli import main
+from descore.evaluation.folder import load_evaluation
+from tests.helpers.tables import with_gaps
+
+
+class TestTheCommand:
+    def run(self, *args: object) -> int:
+        return main(["evaluate", *map(str, args), "--batch-size", "2", "--device", "cpu"])
+
+    def test_prints_protocol_numbers_and_intervals(self, export, data, tmp_path, capsys):
+        table, folder = data / "pairs.jsonl", tmp_path / "run"
+        assert self.run("--model", export, "--table", table, "--output", folder) == 0
+        printed = " ".join(capsys.readouterr().out.split())
+        assert (
+            "pointwise, reward from head, 1 thought per video at temperature 0, 4 to 6 frames at 2 per second"
+            in printed
+        )
+        assert "256 to 1024 pixels per frame" in printed
+        assert "without ties" in printed
+        assert "0 of 6 videos failed" in printed
+        assert main(["compare", str(folder), str(folder), "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        second = found["dimensions"]["overall"][1]
+        assert (second["difference"], second["p_value"]) == (0.0, 1.0)
+
+    def test_a_failed_video_makes_the_exit_code_1(self, export, data, tmp_path, capsys):
+        benchmark = with_gaps(data, tmp_path / "data")
+        args = ("--model", export, "--table", benchmark.table, "--output", tmp_path / "run", "--no-thoughts")
+        with pytest.raises(SystemExit, match="1 of 4 video files are missing"):
+            self.run(*args)
+        assert self.run(*args, "--skip-missing") == 1
+        assert "3 of 6 videos failed" in capsys.readouterr().out
+
+    def test_a_shard_says_what_is_left(self, export, data, tmp_path, capsys):
+        args = ("--model", export, "--table", data / "pairs.jsonl", "--output", tmp_path / "run", "--no-thoughts")
+        assert self.run(*args, "--shard", "1/2") == 0
+        assert "of 6 videos are scored" in capsys.readouterr().out
+        with pytest.raises(SystemExit, match=r"not finished: [24] of 6 videos are scored"):
+            main(["compare", str(tmp_path / "run"), str(tmp_path / "run")])
+        assert self.run(*args, "--shard", "2/2") == 0
+        assert "summary.json" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        ("args", "reason"),
+        [
+            (["--benchmark", "nothing"], "expected a benchmark of .*rendered_val"),
+            ([], "expected --benchmark NAME or --table FILE"),
+            (["--benchmark", "rendered_val", "--preset", "descore"], "--preset goes with --table alone"),
+            (["--table", "gone.csv"], r"gone\.csv: expected the table"),
+            (
+                ["--table", "conf/stage1.yaml", "--preset", "mine"],
+                "expected a preset of descore, .*videofeedback, got 'mine'",
+            ),
+        ],
+    )
+    def test_what_cannot_be_found_is_told_in_one_line(self, export, tmp_path, args, reason):
+        with pytest.raises(SystemExit, match=reason):
+            self.run("--model", export, "--output", tmp_path / "run", *args)
+
+    def test_a_bad_row_stops_it_or_is_left_out_and_counted(self, export, data, tmp_path, capsys):
+        table = data / "bad.jsonl"
+        first, *rest = (data / "pairs.jsonl").read_text().splitlines()
+        table.write_text("\n".join([first.replace('"preference": "A"', '"preference": "maybe"'), *rest]))
+        args = ("--model", export, "--table", table, "--output", tmp_path / "run", "--no-thoughts")
+        with pytest.raises(SystemExit, match=r"bad\.jsonl, data row 1 .*'preference': expected A, B, tie.*got 'maybe'"):
+            self.run(*args)
+        assert not (tmp_path / "run").exists()
+        assert self.run(*args, "--on-bad-row", "skip") == 0
+        assert "1 rows left out (expected A, B, tie, invalid)" in " ".join(capsys.readouterr().out.split())
+
+    @pytest.mark.parametrize("shard", ["5", "1/x", "1/2/3"])
+    def test_a_shard_that_is_none_is_told_how_to_be_written(self, export, tmp_path, capsys, shard):
+        with pytest.raises(SystemExit):
+            self.run("--model", export, "--table", "t.csv", "--output", tmp_path / "run", "--shard", shard)
+        assert f"expected I/N, such as 1/4 for the first of four, got '{shard}'" in capsys.readouterr().err
+
+    def test_a_folder_that_is_none_is_refused(self, tmp_path):
+        with pytest.raises(SystemExit, match="is not an output folder of `descore evaluate`"):
+            main(["compare", str(tmp_path), str(tmp_path)])
+        with pytest.raises(FileNotFoundError, match=r"evaluation\.json"):
+            load_evaluation(tmp_path)
