@@ -1,9 +1,9 @@
-"""What exported models reach on held-out rendered pairs: preference accuracy, and how good their thoughts are.
+"""Preference accuracy and thought quality of exported models on held-out rendered pairs.
 
     python -m benchmarks.evidence.accuracy before=runs/stage1/version_0/export/last after=FOLDER
 
-Several folders of one NAME, separated by commas, are seeds: the table shows their mean, and each of them. Every model
-sees the same pairs, so `--against NAME` compares pair by pair. Intervals are 95 %, over pairs or videos.
+Several folders of one NAME, separated by commas, are seeds: the table shows their mean and each of them. All models see
+the same pairs, so `--against NAME` compares pair by pair. Intervals are 95 % bootstrap intervals over pairs or videos.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ import torch
 from torch import Tensor
 
 from benchmarks.evidence.data import SPLITS
-from benchmarks.evidence.given_thoughts import BATCH, given_margins
+from benchmarks.evidence.measure import BATCH, given_margins
+from benchmarks.evidence.results import summarise
+from benchmarks.evidence.words import difference, seeds, with_interval
 from data_modules.world.rendering import RenderSettings, render_split
 from data_modules.world.scene import Split
 from data_modules.world.teacher import Teacher
 from descore.evaluation.benchmark import Benchmark, table_benchmark
 from descore.evaluation.folder import Evaluation
 from descore.evaluation.run import EvaluationProtocol, evaluate
-from descore.metrics import bootstrap_interval, calls
+from descore.metrics import calls
 from descore.model.reward_model import RewardModel
 from descore.rewards import quality_reward
 from descore.tables.pairs import read_pairs
@@ -35,12 +37,12 @@ GIVEN = ("accuracy, exact thoughts", "accuracy, teacher's thoughts", "accuracy, 
 
 
 def measure(folder: str, benchmark: Benchmark, exact: Sequence[Pair]) -> dict[str, Tensor]:
-    """Measure an exported model: each measure as one value per decided pair (1 right, 0 wrong) or per video.
+    """Measure an exported model: one value for each decided pair (1 right, 0 wrong), or for each video.
 
     Args:
         folder: The exported folder.
         benchmark: Pairs with the teacher's thoughts.
-        exact: The same pairs with exact ones.
+        exact: The same pairs with exact thoughts.
     """
     with tempfile.TemporaryDirectory() as name:
         greedy, sampled = (
@@ -77,52 +79,44 @@ def _qualities(evaluation: Evaluation) -> Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", metavar="NAME=FOLDER[,FOLDER...]", help="exported folders")
-    parser.add_argument("--against", metavar="NAME", help="compare every other model with this one")
+    parser.add_argument("--against", metavar="NAME", help="model that every other model is compared with")
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS), help="splits to measure")
     parser.add_argument("--pairs", type=int, default=600, help="pairs per split (default 600)")
-    parser.add_argument("--root", type=Path, default=Path("runs/accuracy"), help="where pairs are rendered")
+    parser.add_argument("--root", type=Path, default=Path("runs/accuracy"), help="folder of the rendered pairs")
     options = parser.parse_args()
     models = {name: folders.split(",") for name, folders in (entry.split("=", 1) for entry in options.models)}
     if options.against and options.against not in models:
         parser.error(f"--against expects one of {', '.join(models)}, got {options.against}")
-    columns = [*models, *(f"{name} - {options.against}" for name in models if options.against not in (None, name))]
-    print(f"| split | measure | n | {' | '.join(columns)} |\n|{'---|' * (3 + len(columns))}", flush=True)
+    others = [name for name in models if options.against not in (None, name)]
+    columns = ["split", "measure", "n", *models, *(f"{name} - {options.against}" for name in others)]
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
     for split in options.splits:
-        found = _measure_all(models, options.root, split, options.pairs)
-        for name, values in found.items():
-            num = next(iter(values.values())).shape[1]
-            cells = [_cell(seeds) for seeds in values.values()]
-            if options.against:
-                base = values.pop(options.against).mean(0)
-                cells += [_difference(seeds.mean(0) - base) for seeds in values.values()]
+        for name, found in _measure_all(models, options.root, split, options.pairs).items():
+            cells = [_cell(values) for values in found.values()]
+            minus = [(found[other] - found[options.against]).mean(0, keepdim=True) for other in others]
+            cells += [str(difference(summarise(values))) for values in minus]
+            num = next(iter(found.values())).shape[1]
             print(f"| {SPLITS[split]} | {name} | {num} | {' | '.join(cells)} |", flush=True)
 
 
 def _measure_all(
     models: dict[str, list[str]], root: Path, split: Split, num_pairs: int
 ) -> dict[str, dict[str, Tensor]]:
-    """Measure every seed of every model: by measure and model, [seeds, n]."""
+    """Measure every seed of every model: `[seeds, n]` by measure and model."""
     exact = read_pairs(render_split(root, split, num_pairs, RenderSettings(teacher=Teacher(habits={})), seed=0)).pairs
     benchmark = table_benchmark(render_split(root, split, num_pairs, RenderSettings(), seed=0))
     found: dict[str, dict[str, Tensor]] = {}
     for name, folders in models.items():
         print(f"{name}: {', '.join(folders)}", file=sys.stderr)
-        seeds = [measure(folder, benchmark, exact) for folder in folders]
-        for measured in seeds[0]:
-            found.setdefault(measured, {})[name] = torch.stack([seed[measured] for seed in seeds])
+        measured = [measure(folder, benchmark, exact) for folder in folders]
+        for kind in measured[0]:
+            found.setdefault(kind, {})[name] = torch.stack([seed[kind] for seed in measured])
     return found
 
 
-def _cell(seeds: Tensor) -> str:
-    """Mean over seeds `[S, n]` with the interval over the n, and the mean of each seed when there are several."""
-    each = f"; {', '.join(f'{mean:.3f}' for mean in seeds.mean(1).tolist())}" if len(seeds) > 1 else ""
-    low, high = bootstrap_interval(seeds.mean(0))
-    return f"{seeds.mean():.3f} ({low:.3f} to {high:.3f}){each}"
-
-
-def _difference(values: Tensor) -> str:
-    low, high = bootstrap_interval(values)
-    return f"{values.mean():+.3f} ({low:+.3f} to {high:+.3f})"
+def _cell(values: Tensor) -> str:
+    found = summarise(values)
+    return f"{with_interval(found)}; {seeds(found)}" if len(values) > 1 else with_interval(found)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The pairs of the evidence, rendered once; tables of fewer pairs, and of thoughts that are wrong to a known share."""
+"""The pairs of the evidence, rendered once, with tables of fewer pairs and of thoughts with a known share of errors."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from descore.types import Pair
 
 SPLITS: dict[Split, str] = {"val": "in-domain", "ood": "out-of-domain"}
 CORRUPTED = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-"""Shares of the dimensions that a thought gets wrong; the first one gets all right."""
+"""Shares of wrong dimensions in a thought, from none to all."""
 
 CLEAR = 1.0
-"""How far the overall scores of a pair are apart at least, of 1 to 5; the backbone is too small for closer calls."""
+"""Least difference of the overall scores of a pair, from 1 to 5; the backbone is too small for closer calls."""
 
 RENDERED_EACH = 3
-"""Pairs that are rendered for each one that is wanted; about every second one is clear."""
+"""Rendered pairs for each one that is wanted; about every second one is clear."""
 
 
 def prepare(root: Path, num_train: int, smaller: tuple[int, ...], num_held_out: int) -> None:
-    """Render what is not there yet, and keep the pairs of which one video is clearly better.
+    """Render what is missing, and write tables of the pairs of which one video is clearly better.
 
     Args:
-        root: Folder of the evidence; its data lie in `data`.
-        num_train: Training pairs.
-        smaller: Smaller numbers, each a table of the first pairs.
-        num_held_out: Pairs of each of both held-out splits.
+        root: Folder of the evidence; its data are in `data`.
+        num_train: Number of training pairs.
+        smaller: Smaller numbers of training pairs; each gets a table of the first ones.
+        num_held_out: Number of pairs of each held-out split.
     """
     for size in (num_train, *smaller):
         _write(root, "train", num_train, Teacher(), train_table(root, size), size)
@@ -42,7 +42,7 @@ def prepare(root: Path, num_train: int, smaller: tuple[int, ...], num_held_out: 
 
 
 def _write(root: Path, split: Split, wanted: int, teacher: Teacher, path: Path, size: int) -> None:
-    """Write a table of the first clear pairs of a split that has more than are wanted."""
+    """Write a table of the first clear pairs of a split."""
     settings = RenderSettings(teacher=teacher)
     table = render_split(root / "data", split, RENDERED_EACH * wanted, settings, seed=0)
     clear = [pair for pair in read_pairs(table, check_videos=False).pairs if _is_clear(pair)]
@@ -58,15 +58,15 @@ def _is_clear(pair: Pair) -> bool:
 
 
 def train_table(root: Path, size: int) -> Path:
-    """Where the first training pairs lie."""
+    """Table of the first training pairs."""
     return root / "data" / "train" / f"clear-{size}.jsonl"
 
 
 def pairs_table(root: Path, split: str) -> Path:
-    """Where the pairs of a split lie, with the thoughts of the teacher of the training."""
+    """Table of a held-out split with the thoughts of the teacher of the training."""
     return root / "data" / split / "clear.jsonl"
 
 
 def thoughts_table(root: Path, split: str, share: float) -> Path:
-    """Where the same pairs lie with thoughts that get a share of their dimensions wrong."""
+    """Table of the same pairs with thoughts that have a share of wrong dimensions."""
     return root / "data" / split / f"thoughts-{share:.1f}.jsonl"

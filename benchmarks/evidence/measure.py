@@ -1,35 +1,44 @@
-"""What is measured of one trained model: evaluations, thoughts it is given, what its query token looks at."""
+"""What is measured of one trained model: evaluations, rewards of given thoughts, attention of the query token."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from benchmarks.evidence.data import CORRUPTED, SPLITS, pairs_table, thoughts_table
-from benchmarks.evidence.given_thoughts import BATCH, given_margins, packed
-from descore.evaluation.benchmark import Benchmark, table_benchmark
+from descore.evaluation.benchmark import table_benchmark
 from descore.evaluation.folder import load_evaluation
 from descore.evaluation.query_attention import query_attention
 from descore.evaluation.run import EvaluationProtocol, evaluate
 from descore.model.reward_model import RewardModel
 from descore.tables.pairs import read_pairs
+from descore.types import Branches, Pair
 
-NUM_ATTENDED = 60  # pairs whose attention is looked at
+BATCH = 64
+"""Videos that are scored together."""
+
+NUM_ATTENDED = 60
+"""Pairs whose attention is measured."""
 
 SEVERAL = "ood-several"
-"""Evaluation with several thoughts a video."""
+"""Name of the evaluation with several thoughts per video."""
 
-READ_BY = {"coupled": "expected_score", "coupled_grpo": "expected_score"}
-"""What is recorded beside the overall score, which every record of a thought has."""
+REWARD_FROM = {"coupled": "expected_score", "coupled_grpo": "expected_score"}
+"""Source of the reward, by paradigm; the overall score is recorded beside it."""
 
 HEADS = ("decoupled", "decoupled_rl")
 """Paradigms whose heads score the thoughts of others."""
 
 WRITERS = ("coupled", "coupled_grpo", "decoupled", "decoupled_rl", "unmasked", "uncalibrated")
 """Paradigms that write thoughts."""
+
+GIVEN = ("decoupled", "unmasked", "decoupled_rl", "uncalibrated")
+"""Paradigms whose heads score given thoughts."""
 
 
 def measure(root: str, run: str, paradigm: str, num_thoughts: str, num_pairs: str, extent: str) -> None:
@@ -38,30 +47,29 @@ def measure(root: str, run: str, paradigm: str, num_thoughts: str, num_pairs: st
     Args:
         root: Folder of the evidence.
         run: Name of the run.
-        paradigm: What it is.
-        num_thoughts: Thoughts at test time, more than 1 to find out what they buy.
-        num_pairs: Out-of-domain pairs that are scored with so many.
-        extent: "accuracy" for nothing else.
+        paradigm: Paradigm of the run.
+        num_thoughts: Thoughts per video of an additional evaluation; 1 for none.
+        num_pairs: Out-of-domain pairs of that evaluation.
+        extent: "accuracy" measures evaluations only, "whole" everything.
     """
     folder = Path(root)
     model = str(folder / "training" / run / "version_0" / "export" / "last")
     for split in SPLITS:
         evaluate(
             model,
-            _benchmark(folder, split),
+            table_benchmark(pairs_table(folder, split)),
             evaluation_of(folder, run, split),
-            protocol=EvaluationProtocol(reward_from=READ_BY.get(paradigm), batch_size=BATCH),
+            protocol=EvaluationProtocol(reward_from=REWARD_FROM.get(paradigm), batch_size=BATCH),
         )
     if int(num_thoughts) > 1:
-        several = evaluation_of(folder, run, SEVERAL)
         evaluate(
             model,
-            _benchmark(folder, "ood"),
-            several,
+            table_benchmark(pairs_table(folder, "ood")),
+            evaluation_of(folder, run, SEVERAL),
             protocol=EvaluationProtocol(num_thoughts=int(num_thoughts), batch_size=BATCH // 4),
             limit=int(num_pairs),
         )
-    if extent == "accuracy" or paradigm not in ("decoupled", "decoupled_rl", "unmasked", "uncalibrated"):
+    if extent == "accuracy" or paradigm not in GIVEN:
         return
     loaded = RewardModel.from_pretrained(model)
     found = {split: {"given": _given(loaded, folder, split)} for split in SPLITS}
@@ -85,12 +93,36 @@ def swap(root: str, seed: str) -> None:
 
 
 def evaluation_of(root: Path, run: str, split: str) -> Path:
-    """Where the evaluation of a run on a split lies."""
+    """Folder of the evaluation of a run on a split."""
     return root / "evaluations" / run / split
 
 
-def _benchmark(root: Path, split: str) -> Benchmark:
-    return table_benchmark(pairs_table(root, split))
+@torch.no_grad()
+def given_margins(model: RewardModel, pairs: Sequence[Pair], texts: Sequence[Sequence[str]]) -> Tensor:
+    """Score every video with each of the thoughts it is given.
+
+    Args:
+        model: A model with one reward.
+        pairs: N pairs.
+        texts: Thoughts of A, B, A, B and so on, equally many for every video; "" is none.
+
+    Returns:
+        Reward of A minus reward of B, `[N, thoughts]`.
+    """
+    rewards = torch.cat([model(branches).rewards[:, 0] for branches in _packed(model, pairs, texts)])
+    by_video = rewards.view(len(pairs), 2, -1)
+    return by_video[:, 0] - by_video[:, 1]
+
+
+def _packed(model: RewardModel, pairs: Sequence[Pair], texts: Sequence[Sequence[str]]) -> Iterator[Branches]:
+    """Pack the videos with their thoughts, `BATCH` videos at a time."""
+    processor = model.processor
+    videos = [(pair.prompt, side.video) for pair in pairs for side in (pair.a, pair.b)]
+    for start in range(0, len(videos), BATCH):
+        chosen = slice(start, start + BATCH)
+        prefixes = [processor.prefix(prompt, processor.read(video)) for prompt, video in videos[chosen]]
+        thoughts = [[processor.thought(text) for text in row] for row in texts[chosen]]
+        yield processor.pack(prefixes, thoughts)
 
 
 def _written(root: Path, run: str, split: str) -> dict[str, str]:
@@ -102,7 +134,7 @@ def _written(root: Path, run: str, split: str) -> dict[str, str]:
 
 
 def _given(model: RewardModel, root: Path, split: str) -> dict[str, Any]:
-    """Margins of pairs with thoughts that are wrong to each share, with the teacher's, and without any."""
+    """Margins of pairs with thoughts of each share of errors, with the teacher's, and without any."""
     tables = [read_pairs(thoughts_table(root, split, share)).pairs for share in CORRUPTED]
     pairs = read_pairs(pairs_table(root, split)).pairs
     names = [f"{share:.1f}" for share in CORRUPTED] + ["teacher", "none"]
@@ -114,16 +146,14 @@ def _given(model: RewardModel, root: Path, split: str) -> dict[str, Any]:
 
 
 def _attention(model: RewardModel, root: Path, split: str) -> dict[str, Any]:
-    """Mean attention of the query token by layer and source, with an exact thought and without."""
+    """Mean attention of the query token by layer and source, with an exact thought and without one."""
     pairs = read_pairs(thoughts_table(root, split, 0.0)).pairs[:NUM_ATTENDED]
     texts = [[getattr(pair, side).thought, ""] for pair in pairs for side in ("a", "b")]
-    shares = torch.cat([query_attention(model, branches) for branches in packed(model, pairs, texts)])
+    shares = torch.cat([query_attention(model, branches) for branches in _packed(model, pairs, texts)])
     layers = shares.view(-1, 2, *shares.shape[1:]).mean(0)
     return {"thought": layers[0].tolist(), "none": layers[1].tolist()}
 
 
 def _write(path: Path, found: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".draft")
-    draft.write_text(json.dumps(found))
-    draft.replace(path)
+    path.write_text(json.dumps(found))

@@ -1,8 +1,8 @@
-"""The page of the evidence: each comparison with its picture, its numbers, and what came out, in words."""
+"""The page of the evidence: each comparison with its figures, its numbers, and what came out, in words."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,51 +14,38 @@ from benchmarks.evidence.results import ARMS, OURS, Json
 from descore.evaluation.folder import load_evaluation
 from descore.evaluation.query_attention import SOURCES
 from descore.report import Figure, Highlight, Page, Section, Table, browse, write_page
-from descore.report.figures import Estimate, bars, curves, lines
-from descore.report.style import colors_of, new_figure, style
+from descore.report.figures import Estimate, bars, colors_of, curves, lines, style
 
 ACCURACY = "preference accuracy without ties"
 MASKING = {"decoupled": "with masking", "unmasked": "without masking", "decoupled_rl": "with masking, after stage 2"}
 BROWSED = ("coupled_grpo", "decoupled", "decoupled_rl")
-"""Paradigms whose evaluations can be looked through, of the first seed."""
+"""Paradigms whose evaluations of the first seed can be browsed."""
 
-COLORS = colors_of(paradigm.label for paradigm in PARADIGMS.values())
+LABELS = {name: paradigm.label for name, paradigm in PARADIGMS.items()}
+COLORS = colors_of(LABELS.values())
 
 
 def show(root: Path, scale: Scale, results: Json) -> Path:
-    """Write the page and return where it is."""
-    sections = [
-        _paradigms(results),
-        _noise(results),
-        _sizes(results),
-        _masking(results),
-        _attention(results),
-        _stage2(results),
-        _swapped(results),
-        _several(results),
+    """Write the page and its figures; return the path of the page."""
+    parts = (_paradigms, _noise, _sizes, _masking, _attention, _stage2, _swapped, _several)
+    sections = [part(results) for part in parts]
+    found = results["accuracy"]["ood"]
+    highlights = [
+        Highlight(f"{found[OURS]['mean']:.3f}", f"{ARMS[OURS].label}, out-of-domain", words.interval(found[OURS]))
     ]
-    ours, label = results["accuracy"]["ood"][OURS], ARMS[OURS].label
-    highlights = [Highlight(f"{ours['mean']:.3f}", f"{label}, out-of-domain", words.interval(ours))]
-    highlights += [
-        Highlight(
-            f"{found['ours_minus']['mean']:+.3f}", f"ours minus {ARMS[name].label}", words.interval(found["ours_minus"])
-        )
-        for name, found in results["accuracy"]["ood"].items()
-        if name in {"discriminative", "coupled_grpo"}
-    ]
-    evaluations = {
-        PARADIGMS[name].label: load_evaluation(evaluation_of(root, run_name(name, scale.seeds[0]), "ood"))
-        for name in BROWSED
-    }
+    for name in ("discriminative", "coupled_grpo"):
+        minus = found[name]["ours_minus"]
+        highlights.append(Highlight(f"{minus['mean']:+.3f}", f"ours minus {ARMS[name].label}", words.interval(minus)))
+    runs = {LABELS[name]: evaluation_of(root, run_name(name, scale.seeds[0]), "ood") for name in BROWSED}
     page = Page(
         title="Think, then score: the comparisons side by side",
         summary=_summary(scale),
         sections=sections,
         configuration=results["scale"] | {"configurations": {name: p.config for name, p in PARADIGMS.items()}},
-        viewer=browse(evaluations),
+        viewer=browse({label: load_evaluation(folder) for label, folder in runs.items()}),
         highlights=highlights,
     )
-    _save_pictures(root / "figures", sections)
+    _save_figures(root / "figures", sections)
     return write_page(page, root / "evidence.html")
 
 
@@ -67,102 +54,68 @@ def _summary(scale: Scale) -> str:
     return (
         f"Every paradigm is trained on the same {scale.num_train} rendered pairs, from the same backbone of 1.6 "
         f"million parameters, with {seeds}, and measured on {scale.num_held_out} held-out pairs in-domain and "
-        "out-of-domain. Intervals are 95 %, over pairs of the mean over seeds; how far seeds are apart is shown "
-        "by their own values. The world and the backbone are small: what is better here need not be better at 8B."
+        "out-of-domain. Intervals are 95 % bootstrap intervals over pairs of the mean over seeds; the values of the "
+        "seeds show the spread between them. The world and the backbone are small: what is better here need not be "
+        "better at 8B."
     )
 
 
 def _paradigms(results: Json) -> Section:
-    found = results["accuracy"]
-    series = {
-        label: {ARMS[name].label: _estimate(value) for name, value in found[split].items()}
-        for split, label in SPLITS.items()
-    }
-    header = [
-        "",
-        "accuracy",
-        "seeds",
-        "with ties",
-        "ours minus it",
-        "quality of thoughts",
-        "calibration error",
-        "failed",
-    ]
+    found = {label: results["accuracy"][split] for split, label in SPLITS.items()}
+    header = ("", "accuracy", "seeds", "with ties", "ours minus it", "thought quality", "calibration error", "failed")
     tables = [
-        Table(header, [_row(ARMS[name].label, value) for name, value in found[split].items()], label)
-        for split, label in SPLITS.items()
+        Table(header, [_row(ARMS[name].label, value) for name, value in values.items()], label)
+        for label, values in found.items()
     ]
     said = [
         f"{label.capitalize()}, ours (“{ARMS[OURS].label}”) is "
-        f"{words.verdicts({ARMS[name].label: value.get('ours_minus') for name, value in found[split].items()})}."
-        for split, label in SPLITS.items()
+        f"{words.verdicts({ARMS[name].label: value.get('ours_minus') for name, value in values.items()})}."
+        for label, values in found.items()
     ]
     text = (
-        "Accuracy without ties by paradigm (the paper's figure 1b). A coupled model writes its score in the thought; "
-        "its reward is that number, or the mean of what it might have written. Quality is the share of the dimension "
-        "scores that its thoughts get right. Failed pairs have a thought without a legal score, and are in no "
-        "accuracy.\n\n" + "\n\n".join(said)
+        "Accuracy without ties by paradigm (figure 1b of the paper). A coupled model writes its score in the thought; "
+        "its reward is that number, or the expected value of it. Thought quality is the share of correct dimension "
+        "scores in its thoughts. A pair failed if a thought has no legal score; it counts in no accuracy."
     )
-    figure = Figure(bars(series, x_label=ACCURACY, reference=0.5), "The dashed line is a coin.")
-    return Section("The paradigms", text, [figure], tables)
+    series = {label: {ARMS[name].label: _estimate(v) for name, v in values.items()} for label, values in found.items()}
+    figure = Figure(bars(series, x_label=ACCURACY, reference=0.5), "The dashed line is chance.")
+    return Section("The paradigms", "\n\n".join([text, *said]), [figure], tables)
 
 
 def _row(label: str, value: Json) -> list[object]:
-    cells = [
-        words.with_interval(value),
-        words.seeds(value),
-        value["with_ties"],
-        words.difference(value.get("ours_minus")),
-    ]
+    minus = words.difference(value.get("ours_minus"))
+    cells = [words.with_interval(value), words.seeds(value), value["with_ties"], minus]
     return [label, *cells, value["quality"], value["calibration_error"], value["num_failed"]]
 
 
 def _noise(results: Json) -> Section:
-    stage1 = [name for name, paradigm in PARADIGMS.items() if paradigm.stage == 1]
-    stage2 = [name for name, paradigm in PARADIGMS.items() if paradigm.stage == 2]
-    figures = [
-        Figure(
-            curves(
-                _of_seeds(results, names, "val/preference_accuracy"),
-                y_label="validation accuracy",
-                reference=0.5,
-                colors=COLORS,
-            ),
-            "The mean over seeds, in a band from the lowest to the highest.",
-            title,
+    figures = []
+    for title, stage in (("From the backbone", 1), ("From an exported model", 2)):
+        names = [name for name, paradigm in PARADIGMS.items() if paradigm.stage == stage]
+        caption = "The mean over seeds, in a band from the lowest to the highest."
+        figures.append(
+            Figure(_curves(results, names, "val/preference_accuracy", "validation accuracy"), caption, title)
         )
-        for title, names in (("From the backbone", stage1), ("From what they had made", stage2))
-    ]
-    rows = [
-        [PARADIGMS[name].label, noise["loss_steps"], noise["accuracy_steps"], noise["accuracy_seeds"]]
-        for name, noise in results["noise"].items()
-    ]
+    kinds = ("loss_steps", "accuracy_steps", "accuracy_seeds")
+    rows = [[LABELS[name], *(noise[kind] for kind in kinds)] for name, noise in results["noise"].items()]
     header = ["", "loss, step to step", "accuracy, over steps", "accuracy, over seeds"]
     text = (
-        "How noisily each trains (the paper's figure 1c), over the second half of the steps: the spread of the "
-        "loss from step to step as a share of its mean, and the standard deviation of validation accuracy over "
-        "the validations of a run, and over seeds. The losses are different ones, so compare their spreads with "
-        "care; a policy loss has a mean near 0 and no such share."
+        "Noise of the training (figure 1c of the paper), over the second half of the steps: the spread of the loss "
+        "from step to step as a share of its mean, and the standard deviation of validation accuracy over the "
+        "validations of a run, and over seeds. The losses differ, so compare their spreads with care; the mean of a "
+        "policy loss is near 0, so it has no such share."
     )
-    return Section("How noisily each trains", text, figures, [Table(header, rows)])
-
-
-def _accuracy_curves(results: Json, names: list[str]) -> Any:
-    series = _of_seeds(results, names, "val/preference_accuracy")
-    return curves(series, y_label="validation accuracy", reference=0.5, colors=COLORS)
+    return Section("Noise of the training", text, figures, [Table(header, rows)])
 
 
 def _sizes(results: Json) -> Section:
     figures = []
     for split, label in SPLITS.items():
-        series = {
-            ARMS[name].label: {int(size): _estimate(value) for size, value in sizes.items()}
-            for name, sizes in results["sizes"][split].items()
-        }
-        picture = lines(series, x_label="training pairs", y_label=ACCURACY, reference=0.5, log_x=True)
-        figures.append(Figure(picture, title=label))
-    text = "Accuracy against the number of training pairs (the paper's figure 3), all gone through as often."
-    return Section("How many pairs it takes", text, figures)
+        found = results["sizes"][split]
+        series = {ARMS[name].label: _by_number(sizes, int) for name, sizes in found.items()}
+        figures.append(Figure(_lines(series, "training pairs", log_x=True), title=label))
+    text = "Accuracy by the number of training pairs (figure 3 of the paper), with the same number of epochs."
+    return Section("Number of training pairs", text, figures)
 
 
 def _masking(results: Json) -> Section:
@@ -171,75 +124,50 @@ def _masking(results: Json) -> Section:
         series = {}
         for name, masking in MASKING.items():
             found = results["given"][split][name]
-            shares = {float(case): value for case, value in found.items() if case[0].isdigit()}
-            series[masking] = {share: _estimate(value) for share, value in sorted(shares.items())}
+            series[masking] = _by_number({case: found[case] for case in sorted(found) if case[0].isdigit()}, float)
             cells = [words.with_interval(found[case]) for case in ("0.0", "teacher", "none", "1.0")]
-            rows.append([
-                label,
-                masking,
-                *cells,
-                *(words.difference(found[d]) for d in ("right_minus_wrong", "right_minus_none")),
-            ])
-        x_label = "share of the dimensions that the thought gets wrong"
-        figures.append(Figure(lines(series, x_label=x_label, y_label=ACCURACY, reference=0.5), title=label))
+            differences = [words.difference(found[name]) for name in ("right_minus_wrong", "right_minus_none")]
+            rows.append([label, masking, *cells, *differences])
+        figures.append(Figure(_lines(series, "share of wrong dimensions in the thought"), title=label))
     header = ["", "stage 1", "right", "teacher's", "missing", "wrong", "right minus wrong", "right minus missing"]
     masked, unmasked = (results["given"]["ood"][name]["right_minus_wrong"] for name in ("decoupled", "unmasked"))
     text = (
-        "The head is fixed and reads thoughts that it is given: exact ones, ones that get a share of the "
-        "dimensions wrong, the teacher's, or none. If better thoughts did not give better rewards, the lines "
-        "would be flat, and the claim of the paper would fall.\n\nOut-of-domain, "
-        f"{words.claim('with masking', masked)}, and {words.claim('without masking', unmasked)}."
+        "The head is fixed and reads given thoughts: exact ones, ones with a share of wrong dimensions, the teacher's, "
+        "or none. If better thoughts did not give better rewards, the lines would be flat, and the claim of the paper "
+        f"would fall.\n\nOut-of-domain, {words.claim('with masking', masked)}, and "
+        f"{words.claim('without masking', unmasked)}."
     )
     return Section("Do better thoughts give better rewards?", text, figures, [Table(header, rows)])
 
 
 def _attention(results: Json) -> Section:
-    rows, bars_of = [], {}
+    found = results["attention"]
+    rows = []
     for name, masking in MASKING.items():
         for case, label in (("thought", "with a thought"), ("none", "without one")):
-            found = results["attention"][name][case]
-            means = [sum(found[source]) / len(found[source]) for source in SOURCES]
-            bars_of[f"{masking}, {label}"] = means
-            rows.append([masking, label, *means])
+            layers = found[name][case]
+            rows.append([masking, label, *(sum(layers[source]) / len(layers[source]) for source in SOURCES)])
     text = (
-        "Where the attention of the query token goes (the paper's figure 6), the mean over heads, layers and "
-        "out-of-domain videos, with an exact thought and without any. The prompt stands for all text before the "
-        "thought."
+        "Attention of the query token (figure 6 of the paper), the mean over heads, layers and out-of-domain videos, "
+        "with an exact thought and without a thought. The prompt stands for all text before the thought."
     )
-    header = ["", "", *SOURCES]
-    figures = [Figure(_stacked(bars_of), title="Mean over layers")]
-    figures.append(Figure(_by_layer(results["attention"]), title="On the thought, by layer"))
-    return Section("What the query token looks at", text, figures, [Table(header, rows)])
-
-
-def _stacked(rows: Mapping[str, list[float]]) -> Any:
-    with style():
-        figure, axes = new_figure(height=1.0 + 0.4 * len(rows))
-        left = [0.0] * len(rows)
-        for index, (source, color) in enumerate(colors_of(SOURCES).items()):
-            widths = [shares[index] for shares in rows.values()]
-            axes.barh(range(len(rows)), widths, 0.6, left=left, color=color, label=source)
-            left = [start + width for start, width in zip(left, widths, strict=True)]
-        axes.set(xlim=(0, 1), xlabel="share of the attention")
-        axes.set_yticks(range(len(rows)), rows)
-        axes.invert_yaxis()
-        axes.grid(visible=False, axis="y")
-        figure.legend(loc="outside upper left", ncols=len(SOURCES))
-    return figure
-
-
-def _by_layer(attention: Json) -> Any:
-    series = {
-        masking: {layer: Estimate(share) for layer, share in enumerate(attention[name]["thought"]["thought"], start=1)}
+    means = {
+        source: {f"{row[0]}, {row[1]}": Estimate(row[2 + place]) for row in rows}
+        for place, source in enumerate(SOURCES)
+    }
+    layers = {
+        masking: {layer: Estimate(share) for layer, share in enumerate(found[name]["thought"]["thought"], start=1)}
         for name, masking in MASKING.items()
     }
-    return lines(series, x_label="layer", y_label="share of the attention")
+    share = "share of the attention"
+    figures = [Figure(bars(means, x_label=share), title="Mean over layers")]
+    figures.append(Figure(lines(layers, x_label="layer", y_label=share), title="On the thought, by layer"))
+    return Section("What the query token attends to", text, figures, [Table(["", "", *SOURCES], rows)])
 
 
 def _stage2(results: Json) -> Section:
-    names = ("decoupled_rl", "uncalibrated", "coupled_grpo")
     tags = {
-        "rollout/quality": ("Quality reward of sampled thoughts", "share of dimension scores that are right"),
+        "rollout/quality": ("Quality reward of sampled thoughts", "share of correct dimension scores"),
         "rollout/thought_tokens": ("Length of thoughts", "tokens"),
         "val/preference_accuracy": ("Accuracy with its own thoughts", "validation accuracy"),
         "val/preference_accuracy_teacher_thought": ("Accuracy with the teacher's thoughts", "validation accuracy"),
@@ -248,25 +176,25 @@ def _stage2(results: Json) -> Section:
     }
     figures = []
     for tag, (title, y_label) in tags.items():
-        having = [name for name in names if tag in results["curves"][name]]
-        figures.append(Figure(curves(_of_seeds(results, having, tag), y_label=y_label, colors=COLORS), title=title))
+        names = [name for name in ("decoupled_rl", "uncalibrated", "coupled_grpo") if tag in results["curves"][name]]
+        figures.append(Figure(_curves(results, names, tag, y_label, reference=None), title=title))
     rows = []
     for split, label in SPLITS.items():
         for name in ("decoupled", "decoupled_rl", "uncalibrated"):
-            found, given = results["accuracy"][split][name], results["given"][split][name]
-            exact = words.with_interval(given["0.0"])
-            cells = [words.with_interval(found), exact, found["calibration_error"], found["quality"]]
-            rows.append([label, ARMS[name].label, *cells, found["tokens"], found["truncated"]])
+            found, exact = results["accuracy"][split][name], results["given"][split][name]["0.0"]
+            accuracies = [words.with_interval(found), words.with_interval(exact)]
+            others = [found[measure] for measure in ("calibration_error", "quality", "tokens", "truncated")]
+            rows.append([label, ARMS[name].label, *accuracies, *others])
     kept, free = results["accuracy"]["ood"]["decoupled_rl"], results["accuracy"]["ood"]["uncalibrated"]
     text = (
-        "Stage 2 over its steps: the quality of the thoughts it samples, their length, and accuracy; with the "
-        "calibration loss and without it, where the head may drift away from the thoughts it reads. "
-        f"Out-of-domain, in the end: accuracy {kept['mean']:.3f} with it and {free['mean']:.3f} without it, "
-        f"calibration error {kept['calibration_error']:.3f} and {free['calibration_error']:.3f}."
+        "Stage 2 over its steps: quality and length of the sampled thoughts, and accuracy; with the calibration loss "
+        "and without it, where the head may drift away from the thoughts it reads. Out-of-domain, after the last step: "
+        f"accuracy {kept['mean']:.3f} with it and {free['mean']:.3f} without it, calibration error "
+        f"{kept['calibration_error']:.3f} and {free['calibration_error']:.3f}."
     )
-    header = ["", "", "accuracy, own thoughts", "accuracy, exact thoughts", "calibration error", "quality of thoughts"]
-    header += ["tokens", "cut off"]
-    return Section("Stage 2, with the calibration loss and without", text, figures, [Table(header, rows)])
+    header = ["", "", "accuracy, own thoughts", "accuracy, exact thoughts", "calibration error", "thought quality"]
+    table = Table([*header, "tokens", "cut off"], rows)
+    return Section("Stage 2, with the calibration loss and without", text, figures, [table])
 
 
 def _swapped(results: Json) -> Section:
@@ -274,59 +202,57 @@ def _swapped(results: Json) -> Section:
     for split, label in SPLITS.items():
         found = results["swapped"][split]
         for writer in WRITERS:
-            quality = found["quality"][writer]
-            rows.append([
-                label,
-                PARADIGMS[writer].label,
-                quality,
-                *(words.with_interval(found[head][writer]) for head in HEADS),
-            ])
-        series = {
-            PARADIGMS[head].label: {PARADIGMS[writer].label: _estimate(found[head][writer]) for writer in WRITERS}
-            for head in HEADS
-        }
-        picture = bars(series, x_label=ACCURACY, reference=0.5)
-        figures.append(Figure(picture, "By who wrote the thought; colours are the heads that read it.", label))
-    header = ["", "thoughts of", "their quality", *(f"read by {PARADIGMS[head].label}" for head in HEADS)]
-    text = "Thoughts that another model of the same seed wrote, scored by the same head.\n\n" + "\n\n".join(
-        words.best_and_worst(label, results["swapped"][split]) for split, label in SPLITS.items()
-    )
-    return Section("Thoughts swapped", text, figures, [Table(header, rows)])
+            cells = [words.with_interval(found[head][writer]) for head in HEADS]
+            rows.append([label, LABELS[writer], found["quality"][writer], *cells])
+        series = {LABELS[head]: {LABELS[w]: _estimate(found[head][w]) for w in WRITERS} for head in HEADS}
+        caption = "By the writer of the thought; colours are the heads that read it."
+        figures.append(Figure(bars(series, x_label=ACCURACY, reference=0.5), caption, label))
+    header = ["", "thoughts of", "their quality", *(f"read by {LABELS[head]}" for head in HEADS)]
+    said = [words.best_and_worst(label, results["swapped"][split]) for split, label in SPLITS.items()]
+    text = "Thoughts of the other models of the same seed, scored by the same head."
+    return Section("Swapped thoughts", "\n\n".join([text, *said]), figures, [Table(header, rows)])
 
 
 def _several(results: Json) -> Section:
-    found = results["thoughts"]
-    series = {
-        PARADIGMS[head].label: {int(number): _estimate(value) for number, value in found[head]["by_number"].items()}
-        for head in HEADS
-    }
-    picture = lines(series, x_label="thoughts per video", y_label=ACCURACY, log_x=True)
-    rows = [[PARADIGMS[head].label, *map(words.with_interval, found[head]["by_spread"])] for head in HEADS]
+    found = {LABELS[head]: results["thoughts"][head] for head in HEADS}
+    series = {label: _by_number(values["by_number"], int) for label, values in found.items()}
+    picture = _lines(series, "thoughts per video", reference=None, log_x=True)
+    rows = [[label, *map(words.with_interval, values["by_spread"])] for label, values in found.items()]
     text = (
-        "Out-of-domain: the mean reward of the first k sampled thoughts; and accuracy by the spread of a pair's "
-        "rewards over its thoughts, in thirds of the pairs. If the spread predicts errors, accuracy falls from "
-        "left to right.\n\n" + "\n\n".join(words.gain(PARADIGMS[head].label, found[head]) for head in HEADS)
+        "Out-of-domain: accuracy of the mean reward over the first k sampled thoughts; and accuracy by the spread of a "
+        "pair's rewards over its thoughts, in thirds of the pairs. If the spread predicts errors, accuracy falls from "
+        "left to right."
     )
+    said = [words.gain(label, values) for label, values in found.items()]
     header = ["", "thoughts agree most", "between", "thoughts agree least"]
-    return Section("More thoughts at test time", text, [Figure(picture)], [Table(header, rows)])
+    section = "More thoughts at test time"
+    return Section(section, "\n\n".join([text, *said]), [Figure(picture)], [Table(header, rows)])
 
 
-def _of_seeds(results: Json, names: Any, tag: str) -> dict[str, list[dict[int, float]]]:
-    found = {PARADIGMS[name].label: results["curves"][name][tag] for name in names}
-    return {
-        label: [dict(zip(curve["steps"], seed, strict=True)) for seed in curve["seeds"]]
-        for label, curve in found.items()
-    }
+def _curves(results: Json, names: Iterable[str], tag: str, y_label: str, reference: float | None = 0.5) -> Any:
+    series = {}
+    for name in names:
+        curve = results["curves"][name][tag]
+        series[LABELS[name]] = [dict(zip(curve["steps"], seed, strict=True)) for seed in curve["seeds"]]
+    return curves(series, y_label=y_label, reference=reference, colors=COLORS)
+
+
+def _lines(series: Any, x_label: str, *, reference: float | None = 0.5, log_x: bool = False) -> Any:
+    return lines(series, x_label=x_label, y_label=ACCURACY, reference=reference, log_x=log_x)
+
+
+def _by_number(values: Mapping[str, Json], number: type[int] | type[float]) -> dict[float, Estimate]:
+    return {number(name): _estimate(value) for name, value in values.items()}
 
 
 def _estimate(value: Json) -> Estimate:
     return Estimate(value["mean"], value["low"], value["high"])
 
 
-def _save_pictures(folder: Path, sections: list[Section]) -> None:
+def _save_figures(folder: Path, sections: list[Section]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for section in sections:
+        name = "".join(letter for letter in section.title.lower().replace(" ", "_") if letter not in ",?")
         for number, figure in enumerate(section.figures, start=1):
-            name = section.title.lower().replace(" ", "_").replace(",", "").replace("?", "")
             with style():
                 figure.picture.savefig(folder / f"{name}_{number}.png", dpi=110)

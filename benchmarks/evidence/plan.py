@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.evidence.data import pairs_table, train_table
@@ -17,18 +18,18 @@ class Scale:
     """How much is trained and measured.
 
     Attributes:
-        seeds: Of the order of the pairs, the masks, the heads and the sampled thoughts; the data are the same.
-        num_train: Training pairs.
-        smaller: Smaller numbers of training pairs, for accuracy against their number.
-        num_held_out: Pairs of each of both splits.
-        epochs: Of stage 1 and of everything in its place.
+        seeds: Seeds of the order of the pairs, the masks, the heads and the sampled thoughts; the data are the same.
+        num_train: Number of training pairs.
+        smaller: Smaller numbers of training pairs, for accuracy by their number.
+        num_held_out: Number of pairs of each held-out split.
+        epochs: Epochs of stage 1 and of everything in its place.
         val_every: Steps of stage 1 between validations.
-        num_val: Held-out pairs that are validated on in training.
+        num_val: Held-out pairs of a validation in training.
         rollout_batches: Batches of stage 2 and of everything in its place, two steps each.
         rollout_val_every: Batches of stage 2 between validations.
         fit_pairs: Training pairs that the weights of the checklist are fitted on.
-        num_thoughts: Most thoughts at test time.
-        num_thought_pairs: Out-of-domain pairs that are scored with so many.
+        num_thoughts: Largest number of thoughts per video at test time.
+        num_thought_pairs: Out-of-domain pairs that are scored with so many thoughts.
     """
 
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -48,43 +49,44 @@ class Scale:
 FULL = Scale()
 QUICK = Scale(
     seeds=(0,),
-    num_train=128,
-    smaller=(64,),
-    num_held_out=48,
+    num_train=32,
+    smaller=(16,),
+    num_held_out=12,
     epochs=1,
-    val_every=8,
-    num_val=24,
-    rollout_batches=4,
-    rollout_val_every=2,
-    fit_pairs=32,
-    num_thoughts=4,
-    num_thought_pairs=16,
+    val_every=2,
+    num_val=4,
+    rollout_batches=2,
+    rollout_val_every=1,
+    fit_pairs=8,
+    num_thoughts=2,
+    num_thought_pairs=6,
 )
+"""Shows that all of it runs; its numbers mean nothing."""
 
 
 @dataclass(frozen=True)
 class Paradigm:
-    """A way to make a reward model.
+    """A way to train a reward model.
 
     Attributes:
-        label: What figures call it.
-        config: Its YAML.
-        options: What differs from it.
-        start: The paradigm whose export it starts from; none for one that starts from the backbone.
+        label: Name in figures and tables.
+        config: Its configuration.
+        options: Options that differ from the configuration, by name.
+        start: Paradigm whose exported model it starts from; empty if it starts from the backbone.
         sizes: Whether it is also trained on fewer pairs.
         thinks: Whether it writes thoughts.
     """
 
     label: str
     config: str
-    options: tuple[str, ...] = ()
+    options: Mapping[str, object] = field(default_factory=dict)
     start: str = ""
     sizes: bool = False
     thinks: bool = True
 
     @property
     def stage(self) -> int:
-        """1 or 2."""
+        """Stage of the training, 1 or 2."""
         return 2 if self.start else 1
 
 
@@ -96,79 +98,83 @@ PARADIGMS = {
     "coupled_grpo": Paradigm("coupled, GRPO", "conf/baselines/coupled_grpo.yaml", start="coupled"),
     "decoupled": Paradigm("decoupled, stage 1", "conf/stage1.yaml", sizes=True),
     "decoupled_rl": Paradigm("decoupled, stages 1+2", "conf/stage2.yaml", start="decoupled"),
-    "unmasked": Paradigm("decoupled, no masking", "conf/stage1.yaml", ("--model.cot_mask_prob", "0")),
+    "unmasked": Paradigm("decoupled, no masking", "conf/stage1.yaml", {"model.objective.cot_mask_prob": 0}),
     "uncalibrated": Paradigm(
-        "decoupled, no calibration loss", "conf/stage2.yaml", ("--model.calibration_weight", "0"), start="decoupled"
+        "decoupled, no calibration loss", "conf/stage2.yaml", {"model.weights.calibration": 0}, start="decoupled"
     ),
 }
-"""By name, in the order they are trained; a later one may start from an earlier one."""
+"""By name, in the order of the training; a later one may start from an earlier one."""
 
 
 def tasks(scale: Scale, root: Path) -> list[Task]:
-    """List all that is to be done, seed after seed."""
-    found = []
+    """List all tasks, seed after seed, each after those that it needs."""
+    found: list[Task] = []
     for seed in scale.seeds:
         for name, paradigm in PARADIGMS.items():
-            sizes = (*scale.smaller, scale.num_train) if paradigm.sizes else (scale.num_train,)
-            for size in sizes:
+            for size in (*(scale.smaller if paradigm.sizes else ()), scale.num_train):
                 found += _train_and_measure(scale, root, seed, name, size)
         needs = tuple(f"measure-{run_name(name, seed)}" for name in PARADIGMS)
         found.append(Task(f"swap-{seed}", swap, (str(root), str(seed)), needs))
+    names = [task.name for task in found]
+    assert len(set(names)) == len(names)
+    assert all(set(task.needs) <= set(names[:place]) for place, task in enumerate(found))
     return found
 
 
 def run_name(paradigm: str, seed: int, num_train: int | None = None) -> str:
-    """Name a run; that of a smaller number of pairs says so."""
+    """Name of a run; that of a smaller number of pairs contains the number."""
     return f"{paradigm}-{seed}" if num_train is None else f"{paradigm}-{num_train}-{seed}"
 
 
+def run_training(*arguments: str) -> None:
+    """Train, or resume a training that was killed."""
+    train(list(arguments))
+
+
 def _train_and_measure(scale: Scale, root: Path, seed: int, name: str, size: int) -> list[Task]:
-    whole = size == scale.num_train
+    whole, start = size == scale.num_train, PARADIGMS[name].start
     run = run_name(name, seed, None if whole else size)
-    start = PARADIGMS[name].start
-    arguments = _arguments(scale, root, seed, name, size)
-    training = Task(
-        f"train-{run}", run_training, tuple(arguments), (f"train-{run_name(start, seed)}",) if start else ()
-    )
+    arguments = ["fit", "-c", PARADIGMS[name].config]
+    for option, value in _options(scale, root, seed, name, size).items():
+        arguments += [f"--{option}", str(value)]
+    needs = (f"train-{run_name(start, seed)}",) if start else ()
     thoughts = str(scale.num_thoughts if name in {"decoupled", "decoupled_rl"} and whole else 1)
     wanted = (str(root), run, name, thoughts, str(scale.num_thought_pairs), "whole" if whole else "accuracy")
-    return [training, Task(f"measure-{run}", measure, wanted, (training.name,))]
-
-
-def _arguments(scale: Scale, root: Path, seed: int, name: str, size: int) -> list[str]:
-    """The command line of a run."""
-    paradigm, whole = PARADIGMS[name], size == scale.num_train
-    arguments = [
-        *("fit", "-c", paradigm.config, "--resume", "auto", "--seed_everything", str(seed)),
-        *("--data", "data_modules.preference.PreferencePairDataModule", "--data.train", str(train_table(root, size))),
-        *("--data.val", json.dumps({"val": str(pairs_table(root, "val"))}), "--data.cache_dir", str(root / "cache")),
-        *("--data.max_val_pairs", str(scale.num_val), "--data.val_batch_size", "32", "--data.num_workers", "0"),
-        *("--data.seed", str(seed), "--model.seed", str(seed)),
-        *("--trainer.logger.save_dir", str(root / "training"), "--trainer.log_every_n_steps", "1"),
-        *("--trainer.logger.name", run_name(name, seed, None if whole else size)),
-        *paradigm.options,
+    return [
+        Task(f"train-{run}", run_training, tuple(arguments), needs),
+        Task(f"measure-{run}", measure, wanted, (f"train-{run}",)),
     ]
+
+
+def _options(scale: Scale, root: Path, seed: int, name: str, size: int) -> dict[str, object]:
+    """Options of a training run, by name."""
+    paradigm, whole = PARADIGMS[name], size == scale.num_train
+    options: dict[str, object] = {
+        "resume": "auto",
+        "seed_everything": seed,
+        "data": "data_modules.preference.PreferencePairDataModule",
+        "data.train": train_table(root, size),
+        "data.val": json.dumps({"val": str(pairs_table(root, "val"))}),
+        "data.cache.folder": root / "cache",
+        "data.max_val_pairs": scale.num_val,
+        "data.val_batch_size": 32,
+        "data.num_workers": 0,
+        "data.seed": seed,
+        "trainer.logger.save_dir": root / "training",
+        "trainer.logger.name": run_name(name, seed, None if whole else size),
+        "trainer.log_every_n_steps": 1,
+        **paradigm.options,
+    }
     if paradigm.stage == 1:
-        arguments += ["--data.batch_size", "8", "--trainer.max_epochs", str(scale.epochs)]
-        arguments += ["--trainer.val_check_interval", str(scale.val_every)]
-        arguments += ["--trainer.check_val_every_n_epoch", "null"]
+        options |= {"data.batch_size": 8, "trainer.max_epochs": scale.epochs}
+        options |= {"trainer.val_check_interval": scale.val_every, "trainer.check_val_every_n_epoch": "null"}
     else:
-        start = export_of(root, run_name(paradigm.start, seed))
-        arguments += ["--model.pretrained", str(start), "--data.batch_size", "6", "--model.mini_batch_pairs", "3"]
-        arguments += ["--trainer.max_steps", str(2 * scale.rollout_batches)]
-        arguments += ["--trainer.val_check_interval", str(scale.rollout_val_every)]
+        start = root / "training" / run_name(paradigm.start, seed) / "version_0/export/last"
+        options |= {"model.pretrained": start, "data.batch_size": 6, "model.batching.mini_batch_pairs": 3}
+        options |= {"trainer.max_steps": 2 * scale.rollout_batches}
+        options |= {"trainer.val_check_interval": scale.rollout_val_every}
     if name == "checklist":
-        arguments += ["--model.fit_pairs", str(scale.fit_pairs)]
+        options["model.fit_pairs"] = scale.fit_pairs
     if paradigm.thinks:
-        arguments += ["--model.own_thought_pairs", str(scale.num_val)]
-    return arguments if whole else [*arguments, "--trainer.limit_val_batches", "0"]
-
-
-def export_of(root: Path, run: str) -> Path:
-    """Where a run leaves its model."""
-    return root / "training" / run / "version_0" / "export" / "last"
-
-
-def run_training(*arguments: str) -> None:
-    """Train, or go on with a training that was killed."""
-    train(list(arguments))
+        options["model.own_thought_pairs"] = scale.num_val
+    return options if whole else options | {"trainer.limit_val_batches": 0}

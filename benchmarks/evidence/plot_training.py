@@ -1,4 +1,4 @@
-"""Draws the picture of both stages that the README shows, from the TensorBoard files of two runs.
+"""Draw the figure of both stages in the README, from the TensorBoard files of two runs.
 
 python -m benchmarks.evidence.plot_training runs/stage1/version_0 runs/stage2/version_0 docs/training.png
 """
@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
-
-import matplotlib as mpl
-from matplotlib import pyplot as plt
 
 from benchmarks.evidence.finished_runs import logged_points
+from descore.report.figures import new_figure, style
 
 ACCURACY = "val/preference_accuracy"
 CURVES = {
@@ -31,41 +28,31 @@ CURVES = {
         "most probable, held-out": "val/dimension_accuracy",
     },
 }
-"""By panel: what is drawn of a run, by label. Solid lines are in-domain, dashed ones out-of-domain."""
+"""Tags by panel and label. Solid lines are in-domain, dashed ones out-of-domain."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage1", type=Path, help="folder of the run of stage 1")
-    parser.add_argument("stage2", type=Path, help="folder of the run of stage 2")
-    parser.add_argument("picture", type=Path, help="where the picture goes")
+    parser.add_argument("stage1", type=Path, help="folder of the stage-1 run")
+    parser.add_argument("stage2", type=Path, help="folder of the stage-2 run")
+    parser.add_argument("picture", type=Path, help="file to write")
     options = parser.parse_args()
-    mpl.use("agg")
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
     runs = {"stage 1": logged_points(options.stage1), "stage 2": logged_points(options.stage2)}
-    for axis, (title, curves) in zip(axes, CURVES.items(), strict=True):
-        _draw(axis, runs[title.partition(":")[0]], title, curves)
-    figure.savefig(options.picture, dpi=110)
+    with style():
+        figure, panels = new_figure(width=11, height=3.4, columns=3)
+        for axes, (title, labels) in zip(panels, CURVES.items(), strict=True):
+            points = runs[title.partition(":")[0]]
+            for number, (label, tag) in enumerate(labels.items()):
+                axes.plot(*_curve(points[tag]), "o-", color=f"C{number}", markersize=3, label=label)
+                if tag.startswith("val/"):
+                    axes.plot(*_curve(points[tag.replace("val/", "val/ood/")]), "o--", color=f"C{number}", markersize=3)
+            axes.set(title=title, xlabel="batch", ylim=(0.25, 1.0))
+            axes.legend(fontsize="small")
+        figure.savefig(options.picture, dpi=110)
 
 
-def _draw(axis: Any, points: dict[str, list[tuple[int, float]]], title: str, curves: dict[str, str]) -> None:
-    for index, (label, tag) in enumerate(curves.items()):
-        tags = {tag: "o-"}
-        if tag.startswith("val/"):
-            tags[tag.replace("val/", "val/ood/")] = "o--"
-        for name, style in tags.items():
-            steps, values = zip(*points[name], strict=True)
-            axis.plot(
-                [step + 1 for step in steps],
-                values,
-                style,
-                color=f"C{index}",
-                markersize=3,
-                label=label if name == tag else None,
-            )
-    axis.set(title=title, xlabel="batch", ylim=(0.25, 1.0))
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize="small")
+def _curve(points: list[tuple[int, float]]) -> tuple[list[int], list[float]]:
+    return [step + 1 for step, _ in points], [value for _, value in points]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From all that was trained and measured to the numbers that are shown."""
+"""Compute the numbers of the page from all that was trained and measured."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.evidence.data import CORRUPTED, SPLITS
 from benchmarks.evidence.finished_runs import logged_points
-from benchmarks.evidence.measure import HEADS, SEVERAL, WRITERS, evaluation_of
+from benchmarks.evidence.measure import GIVEN, HEADS, SEVERAL, WRITERS, evaluation_of
 from benchmarks.evidence.plan import PARADIGMS, Scale, run_name
 from descore.evaluation.folder import Evaluation, load_evaluation, plain
 from descore.evaluation.query_attention import SOURCES
@@ -25,17 +25,17 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Arm:
-    """One line of the comparison: a paradigm, and where its reward is read.
+    """One line of the comparison: a paradigm and the source of its reward.
 
     Attributes:
-        label: What figures call it.
-        paradigm: Its runs.
-        reading: The field of a score record.
+        label: Name in figures and tables.
+        paradigm: Name of the paradigm.
+        field: Field of a score record that holds the reward.
     """
 
     label: str
     paradigm: str
-    reading: str = "reward"
+    field: str = "reward"
 
 
 ARMS = {
@@ -51,13 +51,13 @@ ARMS = {
     "unmasked": Arm("decoupled, stage 1, no masking", "unmasked"),
     "uncalibrated": Arm("decoupled, stages 1+2, no calibration loss", "uncalibrated"),
 }
-"""By name; the first nine are the comparison, the last two what is left out of ours."""
+"""By name; the first nine are the comparison, the last two leave out a part of ours."""
 
 OURS = "decoupled_rl"
 
 
 def gather(root: Path, scale: Scale) -> Json:
-    """Read everything, compute what is shown, and keep it in results.json; the same bytes for the same files."""
+    """Compute all numbers and keep them in results.json; the same files give the same bytes."""
     results = {
         "scale": asdict(scale),
         "accuracy": {split: _accuracies(root, scale, split) for split in SPLITS},
@@ -73,24 +73,46 @@ def gather(root: Path, scale: Scale) -> Json:
     return results
 
 
-def margins_of(evaluation: Evaluation, reading: str) -> Tensor:
+def margins_of(evaluation: Evaluation, field: str) -> Tensor:
     """Margins `[N]` by a field of the score records; nan where a video has none."""
-    values = [_number(score[reading]) for score in evaluation.scores]
-    return torch.tensor([values[pair["a"]] - values[pair["b"]] for pair in evaluation.pairs], dtype=torch.float64)
+    return _margins(evaluation, [_number(score[field]) for score in evaluation.scores])
 
 
 def summarise(found: Tensor) -> Json:
-    """Sum up calls `[seeds, N]`, 1 right, 0 wrong, nan not counted: the mean, its interval over pairs, each seed."""
+    """Mean of calls `[seeds, N]`, its interval over pairs, and the mean of each seed.
+
+    A call is 1 where a pair is right, 0 where it is wrong, and nan where it does not count.
+
+    >>> found = summarise(torch.tensor([[1.0, 1.0, 0.0, torch.nan], [1.0, 0.0, 0.0, torch.nan]]))
+    >>> [round(value, 3) for value in (found["mean"], *found["seeds"])]
+    [0.5, 0.667, 0.333]
+    """
     low, high = bootstrap_interval(found.nanmean(0))
     return {"mean": float(found.nanmean(1).mean()), "low": low, "high": high, "seeds": found.nanmean(1).tolist()}
+
+
+def spread_of_steps(loss: Tensor) -> float:
+    """Spread of a loss `[seeds, steps]` from step to step, as a share of its mean; the mean over seeds.
+
+    It is the root mean square of the differences between neighbours over the square root of 2.
+
+    >>> round(spread_of_steps(torch.tensor([[1.0, 3.0, 1.0, 3.0]])), 4)  # 2 / sqrt(2) / 2
+    0.7071
+    """
+    return float(((loss.diff(dim=1) ** 2).mean(dim=1).sqrt() / 2**0.5 / loss.mean(dim=1).abs()).mean())
+
+
+def _evaluations(root: Path, scale: Scale, paradigm: str, split: str, size: int | None = None) -> list[Evaluation]:
+    """Evaluations of a paradigm, one a seed."""
+    return [load_evaluation(evaluation_of(root, run_name(paradigm, seed, size), split)) for seed in scale.seeds]
 
 
 def _accuracies(root: Path, scale: Scale, split: str) -> Json:
     found: Json = {}
     right: dict[str, Tensor] = {}
     for name, arm in ARMS.items():
-        evaluations = [load_evaluation(evaluation_of(root, run_name(arm.paradigm, s), split)) for s in scale.seeds]
-        margins = torch.stack([margins_of(evaluation, arm.reading) for evaluation in evaluations])
+        evaluations = _evaluations(root, scale, arm.paradigm, split)
+        margins = [margins_of(evaluation, arm.field) for evaluation in evaluations]
         preference = evaluations[0].preferences("overall")
         right[name] = torch.stack([calls(margin, preference) for margin in margins])
         agreements = [preference_accuracy(margin, preference) for margin in margins]
@@ -117,40 +139,26 @@ def _mean_quality(evaluations: Sequence[Evaluation]) -> float | None:
 
 
 def _curves(root: Path, scale: Scale, paradigm: str) -> Json:
-    """Every logged value that figures show: by tag, the steps and `[seeds, steps]`."""
+    """Logged values that figures show: by tag, the steps and `[seeds, steps]`."""
     runs = [logged_points(root / "training" / run_name(paradigm, seed) / "version_0") for seed in scale.seeds]
-    wanted = {
-        "train/loss",
-        "train/preference_loss",
-        "train/language_model_loss",
-        "train/preference_accuracy",
-        "rollout/quality",
-        "rollout/reward",
-        "rollout/thought_tokens",
-    }
     found: Json = {}
-    for tag in sorted(tag for tag in runs[0] if tag in wanted or tag.startswith("val/")):
+    for tag in sorted(tag for tag in runs[0] if tag.startswith(("train/loss", "rollout/", "val/"))):
         steps = [step + 1 for step, _ in runs[0][tag]]
         found[tag] = {"steps": steps, "seeds": [[value for _, value in run[tag]] for run in runs]}
     return found
 
 
 def _noise(root: Path, scale: Scale, paradigm: str) -> Json:
-    """How noisily a paradigm trains, over the second half of its steps.
+    """Noise of the training over the second half of its steps.
 
-    `loss_steps`: spread of the loss from step to step, as a share of its mean: the root mean square of differences
-    of neighbours over the square root of 2. `accuracy_steps`: standard deviation of validation accuracy over the
-    validations of a run. `accuracy_seeds`: the same over seeds at one validation. Means over seeds, and validations.
+    `loss_steps` is the spread of the loss from step to step, `accuracy_steps` the standard deviation of validation
+    accuracy over the validations of a run, and `accuracy_seeds` the same over seeds at one validation.
     """
     curves = _curves(root, scale, paradigm)
-    loss = torch.tensor(curves["train/loss"]["seeds"])
-    loss = loss[:, loss.shape[1] // 2 :]
-    changes = loss.diff(dim=1)
-    steps = (changes**2).mean(dim=1).sqrt() / 2**0.5 / loss.mean(dim=1).abs()
-    accuracy = torch.tensor(curves["val/preference_accuracy"]["seeds"])
-    accuracy = accuracy[:, accuracy.shape[1] // 2 :]
+    values = (torch.tensor(curves[tag]["seeds"]) for tag in ("train/loss", "val/preference_accuracy"))
+    loss, accuracy = (value[:, value.shape[1] // 2 :] for value in values)
     return {
-        "loss_steps": float(steps.mean()) if PARADIGMS[paradigm].stage == 1 else None,
+        "loss_steps": spread_of_steps(loss) if PARADIGMS[paradigm].stage == 1 else None,
         "accuracy_steps": _std(accuracy, 1),
         "accuracy_seeds": _std(accuracy, 0),
     }
@@ -161,26 +169,24 @@ def _std(values: Tensor, dim: int) -> float | None:
 
 
 def _sizes(root: Path, scale: Scale, split: str) -> Json:
-    """Accuracy against the number of training pairs."""
+    """Accuracy by the number of training pairs."""
     found: Json = {}
     for name, arm in ARMS.items():
         if not PARADIGMS[arm.paradigm].sizes:
             continue
         found[name] = {}
         for size in (*scale.smaller, scale.num_train):
-            number = None if size == scale.num_train else size
-            runs = [run_name(arm.paradigm, seed, number) for seed in scale.seeds]
-            evaluations = [load_evaluation(evaluation_of(root, run, split)) for run in runs]
+            evaluations = _evaluations(root, scale, arm.paradigm, split, None if size == scale.num_train else size)
             preference = evaluations[0].preferences("overall")
-            right = [calls(margins_of(evaluation, arm.reading), preference) for evaluation in evaluations]
+            right = [calls(margins_of(evaluation, arm.field), preference) for evaluation in evaluations]
             found[name][str(size)] = summarise(torch.stack(right))
     return found
 
 
 def _given(root: Path, scale: Scale, split: str) -> Json:
-    """Accuracy with thoughts that are wrong to a known share, with the teacher's, and without any."""
+    """Accuracy with thoughts of each share of errors, with the teacher's, and without any."""
     found: Json = {}
-    for name in ("decoupled", "unmasked", "decoupled_rl", "uncalibrated"):
+    for name in GIVEN:
         measured = [_measured(root, run_name(name, seed))[split]["given"] for seed in scale.seeds]
         preference = torch.tensor(measured[0]["preference"])
         right = {
@@ -195,7 +201,7 @@ def _given(root: Path, scale: Scale, split: str) -> Json:
 
 
 def _attention(root: Path, scale: Scale) -> Json:
-    """Attention of the query token: `[layers]` by paradigm, case and source, the mean over seeds."""
+    """Attention of the query token, `[layers]` by paradigm, case and source; the mean over seeds."""
     found: Json = {}
     for name in ("decoupled", "unmasked", "decoupled_rl"):
         measured = [_measured(root, run_name(name, seed))["ood"]["attention"] for seed in scale.seeds]
@@ -209,10 +215,7 @@ def _attention(root: Path, scale: Scale) -> Json:
 def _swapped(root: Path, scale: Scale, split: str) -> Json:
     """Accuracy of each head with the thoughts of each writer, and the quality of those thoughts."""
     measured = [_measured(root, f"swap-{seed}") for seed in scale.seeds]
-    evaluations = {
-        writer: [load_evaluation(evaluation_of(root, run_name(writer, seed), split)) for seed in scale.seeds]
-        for writer in WRITERS
-    }
+    evaluations = {writer: _evaluations(root, scale, writer, split) for writer in WRITERS}
     preference = evaluations[WRITERS[0]][0].preferences("overall")
     found: Json = {"quality": {writer: _mean_quality(found) for writer, found in evaluations.items()}}
     for head in HEADS:
@@ -224,11 +227,10 @@ def _swapped(root: Path, scale: Scale, split: str) -> Json:
 
 
 def _several(root: Path, scale: Scale) -> Json:
-    """Accuracy against the number of thoughts, and accuracy by how far the thoughts of a pair are apart."""
+    """Accuracy by the number of thoughts, and by the spread of rewards over the thoughts of a pair."""
     found: Json = {}
     for name in HEADS:
-        runs = [run_name(name, seed) for seed in scale.seeds]
-        evaluations = [load_evaluation(evaluation_of(root, run, SEVERAL)) for run in runs]
+        evaluations = _evaluations(root, scale, name, SEVERAL)
         preference = evaluations[0].preferences("overall")
         right = [
             torch.stack([calls(_margins_of_first(evaluation, number), preference) for evaluation in evaluations])
@@ -244,34 +246,39 @@ def _several(root: Path, scale: Scale) -> Json:
 
 def _margins_of_first(evaluation: Evaluation, number: int) -> Tensor:
     """Margins `[N]` of the mean reward of the first thoughts of each video."""
+    each = [[_number(one["reward"]) for one in score["each"] or ()][:number] for score in evaluation.scores]
+    return _margins(evaluation, [statistics.fmean(rewards) if rewards else torch.nan for rewards in each])
 
-    def mean(score: Json) -> float:
-        return (
-            statistics.fmean(_number(one["reward"]) for one in score["each"][:number]) if score["each"] else torch.nan
-        )
 
-    values = [mean(score) for score in evaluation.scores]
-    return torch.tensor([values[pair["a"]] - values[pair["b"]] for pair in evaluation.pairs], dtype=torch.float64)
+def _margins(evaluation: Evaluation, rewards: Sequence[float]) -> Tensor:
+    return torch.tensor([rewards[pair["a"]] - rewards[pair["b"]] for pair in evaluation.pairs], dtype=torch.float64)
 
 
 def _by_spread(evaluations: Sequence[Evaluation], preference: Tensor) -> list[Json]:
-    """Accuracy in thirds of the pairs, from those whose thoughts agree most to those that agree least."""
+    """Accuracy in thirds of the pairs, from those whose thoughts agree most to those whose thoughts agree least."""
     spread, right = [], []
     for evaluation in evaluations:
         stds = [_number(score["reward_std"]) for score in evaluation.scores]
-        margins = margins_of(evaluation, "reward")
         spread.append(torch.tensor([(stds[p["a"]] ** 2 + stds[p["b"]] ** 2) ** 0.5 for p in evaluation.pairs]))
-        right.append(calls(margins, preference))
-    found, spreads = torch.cat(right), torch.cat(spread)
-    counted = ~found.isnan() & ~spreads.isnan()
-    found, spreads = found[counted], spreads[counted]
-    thirds = spreads.argsort().tensor_split(3)
-    return [_third(found[third], spreads[third]) for third in thirds]
+        right.append(calls(margins_of(evaluation, "reward"), preference))
+    return in_thirds(torch.cat(right), torch.cat(spread))
 
 
-def _third(right: Tensor, spread: Tensor) -> Json:
-    low, high = bootstrap_interval(right)
-    return {"mean": float(right.mean()), "low": low, "high": high, "num": len(right), "spread": float(spread.mean())}
+def in_thirds(right: Tensor, spread: Tensor) -> list[Json]:
+    """Accuracy in thirds of the calls `[N]` by spread `[N]`, from low to high; nan does not count.
+
+    >>> thirds = in_thirds(torch.tensor([0.0, 0.0, 1.0, 1.0, 1.0, torch.nan]), torch.tensor([5.0, 4, 1, 2, 3, 0]))
+    >>> [(third["mean"], third["num"], third["spread"]) for third in thirds]
+    [(1.0, 2, 1.5), (0.5, 2, 3.5), (0.0, 1, 5.0)]
+    """
+    counted = ~right.isnan() & ~spread.isnan()
+    right, spread = right[counted], spread[counted]
+    found = []
+    for third in spread.argsort().tensor_split(3):
+        low, high = bootstrap_interval(right[third])
+        mean, distance = float(right[third].mean()), float(spread[third].mean())
+        found.append({"mean": mean, "low": low, "high": high, "num": len(third), "spread": distance})
+    return found
 
 
 def _measured(root: Path, name: str) -> Json:

@@ -1,4 +1,4 @@
-"""Tasks that wait for each other, several at a time, each in a process of its own; what is done is not done again."""
+"""Run tasks that depend on each other, several at a time, each once and in a process of its own."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
 PRELOADED = ["descore.train", "descore.modules.cold_start", "descore.modules.rl", "descore.evaluation.run"]
 
 
@@ -23,10 +20,10 @@ class Task:
     """Something to run once.
 
     Attributes:
-        name: Unique; its mark and its log are called so.
-        run: A function that can be pickled.
-        arguments: What it is called with; a task whose arguments have changed is refused, not done again.
-        needs: Names of the tasks that have to be done before.
+        name: Unique name, also of its mark and its log.
+        run: Function that can be pickled.
+        arguments: Arguments of the function. A finished task whose arguments have changed is an error.
+        needs: Names of the tasks that must have finished before.
     """
 
     name: str
@@ -36,68 +33,55 @@ class Task:
 
 
 class TaskError(RuntimeError):
-    """A task that failed, or whose mark is that of another plan."""
+    """A task that failed, or that finished with other arguments."""
 
 
 def run_tasks(tasks: Sequence[Task], folder: Path, jobs: int) -> None:
-    """Run all tasks that are not done, in their order where they do not wait for each other.
+    """Run all tasks that have not finished, in their order where they do not wait for each other.
 
     Args:
         tasks: The tasks.
-        folder: Where marks and logs go.
-        jobs: Tasks at a time; the cores are shared out among them.
+        folder: Folder of the marks (done/) and the logs (logs/).
+        jobs: Number of tasks at a time; they share the cores equally.
 
     Raises:
-        TaskError: If a task fails, with the end of its log; those that are running then come to their end.
+        TaskError: If a task fails, with the end of its log, once the running ones have finished.
     """
     for name in ("done", "logs"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     waiting = {task.name: task for task in tasks if not _is_done(task, folder)}
-    threads = max(1, (os.cpu_count() or 1) // jobs)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # before the server starts, which every process comes from
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with (
-        Progress(*columns, console=Console(stderr=True)) as progress,
-        ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as pool,
-    ):
-        bar = progress.add_task("Evidence", total=len(tasks), completed=len(tasks) - len(waiting))
+    # Before the server starts, from which every process is forked.
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
+    with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as pool:
         running: dict[Future[float], Task] = {}
         while waiting or running:
-            _start(waiting, running, pool, folder, jobs)
-            progress.update(bar, description=", ".join(task.name for task in running.values()))
-            finished, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
+            pending = set(waiting) | {task.name for task in running.values()}
+            ready = [task for task in waiting.values() if not pending & set(task.needs)]
+            for task in ready[: jobs - len(running)]:
+                running[pool.submit(_run, task, folder)] = waiting.pop(task.name)
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
                 task = running.pop(future)
                 if (error := future.exception()) is not None:
                     raise TaskError(_describe(task, folder, error)) from error
-                progress.console.print(f"{task.name}: {future.result():.0f} s")
-                progress.advance(bar)
-
-
-def _start(
-    waiting: dict[str, Task], running: dict[Future[float], Task], pool: ProcessPoolExecutor, folder: Path, jobs: int
-) -> None:
-    pending = set(waiting) | {task.name for task in running.values()}
-    ready = [task for task in waiting.values() if not pending & set(task.needs)]
-    for task in ready[: jobs - len(running)]:
-        running[pool.submit(_run, task, folder)] = waiting.pop(task.name)
+                left = f"{len(waiting) + len(running)} of {len(tasks)} tasks left"
+                print(f"{task.name}: {future.result():.0f} s, {left}", file=sys.stderr, flush=True)
 
 
 def _run(task: Task, folder: Path) -> float:
-    """Run a task in this process, with all that it prints in its log, and leave its mark."""
+    """Run a task in this process, with all its output in its log, and leave its mark; return the seconds it took."""
     begun = time.monotonic()
     with _log(task, folder).open("a", buffering=1) as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
         sys.stdout = sys.stderr = log
         task.run(*task.arguments)
-    mark = _mark(task, folder)
-    draft = mark.with_suffix(".draft")
-    draft.write_text(json.dumps({"arguments": task.arguments, "seconds": round(time.monotonic() - begun, 1)}))
-    draft.replace(mark)
-    return time.monotonic() - begun
+    seconds = time.monotonic() - begun
+    draft = _mark(task, folder).with_suffix(".draft")
+    draft.write_text(json.dumps({"arguments": task.arguments, "seconds": round(seconds, 1)}))
+    draft.replace(_mark(task, folder))
+    return seconds
 
 
 def _is_done(task: Task, folder: Path) -> bool:
@@ -107,8 +91,8 @@ def _is_done(task: Task, folder: Path) -> bool:
     found = tuple(json.loads(mark.read_text())["arguments"])
     if found != task.arguments:
         raise TaskError(
-            f"{mark}: {task.name} was done with {' '.join(found)}, and is now to be done with "
-            f"{' '.join(task.arguments)}; remove its mark and what it left, or choose another --root"
+            f"{mark}: {task.name} has finished with {' '.join(found)}, expected {' '.join(task.arguments)}; remove the "
+            "mark and what the task left, or choose another --root"
         )
     return True
 

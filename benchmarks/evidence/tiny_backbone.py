@@ -1,7 +1,7 @@
-"""What a backbone sees in rendered videos: its greedy thoughts against exact ones, attribute by attribute.
+"""What the tiny backbone sees in rendered videos: its greedy thoughts against exact ones, attribute by attribute.
 
-python benchmarks/evidence/tiny_backbone.py                                  measures the backbone that ships
-python benchmarks/evidence/tiny_backbone.py --ship runs/tiny_backbone/last   measures an exported one and ships it
+python -m benchmarks.evidence.tiny_backbone                                  measures the one in the package
+python -m benchmarks.evidence.tiny_backbone --ship runs/tiny_backbone/last   measures an exported one and packages it
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import track
 
 from data_modules.world.rendering import RenderSettings, render_split
 from data_modules.world.scene import VALUES
@@ -37,18 +36,18 @@ BATCH = 64
 
 
 def shipped() -> RewardModel:
-    """Load the backbone that ships, read as conf/stage1.yaml reads it."""
+    """Load the backbone of the package with the settings of conf/stage1.yaml."""
     template = PromptTemplate.read("conf/prompts/rendered.txt").text
     video = VideoSettings(fps=4, min_frames=8, max_frames=8, min_pixels=2304, max_pixels=2304)
     return RewardModel.create(ModelSettings("tiny", template, video, max_thought_tokens=256)).eval()
 
 
 def measure(model: RewardModel, pairs: tuple[Pair, ...]) -> dict[str, Any]:
-    """Compare greedy thoughts with exact ones: per attribute of what is shown, and per dimension score."""
+    """Share of greedy thoughts that equal the exact ones, by attribute of the video and by dimension score."""
     sides = [(pair.prompt, side) for pair in pairs for side in (pair.a, pair.b)]
     attributes: list[list[bool]] = []
     scores: list[list[bool]] = []
-    for start in track(range(0, len(sides), BATCH), "Thinking", console=Console(stderr=True)):
+    for start in range(0, len(sides), BATCH):
         batch = sides[start : start + BATCH]
         prefixes = [model.processor.prefix(prompt, model.processor.read(side.video)) for prompt, side in batch]
         groups = think(model, model.processor.pack(prefixes, [[Thought()]] * len(prefixes)))
@@ -65,14 +64,14 @@ def measure(model: RewardModel, pairs: tuple[Pair, ...]) -> dict[str, Any]:
 
 
 def shown_words(thought: str) -> list[str]:
-    """Read the ten attributes that a thought says are shown; none if it does not say ten."""
+    """Read the attributes that a thought says are shown; none if their number is not that of the world."""
     line = re.search(r"Shown: (.*)\.", thought)
     words = re.split(r"[,;] ", line.group(1)) if line else []
     return words if len(words) == len(VALUES) else []
 
 
 def right_scores(thought: str, truth: Any) -> list[bool]:
-    """Compare each dimension score with the annotated one; all are wrong if the answer is not legal."""
+    """Whether each dimension score equals the annotated one; none does if the answer is not legal."""
     try:
         scores = parse_answer(thought).scores
     except AnswerError:
@@ -81,7 +80,7 @@ def right_scores(thought: str, truth: Any) -> list[bool]:
 
 
 def ship(model: RewardModel, learnt: dict[str, Any]) -> None:
-    """Put the backbone into the package in float16, with its recipe and what it learnt."""
+    """Write the backbone into the package in float16, with its recipe and measurements."""
     shutil.rmtree(SHIPPED, ignore_errors=True)
     shutil.copytree(RUN / "start", SHIPPED)
     model.base.to(torch.float16).save_pretrained(SHIPPED)
@@ -91,7 +90,7 @@ def ship(model: RewardModel, learnt: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ship", metavar="FOLDER", help="exported folder to measure and to put into the package")
+    parser.add_argument("--ship", metavar="FOLDER", help="exported folder to measure and to write into the package")
     parser.add_argument("--pairs", type=int, default=256, help="pairs per split (default 256)")
     options = parser.parse_args()
     model = RewardModel.from_pretrained(options.ship) if options.ship else shipped()

@@ -160,14 +160,13 @@ def kept(config: Qwen3VLConfig, videos: Sequence[Video], keeping: Keeping, num_r
 def decoder_layer(config: Qwen3VLConfig, videos: Sequence[Video], keeping: Keeping) -> float:
     """Bytes that one layer of the language model keeps."""
     text, c, (query, key) = config.text_config, keeping.compute, _widths(config)
-    width, mlp, heads, key_heads = (
+    width, mlp, num_heads = (
         text.hidden_size,
         text.intermediate_size,
-        text.num_attention_heads,
-        text.num_key_value_heads,
+        text.num_attention_heads + text.num_key_value_heads,
     )
     # Norms work in float32 and keep their input so; one that trains keeps what it multiplies as well.
-    norms = (4 + (0 if keeping.rank else c)) * (2 * width + query + key) + 4 * (2 + heads + key_heads)
+    norms = (4 + (0 if keeping.rank else c)) * (2 * width + query + key) + 4 * (2 + num_heads)
     inputs = c * ((5 if keeping.casts else 2) * width + query + mlp)
     adapted = c * keeping.rank * len(projections(config))
     num_tokens = sum(video.num_tokens for video in videos)

@@ -166,14 +166,10 @@ def narrowed(model: nn.Module, *, checkpointing: bool) -> float:
 
     It keeps none of layers that are recomputed; lm_head narrows its own anew for every piece of logits.
     """
-    products = {
-        name: parameter
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
-        and parameter.ndim > 1
-        and not {"head", "lm_head", "pos_embed"} & set(name.split("."))
-    }
-    return float(sum(2 * p.numel() for name, p in products.items() if not (checkpointing and _unit(name))))
+    other = {"head", "lm_head", "pos_embed"}
+    trained = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad and p.ndim > 1}
+    products = {name: numel for name, numel in trained.items() if not other & set(name.split("."))}
+    return float(sum(2 * numel for name, numel in products.items() if not (checkpointing and _unit(name))))
 
 
 def _units(plan: Plan, model: RewardModel) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -38,24 +38,12 @@ Seconds = NDArray[np.float64]
 """[2]: wall-clock time and CPU time."""
 
 
-class Case(Protocol):
-    """A model and inputs for it."""
-
-    @property
-    def model(self) -> RewardModel:
-        """The model that all ways run."""
-
-    @property
-    def prefixes(self) -> tuple[Prefix, ...]:
-        """The videos that all ways read."""
-
-
 @dataclass(frozen=True, slots=True)
 class Benchmark:
     """What is compared.
 
     Attributes:
-        build: Makes the model and its inputs.
+        build: Makes a case from the options: a `model`, its `prefixes`, and whatever else the ways need.
         ways: Ways to the same result, ours first. A way returns its result, or None for a part of the work, and leaves
             its gradients in the model.
     """
@@ -234,7 +222,7 @@ def _now() -> Seconds:
     return np.array([time.perf_counter(), time.process_time()])
 
 
-def _description(case: Case, options: argparse.Namespace) -> str:
+def _description(case: Any, options: argparse.Namespace) -> str:
     size = sum(parameter.numel() for parameter in case.model.parameters()) / 1e6
     num_video = int(case.prefixes[0].grid.prod()) // 4
     return (
