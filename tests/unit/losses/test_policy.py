@@ -256,6 +256,13 @@ def test_extreme_divergences_stay_finite(estimator, gap):
     assert logprobs.grad.isfinite().all()
 
 
+def test_divergences_of_bfloat16_are_computed_in_float32():
+    """-100 and -1/8 are exact in bfloat16, their difference is not: it would be -100."""
+    logprobs, reference = row(-100.0).bfloat16(), row(-0.125).bfloat16()
+    found = kl_divergence(logprobs, reference, estimator="kl")
+    assert (found.dtype, found.item()) == (torch.float32, -99.875)
+
+
 def test_errors_say_what_to_do():
     logprobs, old, advantages, mask = random_batch()
     with pytest.raises(ValueError, match=r"grpo, gspo, cispo; got 'ppo'"):

@@ -71,6 +71,12 @@ def test_saturated_margins_are_in_the_last_bin():
     assert found.expected_error == 0
 
 
+def test_an_edge_belongs_to_the_bin_above():
+    """sigmoid(log 3) is 3/4, between two bins."""
+    assert [bin_.num for bin_ in calibration([math.log(3), 0.0], [1, 1], num_bins=2).bins] == [1, 1]
+    assert [bin_.num for bin_ in calibration([math.log(3)], [1], num_bins=2).bins] == [0, 1]
+
+
 def test_one_bin_holds_all():
     (only,) = calibration([0, 5], [1, 1], num_bins=1).bins
     assert (only.low, only.high, only.num) == (0.5, 1, 2)

@@ -107,6 +107,7 @@ def test_what_does_not_count_is_left_out():
     values, clusters = [1, 0, 1, 1], ["x", "x", "y", "z"]
     expected = bootstrap_interval(values, clusters)
     assert bootstrap_interval([1, NAN, 0, 1, 1, NAN], ["x", "y", "x", "y", "z", "w"]) == expected
+    assert bootstrap_interval([1, NAN, 0, 1, 1], ["x", "w", "x", "y", "z"]) == expected
     assert bootstrap_interval([NAN, 1, 0], None) == bootstrap_interval([1, 0])
 
 
