@@ -20,7 +20,9 @@ from benchmarks.evidence.schedule import TaskError, run_tasks
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.evidence", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add, cores = parser.add_argument, os.cpu_count() or 1
     add("--quick", action="store_true", help="one seed and few pairs")
     add("--root", type=Path, help="folder of everything (default: runs/evidence, or runs/evidence_quick)")

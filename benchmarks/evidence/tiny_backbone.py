@@ -29,9 +29,7 @@ from descore.thinking.think import think
 from descore.types import DIMENSIONS, Pair, Thought
 from descore.video.settings import VideoSettings
 
-RUN = Path("runs/tiny_backbone")
-CONFIG = Path("conf/tiny_backbone.yaml")
-SHIPPED = Path("src/descore/tiny")
+CONFIG, SHIPPED = Path("conf/tiny_backbone.yaml"), Path("src/descore/tiny")
 BATCH = 64
 
 
@@ -82,7 +80,7 @@ def right_scores(thought: str, truth: Any) -> list[bool]:
 def ship(model: RewardModel, learnt: dict[str, Any]) -> None:
     """Write the backbone into the package in float16, with its recipe and measurements."""
     shutil.rmtree(SHIPPED, ignore_errors=True)
-    shutil.copytree(RUN / "start", SHIPPED)
+    shutil.copytree("runs/tiny_backbone/start", SHIPPED)
     model.base.to(torch.float16).save_pretrained(SHIPPED)
     recipe = {"command": "make tiny-backbone", "configuration": CONFIG.read_text(), "measured": learnt}
     (SHIPPED / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")

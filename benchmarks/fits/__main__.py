@@ -1,6 +1,6 @@
 """What fits on how many GPUs, and about how long a pair takes: memory and time of both stages, by formula.
 
-    python -m benchmarks.fits --help
+    python -m benchmarks.fits --shapes 8B --gpus 1 8
 
 GB of a GPU in bf16-mixed: "weights" with the frozen reference of stage 2, "activations" at their most, "rollouts" all
 that thinking needs besides weights and moments, "peak" the larger of an update and of rollouts. Seconds follow from
@@ -15,7 +15,7 @@ from rich.console import Console
 
 from benchmarks.fits.prediction import Plan, Rates, memory, seconds
 from benchmarks.speed.backbones import SHAPES
-from benchmarks.speed.harness import result_table
+from benchmarks.speed.harness import HelpFormatter, result_table
 
 KINDS = ("weights", "gradients", "moments", "activations", "rollouts", "peak")
 
@@ -65,7 +65,7 @@ def _row(plan: Plan, options: argparse.Namespace) -> list[str]:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser("python -m benchmarks.fits", description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
     add("--shapes", nargs="+", default=["2B", "8B", "32B"], choices=list(SHAPES), help="sizes of the backbone")
     add("--gpus", type=int, nargs="+", default=[1, 8, 64], help="numbers of GPUs; more than one share the model (FSDP)")

@@ -82,8 +82,7 @@ class Run:
         trains = f"LoRA {self.rank}" if self.rank else "full"
         precision = "bf16-mixed" if self.mixed else "32-true"
         activations = "recomputed" if self.checkpointing else "kept"
-        number = "1 thought" if self.thoughts == 1 else f"{self.thoughts} thoughts"
-        return f"stage {self.stage}, {trains}, {precision}, {number}, activations {activations}"
+        return f"stage {self.stage}, {trains}, {precision}, activations {activations}"
 
 
 def model_of(run: Run) -> RewardModel:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 from transformers import Qwen3VLConfig
 
@@ -122,7 +123,7 @@ def update(
         blocks = vision(config, videos) - first - _mergers(config, num_patches)
         operations += 3 * vision(config, videos) - first + again * (blocks - last)
     if checkpointing and not rank:  # recomputing a layer stops before its last product, which nothing needs
-        operations -= 2.0 * num_tokens * config.text_config.num_hidden_layers * _product(projections(config)[-1])
+        operations -= 2.0 * num_tokens * config.text_config.num_hidden_layers * prod(projections(config)[-1])
     return operations
 
 
@@ -205,7 +206,7 @@ def _attended(config: Qwen3VLConfig, video: Video, keeping: Keeping) -> float:
 
 def _linears(config: Qwen3VLConfig, num_tokens: int) -> float:
     layers = config.text_config.num_hidden_layers
-    return 2.0 * num_tokens * layers * sum(_product(sizes) for sizes in projections(config))
+    return 2.0 * num_tokens * layers * sum(map(prod, projections(config)))
 
 
 def _adapters(config: Qwen3VLConfig, num_tokens: int, rank: int) -> float:
@@ -235,10 +236,6 @@ def _widths(config: Qwen3VLConfig) -> tuple[int, int]:
     """Width of all query heads, and of all key heads."""
     text = config.text_config
     return text.num_attention_heads * text.head_dim, text.num_key_value_heads * text.head_dim
-
-
-def _product(sizes: tuple[int, int]) -> int:
-    return sizes[0] * sizes[1]
 
 
 def _triangle(length: int) -> int:

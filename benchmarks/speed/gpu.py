@@ -188,15 +188,16 @@ def _description(options: argparse.Namespace, peak: float) -> str:
 
 
 def _options() -> argparse.Namespace:
-    parser = argument_parser(__doc__, device="cuda", prefix=6200, frames=50, thought=1500, mixed=True)
+    lengths = {"prefix": 6200, "frames": 50, "thought": 1500}
+    parser = argument_parser(__doc__, small=False, device="cuda", checkpointing=True, **lengths)
+    parser.add_argument("--num-thoughts", type=int, default=8, help="thoughts per video in stage 2")
     parser.add_argument("--product", type=int, default=8192, help="side of the matrices whose product is the peak")
-    parser.set_defaults(checkpointing=True)
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("expected a GPU, found none: --shape tiny --device cpu shows that this runs")
     if options.shape == "tiny":
         parser.set_defaults(**TINY)
-    if options.shape is None:
+    if options.shape == "auto":
         large = options.device == "cuda" and torch.cuda.mem_get_info()[1] > LARGE
         parser.set_defaults(shape="8B" if large else "2B")
     return parser.parse_args()

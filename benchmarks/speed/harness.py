@@ -52,35 +52,44 @@ class Benchmark:
     ways: Mapping[str, Callable[[Any], Tensor | None]]
 
 
-def argument_parser(description: str | None, **defaults: object) -> argparse.ArgumentParser:
-    """Options of every benchmark that runs a model, with these defaults."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Prints the description as it is, and the default of each option that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return super()._get_help_string(action) if action.default else action.help
+
+
+def argument_parser(description: str | None, *, small: bool = True, **defaults: object) -> argparse.ArgumentParser:
+    """Options of a benchmark that runs a model: a small one in float32, or a large one in bf16-mixed."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=HelpFormatter)
     add = parser.add_argument
-    add("--shape", choices=SHAPES, help="sizes of a Qwen3-VL, in place of --width, --layers and --vocabulary")
-    add("--width", type=int, default=384, help="width of the language model; the vision tower is half as wide")
-    add("--layers", type=int, default=8, help="layers of the language model")
-    add("--vocabulary", type=int, help="rows of lm_head; 1.07 x width x layers gives it the share it has in an 8B")
+    other = "small" if small else "auto"
+    add("--shape", choices=[other, *SHAPES], default=other, help="sizes of the backbone, those of a Qwen3-VL")
+    if small:
+        add("--width", type=int, default=384, help="width of a small language model; the vision tower is half as wide")
+        add("--layers", type=int, default=8, help="layers of a small language model")
+        add("--vocabulary", type=int, help="rows of a small lm_head; 1.07 x width x layers gives it an 8B's share")
+        add("--threads", type=int, default=torch.get_num_threads(), help="CPU threads of torch")
+        add("--memory", action="store_true", help="measure the peak memory of each way too, in a process of its own")
+        add("--checkpointing", action="store_true", help="recompute activations in the backward pass")
+        add("--markdown", action="store_true", help="print the table in Markdown")
     add("--prefix", type=int, help="tokens before a thought; the published limit is 6,200")
     add("--frames", type=int, help="frames of a video; 10 are 5 seconds at the published frame rate")
     add("--side", type=int, default=448, help="side of a frame in pixels; 448 is the published pixel budget")
     add("--thought", type=int, help="tokens of a thought; the published limit is 4,096")
-    add("--num-thoughts", type=int, default=8, help="thoughts per video, where there are several")
     add("--lora-rank", type=int, default=64, help="rank of LoRA on the language model; 0 trains it in full")
-    add("--checkpointing", action="store_true", help="recompute activations in the backward pass")
-    add("--mixed", action="store_true", help="bfloat16 products and frozen weights instead of float32")
     add("--device", default="cpu", help="cpu or cuda")
-    add("--threads", type=int, default=torch.get_num_threads(), help="CPU threads of torch")
     add("--repeats", type=int, default=3, help="timed runs of each way; the table shows the median")
-    add("--memory", action="store_true", help="measure the peak memory of each way too, in a process of its own")
-    add("--markdown", action="store_true", help="print the table in Markdown")
-    parser.set_defaults(**defaults)
+    parser.set_defaults(mixed=not small, **defaults)
     return parser
 
 
 def build_model(options: argparse.Namespace, parts: Sequence[Part]) -> RewardModel:
     """Make the model that the options ask for, of which some parts train."""
-    sizes = (options.width, options.layers, options.vocabulary)
-    shape = SHAPES[options.shape] if options.shape else small_shape(*sizes)
+    if options.shape == "small":
+        shape = small_shape(options.width, options.layers, options.vocabulary)
+    else:
+        shape = SHAPES[options.shape]
     dtype = torch.bfloat16 if options.mixed else torch.float32
     model = random_model(shape, options.device, dtype, parts=parts, lora_rank=options.lora_rank)
     if options.checkpointing:
@@ -160,7 +169,7 @@ def one_bias(thought: int, prefix: int) -> Any:
 
 
 def autocast(options: argparse.Namespace) -> torch.autocast:
-    """Narrow products to bfloat16 under --mixed, as Lightning does; a cache would keep weights that have changed."""
+    """Narrow products to bfloat16 if mixed, as Lightning does; a cache would keep weights that have changed."""
     device = torch.device(options.device).type
     return torch.autocast(device, torch.bfloat16, enabled=options.mixed, cache_enabled=False)
 

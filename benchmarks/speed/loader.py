@@ -1,7 +1,7 @@
 """Pairs per second of the loader against reading the same files plainly, with the cache of frames and without it.
 
-    python -m benchmarks.speed.loader --help
-    python -m benchmarks.speed.loader --table pairs.csv     on files of your own
+    python -m benchmarks.speed.loader --workers 1
+    python -m benchmarks.speed.loader --table pairs.csv    # your own files
 
 Without a table, H.264 clips of 720p, 5 seconds and 24 frames per second are written first. All ways use the same number
 of processes, which start anew each time; their start counts:
@@ -39,7 +39,7 @@ from rich.console import Console
 from torch import Tensor
 
 from benchmarks.speed.backbones import PROMPT, SHAPES, random_model
-from benchmarks.speed.harness import Seconds, medians, result_table
+from benchmarks.speed.harness import HelpFormatter, Seconds, medians, result_table
 from data_modules.decode_ahead import DecodeAhead
 from data_modules.loader import PairLoader
 from descore.inputs.collate import PairCollator, Read
@@ -181,16 +181,16 @@ def _waves(clip: int) -> NDArray[np.uint8]:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
-    add("--table", help="pairs to read instead of clips that are written to a temporary folder")
+    add("--table", help="table of pairs to read instead of generated clips")
     add("--preset", default="descore", help="layout of the table")
     add("--dimension", default="overall", help="preference to read from the table")
     add("--pairs", type=int, default=16, help="pairs of an epoch")
     add("--batch-size", type=int, default=4, help="pairs of a batch")
     add("--workers", type=int, default=2, help="processes of each way")
     add("--repeats", type=int, default=3, help="timed runs of each way; the table shows the median")
-    add("--folder", help="where clips and cache are written; the temporary folder of the system by default")
+    add("--folder", help="folder of the clips and the cache, if not the temporary folder of the system")
     add("--markdown", action="store_true", help="print the table in Markdown")
     return parser.parse_args()
 

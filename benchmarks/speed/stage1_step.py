@@ -1,6 +1,6 @@
 """A step of stage 1 on one pair, forward, loss and backward: our packed forward against the plain way.
 
-    python -m benchmarks.speed.stage1_step --help
+    python -m benchmarks.speed.stage1_step --thought 300
 
 All ways lead to the same two rewards and the same gradients, which is checked first:
 
@@ -76,7 +76,5 @@ BENCHMARK = Benchmark(build, {"packed": packed, "two calls": two_calls, "plain":
 
 
 if __name__ == "__main__":
-    parser = argument_parser(
-        __doc__, width=256, vocabulary=151_936, prefix=1776, frames=10, thought=1500, lora_rank=0, memory=True
-    )
+    parser = argument_parser(__doc__, width=256, vocabulary=151_936, prefix=1776, frames=10, thought=1500, lora_rank=0)
     compare(BENCHMARK, parser.parse_args())

@@ -1,6 +1,6 @@
 """An update of stage 2 on one pair: the data flow of `RLModule` against the published one, written plainly.
 
-    python -m benchmarks.speed.stage2_update --help
+    python -m benchmarks.speed.stage2_update --num-thoughts 16 --prefix 2560
 
 Both have the same losses with the same weights; losses and gradients must agree before anything is timed:
 
@@ -128,4 +128,5 @@ BENCHMARK = Benchmark(build, {"packed": packed, "published": published})
 
 if __name__ == "__main__":
     parser = argument_parser(__doc__, vocabulary=3288, prefix=1280, frames=10, side=320, thought=300)
+    parser.add_argument("--num-thoughts", type=int, default=8, help="thoughts per video")
     compare(BENCHMARK, parser.parse_args())

@@ -1,6 +1,6 @@
 """Thoughts of a video and their rewards: `think` against transformers' `generate` and a full pass for each reward.
 
-    python -m benchmarks.speed.thinking --help
+    python -m benchmarks.speed.thinking --thought 300 --videos 2
 
     think     all thoughts from one prefill of each video, and each reward from the cache its thought was written in
     generate  transformers' own sampling, attention and cache, without rewards; it prefills a copy for every thought
@@ -115,5 +115,6 @@ BENCHMARK = Benchmark(build, {"think": ours, "generate": generate, "plain": plai
 
 if __name__ == "__main__":
     parser = argument_parser(__doc__, vocabulary=24_576, prefix=1280, frames=4, thought=64, lora_rank=0)
+    parser.add_argument("--num-thoughts", type=int, default=8, help="thoughts per video")
     parser.add_argument("--videos", type=int, default=1, help="videos in one batch")
     compare(BENCHMARK, parser.parse_args())
