@@ -168,7 +168,7 @@ def moments_dropped() -> None:
 
 
 def masks_of_global_rng() -> None:
-    mock.patch("descore.inputs.collate.uniform", side_effect=lambda *_: float(torch.rand(()))).start()
+    mock.patch("descore.inputs.collate.uniform", side_effect=lambda *_: float(torch.rand(2)[1])).start()
 
 
 def thoughts_of_global_rng() -> None:
@@ -187,12 +187,12 @@ BROKEN_BY_STAGE += [(2, broken) for broken in (*BROKEN, thoughts_of_global_rng)]
 
 @pytest.mark.parametrize(("stage", "broken"), BROKEN_BY_STAGE)
 def test_a_broken_recipe_is_noticed(tmp_path: Path, data: Path, stage: int, broken: Callable[[], None]) -> None:
-    """A part of the recipe is broken, in a run that is killed in its second epoch and in one that is not."""
+    """A part of the recipe is broken, in a run that resumes in its second epoch and in one that is not killed."""
     short = ("--trainer.max_epochs", "2") if stage == 1 else ("--trainer.max_steps", "24")
     whole = Run(stage, tmp_path / "whole", data, (*NO_VALIDATION, *short, *EVERY_STEP), prepare=broken)
     whole.finish()
     killed = replace(whole, folder=tmp_path / "killed")
-    kill_in_hook(killed, *MOMENTS[stage]["first batch"])
+    kill_in_hook(killed, *MOMENTS[stage]["after a save"])
     killed.finish(*RESUME)
     found = differences(whole.version, killed.version)
     print(f"{len(found)} differences, {sum('.state_dict.' in name or 'export' in name for name in found)} in weights")
