@@ -57,8 +57,8 @@ def exported(run: Path) -> bool:
     return (run / "stage1/version_0/export/last/descore.json").is_file()
 
 
-def test_two_nodes_of_torchrun_meet_leave_and_go_on(tmp_path: Path, start) -> None:
-    """Only the process of the first node is asked to leave; both launch files end with 143, and the run goes on."""
+def test_two_nodes_of_torchrun_meet_leave_and_resume(tmp_path: Path, start) -> None:
+    """Only the process of the first node is asked to leave; both launch files end with 143, and the run is resumed."""
     for step, code in ((1, 143), (9, 0)):
         meet = {"NODES": "2", "GPUS": "1", "HEAD": f"localhost:{free_port()}"}
         jobs = [start("torchrun.sh", *asks(step), "--resume", "auto", **meet) for _ in range(NODES)]
