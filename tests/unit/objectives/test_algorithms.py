@@ -17,7 +17,7 @@ import torch
 
 from descore.advantages import group_advantages
 from descore.losses.policy import policy_loss
-from descore.objectives.algorithms import ALGORITHMS, Algorithm, AlgorithmName
+from descore.objectives.algorithms import ALGORITHMS, Algorithm, AlgorithmName, AlgorithmOptions
 from descore.objectives.dual import DualObjective
 from descore.thinking.rollouts import Rollouts
 from descore.types import Pair, Side
@@ -91,6 +91,15 @@ def test_one_setting_of_an_algorithm_can_be_another():
     # Exponent 0 is the constant average: 1 / 40. With 1/2 the shares are 1, 1 / sqrt 3 and twice 1 / sqrt 2.
     assert flat == pytest.approx(S * (-1.2 + 9.8) / 40, rel=1e-5)
     assert half == pytest.approx(S * (-1.2 + 9.8 / sqrt(3)) / (10 * (1 + 1 / sqrt(3) + sqrt(2))), rel=1e-5)
+
+
+def test_an_option_takes_the_place_of_one_value_and_of_no_other():
+    own = {"advantage": "rloo", "policy": "cispo", "average": "constant", "clip_low": 0.0, "clip_high": 9.0}
+    own |= {"clip_dual": 7.0, "resample": 5}
+    for name, value in own.items():
+        expected = replace(ALGORITHMS["grpo"], **{name: value})
+        assert AlgorithmOptions("grpo", **{name: value}).resolve() == expected != ALGORITHMS["grpo"]
+    assert {name: AlgorithmOptions(name).resolve() for name in ALGORITHMS} == ALGORITHMS
 
 
 def test_the_published_recipe_is_the_default_of_the_loss():
