@@ -1,6 +1,7 @@
 """What many tests start from: backbones of both families small enough for a test, models on them, frames and files."""
 
-from collections.abc import Callable
+import faulthandler
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,13 @@ Build = Callable[..., RewardModel]
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def no_watchdog() -> Iterator[None]:
+    """Stop the watchdog of a run that failed: it waits for the end of the process, and here the process goes on."""
+    yield
+    faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture(scope="session")
