@@ -3,6 +3,9 @@
 import json
 from types import SimpleNamespace
 
+import pytest
+
+from callbacks import export
 from callbacks.export import ExportModel
 
 
@@ -20,3 +23,60 @@ def test_an_export_knows_mean_and_spread_of_every_reward_across_a_resume(build, 
     after.load_state_dict(before.state_dict())
     after.on_train_end(trainer, module)
     assert json.loads((tmp_path / "last/descore.json").read_text())["calibration"] == {"mean": [1, 3], "std": [2, 4]}
+
+
+@pytest.fixture
+def saved(monkeypatch) -> list[tuple[str, dict]]:
+    """What is exported: the path, and the options."""
+    calls: list[tuple[str, dict]] = []
+    monkeypatch.setattr(export, "save", lambda model, path, **options: calls.append((path.as_posix(), options)))
+    return calls
+
+
+def run_of(**metrics: float) -> SimpleNamespace:
+    strategy = SimpleNamespace(barrier=lambda _: None)
+    return SimpleNamespace(
+        callback_metrics=metrics, is_global_zero=True, log_dir="run", strategy=strategy, sanity_checking=False
+    )
+
+
+MODULE = SimpleNamespace(full_model=lambda: None, model=SimpleNamespace(settings=SimpleNamespace(reward_names=("r",))))
+
+
+def test_every_new_best_is_exported_across_a_resume(saved):
+    callback = ExportModel("val/accuracy", weights="adapter")
+    values = [0.5, 0.4, 0.6]
+    for value in values:
+        callback.on_validation_end(run_of(**{"val/accuracy": value, "val/preference_accuracy": 1 - value}), MODULE)
+    assert saved == [("run/export/best", {"weights": "adapter", "calibration": None})] * 2
+    resumed = ExportModel("val/accuracy")
+    resumed.load_state_dict(callback.state_dict())
+    for value in (0.55, 0.6, 0.7):
+        resumed.on_validation_end(run_of(**{"val/accuracy": value}), MODULE)
+    assert len(saved) == 3
+
+
+def test_what_was_not_measured_and_the_sanity_check_are_no_best(saved):
+    callback, run = ExportModel(), run_of(**{"val/preference_accuracy": 0.9})
+    callback.on_validation_end(run_of(), MODULE)
+    run.sanity_checking = True
+    callback.on_validation_end(run, MODULE)
+    assert saved == []
+
+
+def test_the_end_of_training_is_exported_once_and_by_rank_0(saved):
+    callback, run = ExportModel(folder="elsewhere"), run_of()
+    run.strategy.root_device = None
+    callback.on_train_end(run, MODULE)
+    callback.on_fit_end(run, MODULE)
+    assert [path for path, _ in saved] == ["elsewhere/last"]
+    run.is_global_zero = False
+    callback.on_train_end(run, MODULE)
+    assert len(saved) == 1
+
+
+def test_a_run_that_was_killed_before_its_export_makes_it_when_it_is_resumed(saved):
+    run = run_of()
+    run.strategy.root_device = None
+    ExportModel().on_fit_end(run, SimpleNamespace(to=lambda device: None, **vars(MODULE)))
+    assert [path for path, _ in saved] == ["run/export/last"]

@@ -1,5 +1,6 @@
 import math
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -132,6 +133,14 @@ def test_rollouts_by_hand():
     expected |= {"rollout/quality": 1.0, "rollout/quality_spread": 0.5**0.5, "rollout/no_spread_share": 0.5}
     expected |= {"rollout/thought_tokens": 2.5, "rollout/truncated_share": 0.5, "train/preference_accuracy": 1.0}
     assert means.compute() == pytest.approx(expected)
+
+
+def test_a_thought_that_is_not_closed_is_truncated():
+    """One of four."""
+    rollouts, means = rollouts_of([[0.0, 1.0], [0.0, 1.0]], preference=1.0), Means()
+    a, b = rollouts.groups
+    count_rollouts(means, replace(rollouts, groups=(replace(a, thoughts=(a.thoughts[0],) * 2), b)))
+    assert means.compute()["rollout/truncated_share"] == 0.25
 
 
 def test_accuracy_is_over_decided_pairs_of_all_batches():
