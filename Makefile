@@ -58,7 +58,7 @@ test test-all: export TRANSFORMERS_OFFLINE = 1
 test test-all: export OMP_NUM_THREADS = 1
 
 test: $(READY) ## run the tests on all cores, offline; ARGS="-k prompts" selects, ARGS="-n 0" uses one process
-	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile $(ARGS)
 
 test-all: $(READY) ## run the slow and the GPU tests too, all in one process
 	$(BIN)/python -m pytest -m '' $(ARGS)
