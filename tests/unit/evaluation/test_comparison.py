@@ -29,6 +29,13 @@ class TestComparing:
         found = compare([evaluation([0.0, 1.0] * 6, pairs), evaluation([1.0, 0.0] * 6, pairs, name="other")])
         assert found["dimensions"]["overall"][1]["p_value"] == pytest.approx(2 / 64)
 
+    def test_pairs_are_found_in_whatever_order_a_run_has_them(self):
+        """The first of three is called right by both runs, so they never differ."""
+        rewards = [1.0, 0.0, 0.0, 1.0, 0.0, 1.0]
+        one = evaluation(rewards, [(0, 1, 1), (2, 3, 1), (4, 5, 1)])
+        other = evaluation(rewards, [], name="other", pairs=one.pairs[::-1])
+        assert compare([one, other])["dimensions"]["overall"][1]["difference_interval"] == (0.0, 0.0)
+
     def test_single_videos_by_their_correlation(self):
         videos = [{"video": f"v{i}", "prompt": "p", "generator": "", "mos": {"overall": i}} for i in range(3)]
         runs = [evaluation(rewards, [], videos=videos) for rewards in ([0.0, 1.0, 2.0], [0.0, 2.0, 1.0])]

@@ -29,6 +29,12 @@ def test_shards_are_whole_batches_each_once_and_about_as_dear(num_shards):
     assert max(spent) - min(spent) <= max(total_cost(costs, batch) for batch in batches)
 
 
+def test_the_first_shard_is_1_and_has_the_dearest_batch():
+    """Costs of 9, 8 and 7: the first batch to shard 1, the second to shard 2, and so the third."""
+    shards = [take_shard([[0], [1], [2]], [9, 8, 7], (index, 2)) for index in (1, 2)]
+    assert shards == [[[0]], [[1], [2]]]
+
+
 def test_every_batch_but_the_last_of_a_shard_is_full():
     costs = list(range(10))
     for index in (1, 2):

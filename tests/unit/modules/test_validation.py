@@ -28,8 +28,8 @@ def model_of(names: Sequence[str] = ("overall",)) -> Any:
 
 
 def batch_of(*preferences: Sequence[float], graded: bool = True, thought: str = "It is so.") -> PairBatch:
-    side = Side("v.mp4", thought, EXACT if graded else None)
-    pairs = tuple(Pair(f"p{i}", "a dog", side, side, tuple(row)) for i, row in enumerate(preferences))
+    a, b = (Side("v.mp4", thought, EXACT | {"style": style} if graded else None) for style in (2, 0))
+    pairs = tuple(Pair(f"p{i}", "a dog", a, b, tuple(row)) for i, row in enumerate(preferences))
     nothing = torch.zeros(len(pairs)).bool()
     return PairBatch(pairs, None, (), torch.tensor(preferences), torch.zeros(2, len(pairs), 1), nothing)
 
@@ -55,16 +55,16 @@ def run(given: Scripted, *batches: PairBatch, own: int = 0, headline: str = "tea
 
 
 def test_rewards_by_hand():
-    """A 3, 0, 1 and B 1, 2, 1; A, A and a tie: margins 2 and -2. Mean 8 / 6, squares 16 / 6."""
-    rewards = {"teacher_thought": [[[3.0], [0.0], [1.0]], [[1.0], [2.0], [1.0]]]}
+    """A 3, 0, 1 and B 1, 3, 1; A, A and a tie: margins 2 and -3. Mean 9 / 6, squares 21 / 6."""
+    rewards = {"teacher_thought": [[[3.0], [0.0], [1.0]], [[1.0], [3.0], [1.0]]]}
     rewards["no_thought"] = [[[1.0], [1.0], [1.0]], [[0.0], [0.0], [0.0]]]
     found = run(Scripted(rewards), batch_of([1.0], [1.0], [0.0]))
     assert found == pytest.approx({
         "val/preference_accuracy": 0.5,
         "val/preference_accuracy_no_thought": 1.0,
-        "val/reward_margin": 0.0,
-        "val/reward_mean": 8 / 6,
-        "val/reward_std": math.sqrt(16 / 6 - (8 / 6) ** 2),
+        "val/reward_margin": -0.5,
+        "val/reward_mean": 1.5,
+        "val/reward_std": math.sqrt(21 / 6 - 1.5**2),
         "val/failed_share": 0.0,
     })
 
@@ -141,12 +141,12 @@ def test_the_model_thinks_about_as_many_pairs_as_were_asked_for(thinks, own, num
 def test_own_thoughts_by_hand(thinks):
     """Videos A have 0 and 1, videos B 2 and 3: A is called right once. Four thoughts of 1 to 4 tokens, two well formed.
 
-    Each of those has four of five scores right.
+    That about A has four of five scores right, that about B all of them.
     """
     found = run(Scripted({}), batch_of([1.0], [-1.0]), own=2, headline="own_thought")
     assert found["val/preference_accuracy"] == 0.5
     assert (found["val/well_formed"], found["val/thought_tokens"]) == (0.5, 2.5)
-    assert found["val/dimension_accuracy"] == pytest.approx((0.8 + 0.8) / 4)
+    assert found["val/dimension_accuracy"] == pytest.approx((0.8 + 1.0) / 4)
     assert "val/dimension_accuracy" not in run(Scripted({}), batch_of([1.0], [1.0], graded=False), own=2)
 
 
