@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 
 import torch
 
@@ -10,6 +11,7 @@ from descore.evaluation.query_attention import SOURCES, query_attention
 from descore.model.reward_model import RewardModel
 from descore.model.shared_prefix import SHARED_PREFIX
 from descore.types import Thought
+from tests.conftest import Build
 from tests.helpers.examples import make_prefixes, make_thought
 from tests.parity.plain import inputs_of, use_stock_attention
 
@@ -37,6 +39,18 @@ def test_query_attention_is_that_of_the_maps_of_a_whole_sequence(model: RewardMo
             expected = [weights[0, :, -1, source].sum(-1).mean() for source in sources]
             assert torch.allclose(layer, torch.stack(expected), atol=1e-5)
     assert found[1, :, 2].abs().max() == 0  # no thought, no attention to it
+
+
+def test_a_query_token_sees_none_that_follows_it(build: Build) -> None:
+    model = build(reward_names=("motion", "look"), query="each")
+    whole = model.processor.pack(make_prefixes(model, 1), [[make_thought(5)]])
+    first, second = whole.query_index.split(1, dim=1)
+    other = whole.input_ids.clone()
+    other[0, second] = 7
+    found, changed = (
+        query_attention(model, replace(whole, input_ids=ids, query_index=first)) for ids in (whole.input_ids, other)
+    )
+    torch.testing.assert_close(found, changed, atol=1e-6, rtol=0)
 
 
 def test_the_model_is_as_before(qwen3: RewardModel) -> None:

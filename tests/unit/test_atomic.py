@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from descore import atomic as folders
-from descore.atomic import check_writable, complete_path, draft_of, replace, sweep
+from descore.atomic import check_writable, complete_path, draft_of, replace, sweep, write_whole
 
 STEPS = [
     (os, "fsync"),
@@ -117,6 +117,40 @@ def test_what_was_set_aside_is_kept_until_the_next_one_is_there(tmp_path):
     assert read(target) == {"1"}
     write(target, 2)
     assert {path.name for path in target.parent.iterdir()} == {"x.folder"}
+
+
+def test_the_disk_has_files_before_they_get_their_name_and_then_the_name(tmp_path, monkeypatch):
+    """The file, or the folder with what is in it, is flushed before it takes its place; its parent after that."""
+    done = []
+    rename = Path.replace
+    monkeypatch.setattr(os, "fsync", lambda number: done.append(Path(f"/proc/self/fd/{number}").readlink().name))
+    monkeypatch.setattr(Path, "replace", lambda path, target: done.append("rename") or rename(path, target))
+    write(tmp_path / "x.file", 1)
+    assert done == [".x.file.partial", "rename", tmp_path.name]
+    done.clear()
+    write(tmp_path / "x.folder", 1)
+    assert sorted(done[:3]) == [".x.folder.partial", "a", "b"]
+    assert done[3:] == ["rename", tmp_path.name]
+
+
+def test_a_version_that_was_replaced_is_swept_away_and_the_only_one_is_not(tmp_path):
+    for name in (".gone.old", ".there.old", "there", ".draft.partial"):
+        (tmp_path / name).touch()
+    sweep(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {".gone.old", "there"}
+
+
+def test_a_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    write_whole(file := tmp_path / "scores.json", "old\n")
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", lambda number: (_ for _ in ()).throw(OSError("the disk is gone")))
+        with pytest.raises(OSError, match="the disk is gone"):
+            write_whole(file, "new\n")
+    assert file.read_bytes() == b"old\n"
+    write_whole(file, "new\r\n")
+    sweep(tmp_path)
+    assert file.read_bytes() == b"new\r\n", "line ends are as they were given"
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.json"]
 
 
 def test_a_place_that_cannot_be_written_to_is_named(tmp_path):

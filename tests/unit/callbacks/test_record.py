@@ -4,8 +4,10 @@ import json
 import shlex
 import subprocess
 import sys
+import warnings
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -41,6 +43,20 @@ def test_a_run_that_goes_on_with_other_packages_warns(world, tmp_path, monkeypat
     with pytest.warns(UserWarning, match=rf"started with another torch \(2\.7\.0, now {version('torch')[:4]}"):
         again.fit(system(world), data(world))
     assert [start["packages"]["torch"] for start in starts(tmp_path)] == ["2.7.0", version("torch")]
+
+
+def test_a_start_is_compared_with_the_one_before_and_added_to_all_of_them(tmp_path, monkeypatch):
+    """One device, then two, then two: of the last nothing has changed."""
+    sizes = iter([1, 2, 2])
+    monkeypatch.setattr(record, "_describe", lambda trainer: {"world_size": next(sizes)})
+    run = SimpleNamespace(log_dir=str(tmp_path), is_global_zero=True, fast_dev_run=False)
+    RunRecord().on_fit_start(run, None)
+    with pytest.warns(UserWarning, match=r"another world_size \(1, now 2\)"):
+        RunRecord().on_fit_start(run, None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        RunRecord().on_fit_start(run, None)
+    assert json.loads((tmp_path / "record.json").read_text()) == [{"world_size": size} for size in (1, 2, 2)]
 
 
 def test_a_project_that_is_no_clone_has_no_commit(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from lightning import Trainer
 
-from data_modules.bad_videos import BadVideo, BadVideos
+from data_modules.bad_videos import BadVideo, BadVideos, TolerantReader
 from data_modules.decode_ahead import DecodeAhead
 from data_modules.loader import PairLoader
 from data_modules.options import OnBad
@@ -81,6 +81,14 @@ def test_replace_fills_every_batch_by_epoch_and_pair_alone() -> None:
     assert all({*batch} >= {*before} - {"2", "7"} and len({*batch}) == len(batch) for batch, before in kept)
     assert batches == read(10, [2, 7], on_bad_video="replace")[0]
     assert batches != read(10, [2, 7], on_bad_video="replace", seed=1)[0]
+
+
+def test_another_epoch_draws_other_replacements() -> None:
+    """Of one pair among a hundred others, in ten epochs."""
+    tolerant = TolerantReader(pairs(101, [7]), Collate(), replaces=True, may_be_empty=False)
+    drawn = [tolerant(epoch, [7])[0].ids[0] for epoch in range(10)]
+    assert len(set(drawn)) > 5
+    assert drawn == [tolerant(epoch, [7])[0].ids[0] for epoch in range(10)]
 
 
 def test_a_training_batch_is_never_empty_and_an_empty_one_of_validation_is_left_out() -> None:

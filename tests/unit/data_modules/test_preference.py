@@ -63,6 +63,8 @@ def test_the_options_of_the_training_loader(load):
     assert (loader.batch_size, loader.shuffle, loader.rank, loader.world_size) == (3, True, 1, 2)
     assert (loader.timeout, loader.ahead.num_workers, loader.dataset.tolerant) == (7.0, 1, None)
     assert loader.dataset.collate[0] is True
+    for bad in ("skip", "replace"):
+        assert load(on_bad=OnBad(video=bad)).train_dataloader().dataset.tolerant.replaces == (bad == "replace")
 
 
 def test_validation_keeps_the_order_and_takes_the_first_pairs_of_every_table(load):

@@ -136,6 +136,14 @@ def test_an_error_names_the_url(clips, memory, read, tmp_path, url, reason):
     assert caught.value.path == url
 
 
+@pytest.mark.parametrize("error", [FileNotFoundError, PermissionError])
+def test_what_no_attempt_can_mend_is_tried_once(clips, memory, read, monkeypatch, error):
+    memory.pipe("/bucket/0.mp4", Path(clips[0]).read_bytes())
+    monkeypatch.setattr(MemoryFileSystem, "get_file", fail(1, error))
+    with pytest.raises(VideoError, match=error.__name__):
+        read("memory://bucket/0.mp4")
+
+
 def test_the_cache_takes_remote_videos_once_and_anew_when_they_change(clips, memory, tmp_path):
     fetched = []
 

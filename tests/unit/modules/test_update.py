@@ -46,14 +46,15 @@ def test_a_micro_batch_without_pairs_adds_nothing(build):
         torch.testing.assert_close(one, other)
 
 
-def test_the_norms_of_both_objectives_are_those_of_each_alone(build):
+@pytest.mark.parametrize("micro", [2, 1])
+def test_the_norms_of_both_objectives_are_those_of_each_alone(build, micro):
     logged, norms = {}, {}
     for kind, weights in {
         "both": LossWeights(policy=1.0, kl=0.0, calibration=0.5),
         "policy": LossWeights(policy=1.0, kl=0.0, calibration=0.0),
         "calibration": LossWeights(policy=0.0, kl=0.0, calibration=0.5),
     }.items():
-        _, gradients, logged[kind] = step(module_of(build, weights), log=True)
+        _, gradients, logged[kind] = step(module_of(build, weights, micro), log=True)
         norms[kind] = torch.nn.utils.get_total_norm(gradients).item()
     assert norms["policy"] != pytest.approx(norms["calibration"], rel=0.01)
     assert logged["both"]["grad/policy"] == pytest.approx(norms["policy"], rel=1e-4)
@@ -63,13 +64,13 @@ def test_the_norms_of_both_objectives_are_those_of_each_alone(build):
     )
 
 
-def module_of(build, weights: LossWeights = LossWeights(kl=0.0, calibration=0.5)) -> RLModule:
+def module_of(build, weights: LossWeights = LossWeights(kl=0.0, calibration=0.5), micro: int = 2) -> RLModule:
     module = RLModule(
         "somewhere",
         sampling=Sampling(num_thoughts=2, temperature=1.0, max_tokens=4),
         rubric=Rubric({"tests.helpers.rules.even_codes": 1.0}),
         weights=weights,
-        batching=Batching(micro_batch_pairs=2),
+        batching=Batching(micro_batch_pairs=micro),
         optimization=Optimization({"language": 1e-3, "head": 1e-3}),
     )
     module.logged = attach(module, build())

@@ -95,6 +95,12 @@ def test_the_last_version_counts(tmp_path, checkpoints):
     assert (found.path, found.version, found.global_step, found.logged_step) == (newer, 10, 2, 2)
 
 
+def test_versions_are_numbers(tmp_path):
+    for version in (2, 9, 10):
+        write_file(tmp_path / f"version_{version}/checkpoints/last.ckpt", version)
+    assert find_checkpoint(tmp_path).version == 10
+
+
 def test_a_checkpoint_that_lacks_what_is_read_of_it_is_named(tmp_path, checkpoints):
     AtomicCheckpointIO().save_checkpoint({"global_step": 9, "state_dict": WEIGHTS}, checkpoints / "best.ckpt")
     with pytest.raises(
