@@ -45,7 +45,7 @@ demo: $(READY) $(STAGE1_EXPORT)/descore.json $(STAGE2_EXPORT)/descore.json ## tr
 evidence: $(READY) ## train the paradigms of the paper side by side and show the results, in 70 minutes on two cores; resumes a stopped run
 	$(BIN)/python -m benchmarks.evidence $(ARGS)
 
-evidence-quick: $(READY) ## the same with one seed and few pairs, to see that all of it runs
+evidence-quick: $(READY) ## the same with one seed and few pairs, in 3 minutes, to see that all of it runs
 	$(BIN)/python -m benchmarks.evidence --quick $(ARGS)
 
 tiny-backbone: $(READY) ## train anew the tiny backbone that ships with the package (40 minutes)
