@@ -170,14 +170,15 @@ def survivors(mutants: Sequence[Mutant], jobs: int) -> Iterator[Mutant]:
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command; return the number of faults that no test notices."""
     parser = argparse.ArgumentParser(description="Put faults into the code, and report those that no test notices.")
-    parser.add_argument("--only", default="", metavar="NAME", help="faults whose file or name has this text in it")
+    only = "faults whose file or name has one of these texts in it"
+    parser.add_argument("--only", nargs="+", default=[""], metavar="NAME", help=only)
     parser.add_argument("--jobs", type=int, default=1, help="number of faults that are tried at a time")
     options = parser.parse_args(args)
     if wrong := [problem for mutant in MUTANTS for problem in mutant.problems()]:
         raise SystemExit("\n".join(["the table is out of date:", *wrong]))
-    chosen = [mutant for mutant in MUTANTS if options.only in str(mutant)]
+    chosen = [mutant for mutant in MUTANTS if any(text in str(mutant) for text in options.only)]
     if not chosen:
-        raise SystemExit(f"no fault has {options.only!r} in its file or name")
+        raise SystemExit(f"no fault has one of {options.only} in its file or name")
     left = list(survivors(chosen, options.jobs))
     print("\n".join([f"{len(chosen) - len(left)} of {len(chosen)} faults are noticed", *map(str, left)]))
     return len(left)

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 from tensorboard.plugin_util import markdown_to_safe_html
 
+from callbacks import samples
 from callbacks.samples import Samples, image_grid
 from callbacks.throughput import Throughput
 from descore.answer import Answer, write_thought
@@ -96,6 +97,24 @@ def test_histograms_hold_every_reward_and_the_decided_margins(world, shown):
     assert margins.histogram_value.num == num_decided
     mean = margins.histogram_value.sum / num_decided
     assert mean == pytest.approx(shown.metrics["val/reward_margin"].item(), rel=1e-4)
+
+
+def test_histograms_by_hand(monkeypatch):
+    """A has 1, 5 and 2, B has 3, 1 and 2; B, A and neither is preferred: by 2 and by 4."""
+    written = {}
+    writer = SimpleNamespace(add_histogram=lambda tag, values, step: written.update({tag: values.tolist()}))
+    monkeypatch.setattr(samples, "tensorboard_writer", lambda trainer: writer)
+    run = SimpleNamespace(datamodule=SimpleNamespace(val_names=("val", "ood")), global_step=2)
+    settings = SimpleNamespace(reward_names=("overall",))
+    module = SimpleNamespace(headline="no_thought", model=SimpleNamespace(settings=settings))
+    rewards = torch.tensor([[[1.0], [5.0], [2.0]], [[3.0], [1.0], [2.0]]])
+    batch = SimpleNamespace(pairs=range(3), preference=torch.tensor([[-1.0], [1.0], [0.0]]))
+    callback = Samples(num_pairs=0)
+    callback.on_validation_start(run, module)
+    outputs = {"rewards": {"no_thought": rewards, "teacher_thought": 9 * rewards}}
+    callback.on_validation_batch_end(run, module, outputs, batch, 0, 1)
+    callback.on_validation_end(run, module)
+    assert written == {"samples/ood/rewards": [1, 5, 2, 3, 1, 2], "samples/ood/margins": [2, 4]}
 
 
 def test_images_show_a_above_b(shown):

@@ -1,11 +1,13 @@
 """What a run is said to process each second, by a clock that moves only when it is told to."""
 
+from collections import deque
+
 import pytest
 from lightning import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.profilers import SimpleProfiler
 
-from callbacks.throughput import FETCH, Throughput
+from callbacks.throughput import FETCH, Throughput, _rates, _Timing
 from descore.modules.cold_start import ColdStartModule
 from tests.helpers.fitting import data, events, system, trainer
 
@@ -71,6 +73,13 @@ def scalars(folder, name):
 
 
 NO_VALIDATION = {"limit_val_batches": 0, "log_every_n_steps": 2}
+
+
+def test_rates_are_those_of_all_devices():
+    """Ten pairs and 500 tokens in 5 s on each of four devices, 2 s of which they wait."""
+    batches = deque([_Timing(2.0, 0.5, 4, 100), _Timing(3.0, 1.5, 6, 400)])
+    expected = {"train/pairs_per_second": 8, "train/tokens_per_second": 400, "train/wait_share": 0.4, "time/wait": 1}
+    assert _rates(batches, world_size=4) == expected
 
 
 def test_throughput_is_that_of_the_last_batches(world, tmp_path, clock):

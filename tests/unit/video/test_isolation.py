@@ -157,6 +157,13 @@ def test_one_child_serves_and_others_join_for_other_threads():
     assert children() - pids == left
 
 
+def test_a_child_that_waits_longer_than_a_video_may_take_still_serves():
+    decode = IsolatedReader(lambda path: say(os.getpid()), seconds=0.2)
+    first = heard(decode)
+    time.sleep(0.4)
+    assert heard(decode) == first
+
+
 # Refusing
 
 
