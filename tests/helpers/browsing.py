@@ -42,8 +42,8 @@ def opened(browser: WebDriver, page: Path, size: tuple[int, int] = DESKTOP, sche
     width, height = size
     metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": size == PHONE}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    processor = [{"name": "prefers-color-scheme", "value": scheme}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"processor": processor})
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     browser.get("about:blank")  # else only the fragment of the address changes, and nothing is loaded
     for log in ("browser", "performance"):
         browser.get_log(log)
