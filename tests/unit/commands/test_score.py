@@ -34,6 +34,13 @@ def test_the_command_reports_a_failure_and_exits_with_1(export, clips, capsys):
     assert isinstance(good["reward"], float)
 
 
+def test_the_options_reach_the_scorer(export, clips, capsys):
+    assert run(export, "--prompt", "a bar", "--json", "--num-thoughts", "3", "--batch-size", "1", *clips[:2]) == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [len(record["each"]) for record in records] == [3, 3]
+    assert all(record["reward_std"] is not None for record in records)
+
+
 def test_the_command_prints_for_people(export, clips, capsys):
     assert run(export, "--prompt", "a bar", "--no-thoughts", clips[0], "gone.mp4") == 1
     (score,) = Scorer(export, device="cpu", thoughts=False).score(clips[:1], ["a bar"])
