@@ -125,6 +125,11 @@ class PairLoader:
             if batch is not None:
                 yield batch
 
+    def batch_sizes(self) -> list[int]:
+        """Return the number of pairs of each training batch of an epoch, on the rank that has most of them."""
+        batches = self._cut(range(len(self.dataset.pairs)))
+        return [-(-len(batch) // self.world_size) for batch in batches]
+
     def state_dict(self) -> dict[str, Any]:
         """Return the position for a checkpoint; it is the same on all ranks, and valid for any number of them."""
         return {"epoch": self.epoch, "num_pairs": self.num_pairs, "table": self._table()}

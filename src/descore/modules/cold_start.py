@@ -16,7 +16,7 @@ from descore.inputs.settings import FROM_THOUGHT, ModelSettings, QueryMode, Rewa
 from descore.losses.pair_losses import Labels
 from descore.model.reward_model import RewardModel
 from descore.modules.options import Optimization
-from descore.modules.readings import GivenReader, NoReader
+from descore.modules.readings import GivenReader, NoReader, Reading
 from descore.modules.supervised import SupervisedSystem
 from descore.objectives.preference import PreferenceObjective
 from descore.types import Pair, PairBatch
@@ -39,7 +39,8 @@ class ColdStartModule(SupervisedSystem):
         thoughts: Whether the teacher's thoughts are read; false trains a discriminative baseline, which never thinks.
         objective: What is minimised, and how thoughts are masked.
         optimization: What trains, and how.
-        own_thought_pairs: Validation pairs per table and rank for which the model writes its own thoughts; 0 for none.
+        own_thought_pairs: Validation pairs per table and rank for which the model writes its own thoughts, the headline.
+            With 0 the headline is accuracy with the teacher's thoughts.
         seed: Seed of the thought masks and of the new head.
 
     Raises:
@@ -86,7 +87,7 @@ class ColdStartModule(SupervisedSystem):
         self.settings = settings
         self.objective = objective
         self.seed = seed
-        self.headline = "own_thought" if reward_from in FROM_THOUGHT else "teacher_thought"
+        self.headline = _headline(thoughts=thoughts, own=own_thought_pairs > 0)
         self._warned = False
 
     def collator(self, *, training: bool, read: Read | None = None) -> Callable[[int, list[Pair]], PairBatch]:
@@ -149,3 +150,10 @@ class ColdStartModule(SupervisedSystem):
                 "a pair has no teacher thought while model.thoughts is true: its videos are scored without one. If no "
                 "pair has any, the model learns to score without; set model.thoughts to false if it must never think"
             )
+
+
+def _headline(*, thoughts: bool, own: bool) -> Reading:
+    """Return the reading that comes nearest to how users score: with the model's own thought, if it writes one."""
+    if not thoughts:
+        return "no_thought"
+    return "own_thought" if own else "teacher_thought"

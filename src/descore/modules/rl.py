@@ -46,10 +46,9 @@ class RLModule(RewardSystem):
             headline.
 
     Raises:
-        ValueError: If no validation pair would give the headline.
+        ValueError: If nothing could be learnt, since all thoughts of a group would be alike; or if no validation pair
+            would give the headline.
     """
-
-    headline = "own_thought"
 
     def __init__(
         self,
@@ -63,6 +62,7 @@ class RLModule(RewardSystem):
         optimization: Optimization = Optimization({"language": 1e-6, "query": 1e-6, "head": 1e-6}),
         own_thought_pairs: int = 64,
     ) -> None:
+        _check_sampling(sampling)
         if own_thought_pairs < 1:
             raise ValueError(f"own_thought_pairs is {own_thought_pairs}; expected at least 1: they give the headline")
         super().__init__(
@@ -86,6 +86,7 @@ class RLModule(RewardSystem):
         """Build the model, and keep a copy of it as the reference where the adapter alone does not tell them apart."""
         if hasattr(self, "model"):
             return
+        self._check_precision()
         with loading(self._trainer.strategy if self._trainer is not None else None) as lay_out:
             model = self._make()
             if self.copies_reference:
@@ -229,8 +230,23 @@ class RLModule(RewardSystem):
     def _max_over_ranks(self, value: Tensor) -> Tensor:
         return self.max_over_ranks(value.to(self.device))
 
-    def _steps_of_epoch(self) -> int:
-        """Optimizer steps of an epoch."""
-        size: int = self.trainer.datamodule.batch_size  # type: ignore[attr-defined]
-        mini_batches = split(range(size), self.batching.mini_batch_pairs)
-        return super()._steps_of_epoch() * self.batching.update_epochs * len(mini_batches)
+    def _steps_of_batches(self, num_batches: int) -> list[int]:
+        """Return the number of optimizer steps that each batch of an epoch takes: one per mini-batch and pass."""
+        sizes: list[int] = self.trainer.datamodule.train_dataloader().batch_sizes()  # type: ignore[attr-defined]
+        mini_batches = [len(split(range(size), self.batching.mini_batch_pairs)) for size in sizes[:num_batches]]
+        return [self.batching.update_epochs * count for count in mini_batches]
+
+
+def _check_sampling(sampling: Sampling) -> None:
+    """Raise ValueError where the thoughts of a group cannot differ: their advantages would all be 0."""
+    if sampling.num_thoughts < 2:
+        raise ValueError(
+            f"sampling.num_thoughts is {sampling.num_thoughts}; expected at least 2, since a thought is compared with "
+            "the others about the same video"
+        )
+    if sampling.temperature == 0 or sampling.top_k == 1:
+        raise ValueError(
+            f"sampling.temperature is {sampling.temperature:g} and sampling.top_k {sampling.top_k}: all thoughts about a "
+            "video would be alike, and nothing is learnt from equal thoughts; expected a temperature above 0, such as 1, "
+            "and a top_k of 0 or above 1"
+        )

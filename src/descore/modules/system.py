@@ -9,12 +9,15 @@ from typing import Any, Literal
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from transformers import get_scheduler
 
 from descore.inputs.collate import Read
 from descore.model.reward_model import RewardModel
 from descore.model.trainable import check_parts, make_trainable, trainable
+from descore.modules.horizon import count_steps, describe_limits, limit_batches
 from descore.modules.options import Optimization
 from descore.modules.readings import GivenReader, HeadReader, Reading
 from descore.modules.skipping import Skipping
@@ -22,6 +25,9 @@ from descore.modules.validation import Validated, Validation
 from descore.objectives.kept_step import KeptStep
 from descore.runtime.sharding import Sharding, loading
 from descore.types import Pair, PairBatch
+
+HEADLINE = "val/preference_accuracy"
+"""Accuracy on the first validation table with the model's own thoughts, as users score."""
 
 
 class RewardSystem(LightningModule):
@@ -38,7 +44,7 @@ class RewardSystem(LightningModule):
 
     model: RewardModel
     sharding: Sharding
-    headline: Reading = "teacher_thought"
+    headline: Reading = "own_thought"
     """The reading of the validation pairs that gives the headline."""
 
     def __init__(self, build: Callable[[], RewardModel], *, optimization: Optimization, own_thought_pairs: int) -> None:
@@ -57,9 +63,18 @@ class RewardSystem(LightningModule):
         """Build the model once, choose what trains, and lay it out on the ranks."""
         if hasattr(self, "model"):
             return
+        self._check_precision()
         with loading(self._trainer.strategy if self._trainer is not None else None) as lay_out:
             self.sharding = lay_out(self._make())
         self.model = self.sharding.model
+
+    def _check_precision(self) -> None:
+        precision = str(self._trainer.precision) if self._trainer is not None else "32-true"
+        if precision in {"bf16-true", "16-true"}:
+            raise ValueError(
+                f"trainer.precision is {precision}; expected 32-true or bf16-mixed: weights in 16 bits do not move at "
+                "the learning rates of fine-tuning"
+            )
 
     def full_model(self) -> RewardModel | None:
         """Return the model with its full weights: itself, or a copy in host memory where it is sharded.
@@ -135,12 +150,15 @@ class RewardSystem(LightningModule):
         return self.validation.step(batch, dataloader_idx)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the counters; the headline is that of the first table. A value that was never counted is left out."""
+        """Log the counters; the headline is that of the first table, nan where no decided pair has two rewards.
+
+        Any other value that was never counted is left out.
+        """
         self._validating.close()
         for name, value in self.validation.results().items():
-            if not math.isnan(value):
+            if name == HEADLINE or not math.isnan(value):
                 # The same on every rank already; Lightning warns of every value that is not reduced.
-                self.log(name, value, prog_bar=name == "val/preference_accuracy", sync_dist=True)
+                self.log(name, value, prog_bar=name == HEADLINE, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """One parameter group per part, each with its learning rate.
@@ -158,12 +176,32 @@ class RewardSystem(LightningModule):
             for part, parameters in trainable(self.model).items()
         ]
         optimizer = self.optimization.optimizer(groups)
-        num_steps = self._num_steps()
-        warmup = round(self.optimization.warmup * num_steps)
+        warmup, num_steps = self._schedule_steps()
         scheduler = get_scheduler(
             self.optimization.schedule, optimizer, num_warmup_steps=warmup, num_training_steps=num_steps
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _schedule_steps(self) -> tuple[int, int]:
+        """Return the steps of the warm-up, and those of the run; without an end, the warm-up is a share of an epoch.
+
+        Raises:
+            ValueError: If the schedule decays and nothing says when the run ends.
+        """
+        trainer, schedule = self.trainer, self.optimization.schedule
+        num_batches = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
+        steps = self._steps_of_batches(limit_batches(num_batches, trainer.limit_train_batches))
+        num_steps = count_steps(steps, trainer.max_steps, trainer.max_epochs)
+        if schedule != "constant_with_warmup":
+            if num_steps is None:
+                raise ValueError(
+                    f"optimization.schedule {schedule} decays to the end of the run, and {describe_limits(trainer)} "
+                    "set no end: give trainer.max_steps or trainer.max_epochs, or choose constant_with_warmup"
+                )
+            if any(isinstance(callback, Timer) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+                rank_zero_warn(f"trainer.max_time may end the run before the {num_steps} steps of its schedule")
+        share = sum(steps) if num_steps is None else num_steps
+        return round(self.optimization.warmup * share), max(share, 1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep only the weights that train: a frozen backbone is loaded from where it came from."""
@@ -203,13 +241,10 @@ class RewardSystem(LightningModule):
     def _trainable_names(self) -> list[str]:
         return [f"model.{name}" for name, parameter in self.model.named_parameters() if parameter.requires_grad]
 
-    def _num_steps(self) -> int:
-        """Optimizer steps of the run; reading Lightning's estimate would make it lose the state of the loader."""
-        if self.trainer.max_steps > 0:
-            return self.trainer.max_steps
-        return max(1, (self.trainer.max_epochs or 1) * self._steps_of_epoch())
+    def _steps_of_batches(self, num_batches: int) -> list[int]:
+        """Return the number of optimizer steps that each batch of an epoch takes.
 
-    def _steps_of_epoch(self) -> int:
-        """Optimizer steps of an epoch."""
-        batches = len(self.trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
-        return -(-batches // self.trainer.accumulate_grad_batches)
+        Lightning's own estimate is not read: that would make Lightning lose the state of the loader.
+        """
+        size = self.trainer.accumulate_grad_batches
+        return [int(number % size == 0 or number == num_batches) for number in range(1, num_batches + 1)]

@@ -153,7 +153,7 @@ class _Table:
         for reading, accuracies in self.accuracy.items():
             name = "preference_accuracy" if reading == self.headline else f"preference_accuracy_{reading}"
             shares = [float(accuracy.compute()) for accuracy in accuracies]
-            values[name] = sum(shares) / len(shares)
+            values[name] = float(torch.tensor(shares).nanmean())
             if len(shares) > 1:
                 values |= {f"{name}{suffix}": share for suffix, share in zip(self._suffixes, shares, strict=True)}
         return values | means
