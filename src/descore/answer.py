@@ -1,11 +1,14 @@
-"""Schema of the `<answer>` block that ends a thought: writing, parsing and validation."""
+"""Schema of the `<answer>` block that ends a thought: writing, parsing and validation.
+
+A model or a teacher may have written anything: reading takes time linear in the text, and raises `AnswerError` alone.
+"""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from reprlib import Repr
 from typing import Any
 
 from descore.types import DIMENSIONS, DimensionScores
@@ -14,9 +17,13 @@ PRIMARY = DIMENSIONS[:2]
 SECONDARY = DIMENSIONS[2:]
 NOT_ASKED = "N/A"
 
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
-_OVERALL = re.compile(r'"overall_score"\s*:\s*(?=[1-5])')
-_FENCE = re.compile(r"^\s*```(?:json)?\s*(.*?)\s*```\s*$", re.DOTALL)
+END_OF_THINKING = "</think>"
+_OPEN, _CLOSE = "<answer>", "</answer>"
+_FENCE, _LANGUAGE = "```", "json"
+_OVERALL = '"overall_score"'
+
+_SHORT = Repr()  # of any value, however long or deep
+_SHORT.maxother = _SHORT.maxstring = 80
 
 
 class AnswerError(ValueError):
@@ -59,10 +66,36 @@ def write_answer(answer: Answer) -> str:
     return f"<answer>{json.dumps(payload)}</answer>"
 
 
-def parse_answer(thought: str) -> Answer:
-    """Parse the last closed `<answer>` block of a thought.
+def find_answer(thought: str) -> tuple[int, int]:
+    """Find the JSON of a thought's answer: in the last closed `<answer>` block after the last `</think>`.
 
-    The JSON may stand in a Markdown fence, and the key `dimensional_scores` of the published code is accepted too.
+    A mention of `<answer>` in the reasoning is no answer. The JSON may stand in a Markdown fence.
+
+    Returns:
+        Start and end of the JSON in the thought.
+
+    Raises:
+        AnswerError: If there is no closed answer block.
+
+    >>> thought = "<think>It ends in <answer>, I think.</think><answer>```json {} ```</answer>"
+    >>> thought[slice(*find_answer(thought))]
+    '{}'
+    """
+    conclusion = thought.rfind(END_OF_THINKING) + 1
+    start = thought.rfind(_OPEN, conclusion, max(thought.rfind(_CLOSE, conclusion), 0))
+    if start < 0:
+        raise AnswerError("expected a closed <answer>...</answer> block after the reasoning, found none")
+    start, end = _strip(thought, start + len(_OPEN), thought.find(_CLOSE, start))
+    if thought.startswith(_FENCE, start, end) and thought.endswith(_FENCE, start + len(_FENCE), end):
+        start, end = start + len(_FENCE), end - len(_FENCE)
+        start, end = _strip(thought, start + len(_LANGUAGE) * thought.startswith(_LANGUAGE, start, end), end)
+    return start, end
+
+
+def parse_answer(thought: str) -> Answer:
+    """Parse the answer of a thought, as `find_answer` finds it.
+
+    The key `dimensional_scores` of the published code is accepted too.
 
     Raises:
         AnswerError: If the thought has no closed answer block, the block is not a JSON object, a dimension is missing,
@@ -72,15 +105,10 @@ def parse_answer(thought: str) -> Answer:
     >>> answer.scores["style"], answer.overall
     (1, 3.5)
     """
-    blocks = _ANSWER.findall(thought)
-    if not blocks:
-        raise AnswerError("expected a closed <answer>...</answer> block, found none")
-    text = blocks[-1]
-    if fenced := _FENCE.match(text):
-        text = fenced.group(1)
+    start, end = find_answer(thought)
     try:
-        payload = json.loads(text)
-    except json.JSONDecodeError as error:
+        payload = json.loads(thought[start:end])
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, brackets a thousand deep
         raise AnswerError(f"the <answer> block is not JSON: {error}") from error
     if not isinstance(payload, dict):
         raise AnswerError(f"expected a JSON object in <answer>, got {type(payload).__name__}")
@@ -99,11 +127,12 @@ def locate_overall(thought: str) -> int:
     '3.5}</answer>'
     """
     overall = parse_answer(thought).overall
-    start, end = list(_ANSWER.finditer(thought))[-1].span(1)
-    found = [match.end() for match in _OVERALL.finditer(thought, start, end)]
-    if overall is None or not found or thought[found[-1]] != str(int(overall)):
+    start, end = find_answer(thought)
+    colon = thought.find(":", thought.rfind(_OVERALL, start, end) + len(_OVERALL), end)
+    digit, _ = _strip(thought, colon + 1, end)
+    if overall is None or thought[digit : digit + 1] != str(int(overall)):
         raise AnswerError(f"expected an overall_score that begins with a digit from 1 to 5, got {overall!r}")
-    return found[-1]
+    return digit
 
 
 def parse_scores(scores: Any) -> DimensionScores:
@@ -116,7 +145,7 @@ def parse_scores(scores: Any) -> DimensionScores:
     {'subject': 2, 'dynamics': 1, 'camera': None, 'environment': 0, 'style': 2}
     """
     if not isinstance(scores, Mapping):
-        raise AnswerError(f"expected an object with the dimensions {', '.join(DIMENSIONS)}, got {scores!r}")
+        raise AnswerError(f"expected an object with the dimensions {', '.join(DIMENSIONS)}, got {_SHORT.repr(scores)}")
     if missing := [name for name in DIMENSIONS if name not in scores]:
         raise AnswerError(f"expected a score for every dimension, found none for {', '.join(missing)}")
     return {name: _parse_score(name, scores[name]) for name in DIMENSIONS}
@@ -143,11 +172,12 @@ def overall_score(scores: DimensionScores) -> float:
 
 
 def _parse_score(name: str, value: Any) -> int | None:
-    if isinstance(value, str) and value.strip().upper() in {"N/A", "NA"}:
+    text = str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    if text.upper() in {"N/A", "NA"}:
         return None
-    if not isinstance(value, bool) and str(value).strip() in {"0", "1", "2"}:
-        return int(str(value).strip())
-    raise AnswerError(f"expected 0, 1, 2 or N/A for {name}, got {value!r}")
+    if text in {"0", "1", "2"}:
+        return int(text)
+    raise AnswerError(f"expected 0, 1, 2 or N/A for {name}, got {_SHORT.repr(value)}")
 
 
 def _parse_overall(value: Any) -> float | None:
@@ -155,4 +185,10 @@ def _parse_overall(value: Any) -> float | None:
         return None
     if isinstance(value, int | float) and not isinstance(value, bool) and 1 <= value <= 5:
         return float(value)
-    raise AnswerError(f"expected overall_score between 1.0 and 5.0, got {value!r}")
+    raise AnswerError(f"expected overall_score between 1.0 and 5.0, got {_SHORT.repr(value)}")
+
+
+def _strip(text: str, start: int, end: int) -> tuple[int, int]:
+    """Leave out the white space at both ends of a slice."""
+    inner = text[start:end]
+    return end - len(inner.lstrip()), start + len(inner.rstrip())

@@ -10,7 +10,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
-from descore.answer import NOT_ASKED, AnswerError, overall_score, parse_answer, parse_scores
+from descore.answer import END_OF_THINKING, NOT_ASKED, AnswerError, overall_score, parse_answer, parse_scores
 from descore.types import DIMENSIONS, DimensionScores
 
 Rule = Callable[[str, Mapping[str, Any] | None, int], float]
@@ -159,7 +159,9 @@ def format_reward(text: str) -> float:
     >>> format_reward(thought), format_reward(thought + " And so on."), format_reward("<think>A dog.")
     (1.0, 0.0, 0.0)
     """
-    conclusion = text.partition("<think>")[2].partition("</think>")[2]
+    reasoning, closed, conclusion = text.rpartition(END_OF_THINKING)
+    if not closed or "<think>" not in reasoning:
+        return 0.0
     if conclusion.partition("</answer>")[2].strip():
         return 0.0
     try:

@@ -2,7 +2,7 @@ from math import isnan, nan
 
 import pytest
 
-from descore.answer import Answer, write_answer, write_thought
+from descore.answer import END_OF_THINKING, Answer, write_answer, write_thought
 from descore.rewards import RolloutReward, Rubric, agreement_reward, format_reward, length_reward, quality_reward
 
 TRUTH = {"subject": 2, "dynamics": 1, "camera": None, "environment": 0, "style": 2}
@@ -102,23 +102,29 @@ def test_a_malformed_thought_scores_zero(text):
 def test_format_wants_nothing_after_the_answer(more):
     assert format_reward(PERFECT + "\n") == 1
     assert format_reward(PERFECT + more) == 0
-    assert quality_reward(PERFECT + more, TRUTH) == 1
+    assert quality_reward(PERFECT + more, TRUTH) == (END_OF_THINKING not in more)
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "quality"),
     [
-        write_answer(Answer(TRUTH)),
-        f"<think>{write_answer(Answer(TRUTH))}",
-        f"<think>{write_answer(Answer(TRUTH))}</think>",
-        f"{write_answer(Answer(TRUTH))}<think></think>",
-        f"</think>{write_answer(Answer(TRUTH))}<think>",
+        (write_answer(Answer(TRUTH)), 1),
+        (f"<think>{write_answer(Answer(TRUTH))}", 1),
+        (f"<think>{write_answer(Answer(TRUTH))}</think>", 0),
+        (f"{write_answer(Answer(TRUTH))}<think></think>", 0),
+        (f"</think>{write_answer(Answer(TRUTH))}<think>", 1),
     ],
     ids=["no thought", "not closed", "answer in the thought", "answer before the thought", "closed before it opens"],
 )
-def test_format_wants_a_closed_thought_and_then_the_answer(text):
+def test_format_wants_a_closed_thought_and_then_the_answer(text, quality):
     assert format_reward(text) == 0
-    assert quality_reward(text, TRUTH) == 1
+    assert quality_reward(text, TRUTH) == quality
+
+
+def test_an_answer_that_the_reasoning_mentions_spoils_nothing():
+    text = PERFECT.replace("Two dogs", "I shall close with <answer>, then </answer>. Two dogs")
+    assert text != PERFECT
+    assert (format_reward(text), quality_reward(text, TRUTH)) == (1, 1)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from descore.answer import AnswerError, parse_scores
+from descore.answer import AnswerError, find_answer, parse_scores
 from descore.tables.locations import locate
 from descore.types import DIMENSIONS, DimensionScores
 
@@ -146,7 +146,7 @@ class Row:
     def unfold(self, column: str, keys: Sequence[str]) -> Row:
         """Return the row with an additional cell `column.key` for each of these keys of the JSON object in a column."""
         value = self.cells.get(self._column(column))
-        inner = _last_object(value) if isinstance(value, str) else value
+        inner = _inner_object(value) if isinstance(value, str) else value
         if not isinstance(inner, Mapping):
             raise BadCell(column, value, f"expected a JSON object of {', '.join(keys)}")
         cells = {f"{column}.{key}": inner.get(key) for key in keys}
@@ -184,10 +184,13 @@ class Row:
         return number
 
 
-def _last_object(text: str) -> Any:
-    """Decode the first JSON object after the last `<answer>` tag; a code fence around it is ignored."""
-    start = text.find("{", text.rfind("<answer>") + 1)
+def _inner_object(text: str) -> Any:
+    """Decode the JSON object in a cell: in its `<answer>` block, which may lack its end, or in the whole text."""
     try:
-        return json.JSONDecoder().raw_decode(text, start)[0] if start >= 0 else None
-    except json.JSONDecodeError:
+        text = text[slice(*find_answer(text))]
+    except AnswerError:
+        text = text.rpartition("<answer>")[2].strip()
+    try:
+        return json.JSONDecoder().raw_decode(text)[0]
+    except (ValueError, RecursionError):
         return None
