@@ -8,8 +8,9 @@ from typing import Literal
 import torch
 
 from descore.inputs.processor import Processor
+from descore.inputs.prompts import PromptError
 from descore.seeding import uniform
-from descore.types import Frames, Pair, PairBatch, PairFrames, Side, Thought
+from descore.types import Frames, Pair, PairBatch, PairFrames, Prefix, Side, Thought
 
 Masking = Literal["sampled", "both"]
 Read = Callable[[str], Frames]
@@ -76,6 +77,7 @@ class PairCollator:
             pair_frames: Frames of each pair, as `frames` returns them; None reads them here.
 
         Raises:
+            PromptError: If a prompt is blank or longer than the model's limit.
             ValueError: If a pair does not have as many labels as the model has rewards.
             VideoError: If a video cannot be read.
         """
@@ -85,7 +87,7 @@ class PairCollator:
         videos = [(pair, pair.a, mask) for pair, mask in zip(pairs, masked, strict=True)]
         videos += [(pair, pair.b, mask) for pair, mask in zip(pairs, masked, strict=True)]
         frames = [seen for seen, _ in both] + [seen for _, seen in both]
-        prefixes = [self.processor.prefix(pair.prompt, seen) for (pair, _, _), seen in zip(videos, frames, strict=True)]
+        prefixes = [self._prefix(pair, seen) for (pair, _, _), seen in zip(videos, frames, strict=True)]
         branches = [self.branches(side, mask) for _, side, mask in videos]
         unknown = (float("nan"),) * len(self.processor.settings.reward_names)
         return PairBatch(
@@ -97,6 +99,12 @@ class PairCollator:
             masked=torch.tensor(masked),
             frames=tuple(frames) if self.keep_frames else (),
         )
+
+    def _prefix(self, pair: Pair, frames: Frames) -> Prefix:
+        try:
+            return self.processor.prefix(pair.prompt, frames)
+        except PromptError as error:
+            raise PromptError(f"pair {pair.id!r}: {error}") from error
 
     def branches(self, side: Side, masked: bool) -> list[Thought]:
         """Return the branches of one video; `masked` says whether its pair is masked."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from descore.inputs.backbone import Backbone
-from descore.inputs.prompts import PromptTemplate, neutralise
+from descore.inputs.prompts import PromptError, PromptTemplate, check_prompt, neutralise
 from descore.inputs.settings import ModelSettings
 from descore.types import Branches, Frames, Layout, Prefix, Thought
 from descore.video.frames import VideoReader
@@ -19,6 +19,11 @@ VIDEO = "<|vision_start|><|video_pad|><|vision_end|>"
 """Text that the chat template writes in place of a video."""
 
 END_OF_TURN = "<|im_end|>"
+THINKING = ("<think>", "</think>")
+"""What opens and closes the reasoning of a thought; some tokenizers have tokens for them."""
+
+MAX_CHARACTERS_PER_TOKEN = 64
+"""A prompt with more characters per token of its limit is refused before it is tokenised."""
 """Token that closes a thought."""
 
 
@@ -50,6 +55,7 @@ class Processor:
         self.query_ids: list[int] = self.tokenizer.convert_tokens_to_ids(list(settings.query_tokens))
         self.end_id: int = self.tokenizer.convert_tokens_to_ids(END_OF_TURN)
         self._control_tokens = list(self.tokenizer.get_added_vocab())
+        self.opening = self._read_chat_template()
         self.forbidden_ids = self._forbidden()
         self._video_id: int = self.backbone.config.video_token_id
         self._rope_index = self.backbone.rope_index
@@ -72,10 +78,12 @@ class Processor:
         """Build everything before a thought: the user turn with the video, and the assistant header.
 
         Control tokens in the prompt become plain text, see `neutralise`.
+
+        Raises:
+            PromptError: If the prompt is not text, is blank, is not valid Unicode, or is longer than the model's limit.
         """
+        text = self._chat(self._clean(prompt))
         patches, grid = self._patchify(frames.pixels)
-        messages = self.template.messages(neutralise(prompt, self._control_tokens))
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         text = text.replace(VIDEO, self._video_text(frames, grid), 1)
         input_ids = torch.tensor(self.tokenizer.encode(text, add_special_tokens=False))
         return Prefix(input_ids, self._positions(input_ids, frames, grid), patches, grid)
@@ -95,12 +103,23 @@ class Processor:
         return channels.sub_(self._mean.to(patches.device)).div_(self._std.to(patches.device)).flatten(1)
 
     def thought(self, text: str) -> Thought:
-        """Tokenise a thought and cut it at the length limit; an empty text gives `Thought()`."""
+        """Tokenise a thought and cut it at the length limit; an empty text gives `Thought()`.
+
+        Control tokens in the thought become plain text. What the chat template opens itself is left out.
+        """
         if not text:
             return Thought()
+        text = neutralise(text, [token for token in self._control_tokens if token not in THINKING])
+        if self.opening:
+            text = text.lstrip().removeprefix(THINKING[0]).lstrip("\n")
         token_ids = tuple(self.tokenizer.encode(text, add_special_tokens=False))
         limit = self.settings.max_thought_tokens
         return Thought(token_ids[:limit], closed=len(token_ids) <= limit)
+
+    def thought_text(self, token_ids: Sequence[int]) -> str:
+        """Decode a thought; what the chat template opens itself stands in front of it."""
+        text: str = self.tokenizer.decode(token_ids)
+        return self.opening + text
 
     def pack(self, prefixes: Sequence[Prefix], branches: Sequence[Sequence[Thought]]) -> Branches:
         """Pack the prefix and the branches of each video into one row; each branch is a thought and the query tokens.
@@ -141,6 +160,38 @@ class Processor:
             patches=torch.cat([prefix.patches for prefix in prefixes]),
             grids=torch.stack([prefix.grid for prefix in prefixes]),
         )
+
+    def _chat(self, prompt: str, *, header: bool = True) -> str:
+        """Render the user turn with one placeholder for the video, and the assistant header if asked for."""
+        messages = self.template.messages(prompt)
+        text: str = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=header)
+        return text
+
+    def _clean(self, prompt: str) -> str:
+        """Check a prompt, and make its control tokens plain text."""
+        limit = self.settings.max_prompt_tokens
+        if len(check_prompt(prompt)) <= MAX_CHARACTERS_PER_TOKEN * limit:
+            clean = neutralise(prompt, self._control_tokens)
+            if (length := len(self.tokenizer.encode(clean, add_special_tokens=False))) <= limit:
+                return clean
+            raise PromptError(f"expected a prompt of at most {limit} tokens, got {length}: shorten it")
+        raise PromptError(f"expected a prompt of at most {limit} tokens, got {len(prompt)} characters: shorten it")
+
+    def _read_chat_template(self) -> str:
+        """Return what the chat template itself writes of a thought, such as `<think>`; most write nothing.
+
+        Raises:
+            ValueError: If there is no chat template, or it leaves the video out.
+        """
+        name = self.backbone.name
+        if not getattr(self.tokenizer, "chat_template", None):
+            raise ValueError(f"backbone {name!r} has no chat template; expected an instruction-tuned model")
+        turn, text = self._chat("-", header=False), self._chat("-")
+        if text.count(VIDEO) != 1:
+            raise ValueError(f"the chat template of backbone {name!r} is for text: expected one {VIDEO} for a video")
+        header = text[len(turn) :] if text.startswith(turn) else text.rpartition("\n")[2]
+        _, opens, rest = header.rpartition(THINKING[0])
+        return opens + rest if THINKING[1] not in rest else ""
 
     def _forbidden(self) -> list[int]:
         """Return the token ids that a thought must not have: control and query tokens, and ids beyond the tokenizer."""

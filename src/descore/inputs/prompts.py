@@ -6,9 +6,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import Repr
 from typing import Any, Self
 
 PLACEHOLDER = "{prompt}"
+
+_SHORT = Repr()  # of any value, however long or deep
+_SHORT.maxother = _SHORT.maxstring = 80
 """Text that stands for the prompt in a template."""
 
 
@@ -55,6 +59,41 @@ class PromptTemplate:
         """
         text = self.text.replace(PLACEHOLDER, prompt)
         return [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": text}]}]
+
+
+class PromptError(ValueError):
+    """Raised for a prompt that no model can be asked about; the message says what was expected and what was found."""
+
+
+def check_prompt(prompt: object) -> str:
+    """Return a prompt that is text, not blank, and valid Unicode.
+
+    Raises:
+        PromptError: If it is anything else.
+
+    >>> check_prompt("a cat")
+    'a cat'
+    """
+    if not isinstance(prompt, str):
+        raise PromptError(f"expected a prompt, got {type(prompt).__name__} {_SHORT.repr(prompt)}")
+    if not prompt.strip():
+        raise PromptError(f"expected a prompt, got blank text {_SHORT.repr(prompt)}")
+    if not is_unicode(prompt):
+        raise PromptError(f"expected a prompt in Unicode, got a lone surrogate in {_SHORT.repr(prompt)}")
+    return prompt
+
+
+def is_unicode(text: str) -> bool:
+    """Return whether text is valid Unicode: a lone surrogate, as damaged JSON holds, is not.
+
+    >>> is_unicode("a cat"), is_unicode("a cat \\ud83d")
+    (True, False)
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def neutralise(prompt: str, control_tokens: Iterable[str]) -> str:

@@ -26,6 +26,7 @@ class ModelSettings:
         query: Number of query tokens: "shared" reads all rewards from one `<Reward>`, "each" gives each reward a query
             token of its own.
         max_thought_tokens: Largest number of tokens of a thought; a longer thought is cut.
+        max_prompt_tokens: Length limit of a prompt in tokens; a longer one is refused.
         reward_from: Source of the reward: "head", from the hidden state of the query token; "overall_score", from the
             text of the thought; "expected_score", the mean overall score under the model's probabilities of its first
             digit; "checklist", weighted answers to yes/no questions.
@@ -49,11 +50,16 @@ class ModelSettings:
     reward_names: tuple[str, ...] = ("overall",)
     query: QueryMode = "shared"
     max_thought_tokens: int = 4096
+    max_prompt_tokens: int = 2048
     reward_from: RewardSource = "head"
     thoughts: bool = True
     checklist: tuple[Question, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("max_thought_tokens", "max_prompt_tokens"):
+            limit = getattr(self, name)
+            if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+                raise ValueError(f"expected a whole number of at least 1 for {name}, got {limit!r}")
         if self.query not in get_args(QueryMode):
             raise ValueError(f"expected query among {', '.join(get_args(QueryMode))}; got {self.query!r}")
         if self.reward_from not in get_args(RewardSource):

@@ -72,7 +72,7 @@ class Row:
 
     def id(self) -> str:
         """Return the cell `id`; if it is empty or missing, the row's number after `row_names`."""
-        return str(self.cells["id"]) if self.has("id") else f"{self.row_names}{self.number}"
+        return self.name("id") or f"{self.row_names}{self.number}"
 
     def text(self, *columns: str) -> str:
         """Return the text in the first of these columns that the table has."""
@@ -80,11 +80,11 @@ class Row:
         value = self.cells.get(column)
         if not self.has(column) or not isinstance(value, str):
             raise BadCell(column, value, "expected text")
-        return value
+        return _unicode(column, value)
 
     def name(self, column: str) -> str:
         """Return the cell in a column as text; the empty text if it is empty or missing."""
-        return str(self.cells[column]) if self.has(column) else ""
+        return _unicode(column, str(self.cells[column])) if self.has(column) else ""
 
     def video(self, *columns: str) -> str:
         """Return the video path in the first of these columns that the table has."""
@@ -95,7 +95,7 @@ class Row:
         value = self.cells.get(self._column(column))
         paths = value
         if isinstance(value, str):
-            with suppress(ValueError, SyntaxError):
+            with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
                 paths = ast.literal_eval(value.strip())
         match paths:
             case [str(a), str(b)]:
@@ -182,6 +182,14 @@ class Row:
         if isinstance(value, bool) or not math.isfinite(number):
             raise BadCell(column, value, "expected a number")
         return number
+
+
+def _unicode(column: str, text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadCell(column, text, "expected valid Unicode, found a lone surrogate") from error
+    return text
 
 
 def _inner_object(text: str) -> Any:

@@ -205,7 +205,7 @@ def _locate(model: RewardModel, text: str, thought: Thought) -> int | str:
         offset = locate_overall(text)
     except AnswerError as error:
         return str(error)
-    decode, ids = model.processor.tokenizer.decode, thought.token_ids
+    decode, ids = model.processor.thought_text, thought.token_ids
     low, high = 1, len(ids)  # the fewest tokens whose text reaches the digit
     while low < high:
         middle = (low + high) // 2

@@ -169,7 +169,7 @@ class _Thinker:
     def _group(self, slots: list[_Slot]) -> Group:
         rewards = self.model.head(torch.stack([torch.stack(slot.queries) for slot in slots]))
         thoughts = tuple(Thought(tuple(slot.tokens), slot.closed) for slot in slots)
-        texts = tuple(self.model.processor.tokenizer.decode(thought.token_ids) for thought in thoughts)
+        texts = tuple(self.model.processor.thought_text(thought.token_ids) for thought in thoughts)
         return Group(thoughts, texts, tuple(torch.tensor(slot.logprobs) for slot in slots), rewards)
 
     def _noise(self, name: str, index: int) -> Tensor | None:
