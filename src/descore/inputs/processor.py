@@ -55,6 +55,9 @@ class Processor:
         self.query_ids: list[int] = self.tokenizer.convert_tokens_to_ids(list(settings.query_tokens))
         self.end_id: int = self.tokenizer.convert_tokens_to_ids(END_OF_TURN)
         self._control_tokens = list(self.tokenizer.get_added_vocab())
+        # A thought may hold tokens of its own form, such as <think> and <answer>, which are added but not special.
+        special = [str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special]
+        self._special_tokens = [*special, *settings.query_tokens]
         self.opening = self._read_chat_template()
         self.forbidden_ids = self._forbidden()
         self._video_id: int = self.backbone.config.video_token_id
@@ -109,7 +112,7 @@ class Processor:
         """
         if not text:
             return Thought()
-        text = neutralise(text, [token for token in self._control_tokens if token not in THINKING])
+        text = neutralise(text, self._special_tokens)
         if self.opening:
             text = text.lstrip().removeprefix(THINKING[0]).lstrip("\n")
         token_ids = tuple(self.tokenizer.encode(text, add_special_tokens=False))
@@ -191,7 +194,7 @@ class Processor:
             raise ValueError(f"the chat template of backbone {name!r} is for text: expected one {VIDEO} for a video")
         header = text[len(turn) :] if text.startswith(turn) else text.rpartition("\n")[2]
         _, opens, rest = header.rpartition(THINKING[0])
-        return opens + rest if THINKING[1] not in rest else ""
+        return opens + rest if opens and THINKING[1] not in rest else ""
 
     def _forbidden(self) -> list[int]:
         """Return the token ids that a thought must not have: control and query tokens, and ids beyond the tokenizer."""

@@ -84,9 +84,9 @@ def check_prompt(prompt: object) -> str:
 
 
 def is_unicode(text: str) -> bool:
-    """Return whether text is valid Unicode: a lone surrogate, as damaged JSON holds, is not.
+    r"""Return whether text is valid Unicode: a lone surrogate, as damaged JSON holds, is not.
 
-    >>> is_unicode("a cat"), is_unicode("a cat \\ud83d")
+    >>> is_unicode("a cat"), is_unicode("a cat \ud83d")
     (True, False)
     """
     try:

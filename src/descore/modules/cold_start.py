@@ -39,8 +39,8 @@ class ColdStartModule(SupervisedSystem):
         thoughts: Whether the teacher's thoughts are read; false trains a discriminative baseline, which never thinks.
         objective: What is minimised, and how thoughts are masked.
         optimization: What trains, and how.
-        own_thought_pairs: Validation pairs per table and rank for which the model writes its own thoughts, the headline.
-            With 0 the headline is accuracy with the teacher's thoughts.
+        own_thought_pairs: Validation pairs per table and rank for which the model writes its own thoughts, which give
+            the headline. With 0 the headline is accuracy with the teacher's thoughts.
         seed: Seed of the thought masks and of the new head.
 
     Raises:

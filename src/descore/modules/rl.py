@@ -246,7 +246,7 @@ def _check_sampling(sampling: Sampling) -> None:
         )
     if sampling.temperature == 0 or sampling.top_k == 1:
         raise ValueError(
-            f"sampling.temperature is {sampling.temperature:g} and sampling.top_k {sampling.top_k}: all thoughts about a "
-            "video would be alike, and nothing is learnt from equal thoughts; expected a temperature above 0, such as 1, "
-            "and a top_k of 0 or above 1"
+            f"sampling.temperature is {sampling.temperature:g} and sampling.top_k {sampling.top_k}: all thoughts about "
+            "a video would be alike, and nothing is learnt from equal thoughts; expected a temperature above 0, such "
+            "as 1, and a top_k of 0 or above 1"
         )
