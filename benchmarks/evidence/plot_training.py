@@ -12,17 +12,14 @@ from benchmarks.evidence.finished_runs import logged_points
 from descore.report.figures import new_figure, style
 
 ACCURACY = "val/preference_accuracy"
+ACCURACIES = {
+    "own thought": ACCURACY,
+    "teacher's thought": f"{ACCURACY}_teacher_thought",
+    "no thought": f"{ACCURACY}_no_thought",
+}
 CURVES = {
-    "stage 1: preference accuracy": {
-        "teacher's thought": ACCURACY,
-        "own thought": f"{ACCURACY}_own_thought",
-        "no thought": f"{ACCURACY}_no_thought",
-    },
-    "stage 2: preference accuracy": {
-        "teacher's thought": f"{ACCURACY}_teacher_thought",
-        "own thought": ACCURACY,
-        "no thought": f"{ACCURACY}_no_thought",
-    },
+    "stage 1: preference accuracy": ACCURACIES,
+    "stage 2: preference accuracy": ACCURACIES,
     "stage 2: quality of thoughts": {
         "sampled, training pairs": "rollout/quality",
         "most probable, held-out": "val/dimension_accuracy",

@@ -95,7 +95,7 @@ def test_tensorboard_shows_the_headline_and_its_companions(trained: Path) -> Non
     accuracies = {
         f"{table}/preference_accuracy{mode}"
         for table in ("val", "val/ood")
-        for mode in ("", "_no_thought", "_own_thought")
+        for mode in ("", "_no_thought", "_teacher_thought")
     }
     assert accuracies <= tags
     assert {

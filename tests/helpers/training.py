@@ -20,6 +20,7 @@ def stub_trainer(num_batches: int = 0, *, half_accumulated: bool = False, **valu
     """A trainer of one rank that is at step 0 of an epoch of some batches, and skips nothing but what it is told."""
     defaults = {
         "accumulate_grad_batches": 1,
+        "callbacks": [],
         "current_epoch": 0,
         "datamodule": SimpleNamespace(batch_size=1, train_dataloader=lambda: range(num_batches)),
         "fit_loop": SimpleNamespace(_should_accumulate=lambda: half_accumulated),
@@ -28,6 +29,7 @@ def stub_trainer(num_batches: int = 0, *, half_accumulated: bool = False, **valu
         "global_step": 0,
         "gradient_clip_val": None,
         "is_global_zero": True,
+        "limit_train_batches": 1.0,
         "max_epochs": 1,
         "max_steps": -1,
         "precision": "32-true",

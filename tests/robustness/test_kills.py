@@ -176,8 +176,8 @@ def thoughts_of_global_rng() -> None:
 
 
 def estimated_steps_read() -> None:
-    steps = "descore.modules.system.RewardSystem._num_steps"
-    mock.patch(steps, lambda self: int(self.trainer.estimated_stepping_batches)).start()
+    steps = "descore.modules.system.RewardSystem._schedule_steps"
+    mock.patch(steps, lambda self: (0, int(self.trainer.estimated_stepping_batches))).start()
 
 
 BROKEN = [plain_loader, position_dropped, order_of_global_rng, moments_dropped]

@@ -138,7 +138,7 @@ def test_a_reward_from_thoughts_is_not_read_without_them(build):
         return ColdStartModule(template=str(TEMPLATE), reward_from=source, optimization=Optimization(**HEAD_ONLY))
 
     assert isinstance(module("overall_score").given_reader(), NoReader)
-    assert (module("overall_score").headline, module("head").headline) == ("own_thought", "teacher_thought")
+    assert (module("overall_score").headline, module("head").headline) == ("own_thought", "own_thought")
     assert isinstance(module("head").given_reader(), HeadReader)
     with pytest.raises(
         ValueError, match="own_thought_pairs is 0; expected at least 1: with reward_from 'overall_score'"
@@ -151,3 +151,16 @@ def test_a_loss_of_opinion_scores_on_pairs_that_have_none_is_refused(build):
     attach(module, build())
     with pytest.raises(ValueError, match=r"mse loss needs opinion scores.* p0, p1"):
         step(module)
+
+
+@pytest.mark.parametrize(
+    ("options", "headline"),
+    [
+        ({}, "own_thought"),
+        ({"own_thought_pairs": 0}, "teacher_thought"),
+        ({"thoughts": False}, "no_thought"),
+        ({"thoughts": False, "own_thought_pairs": 0}, "no_thought"),
+    ],
+)
+def test_the_headline_is_read_as_users_score(options, headline):
+    assert ColdStartModule(template=str(TEMPLATE), **options).headline == headline

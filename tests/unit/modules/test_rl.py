@@ -172,8 +172,27 @@ def test_the_vision_tower_runs_once_unless_it_trains():
 
 def test_thoughts_longer_than_the_model_reads_are_refused(build):
     with pytest.raises(ValueError, match=r"sampling\.max_tokens is 9.*at 6 tokens"):
-        attach(module_of(sampling=Sampling(max_tokens=9)), build(max_thought_tokens=6))
+        attach(module_of(sampling=Sampling(2, max_tokens=9, temperature=1.0)), build(max_thought_tokens=6))
     with pytest.raises(ValueError, match="thoughts=false"):
         attach(module_of(), build(thoughts=False))
     with pytest.raises(ValueError, match="own_thought_pairs is 0"):
         module_of(own_thought_pairs=0)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "message"),
+    [
+        (Sampling(1, temperature=1.0), "num_thoughts is 1; expected at least 2"),
+        (Sampling(4, temperature=0.0), "temperature is 0 .* would be alike"),
+        (Sampling(4, temperature=1.0, top_k=1), "top_k 1: .* would be alike"),
+    ],
+)
+def test_groups_that_cannot_teach_are_refused(sampling, message):
+    with pytest.raises(ValueError, match=message):
+        module_of(sampling=sampling)
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+def test_weights_of_16_bits_are_refused(build, precision):
+    with pytest.raises(ValueError, match=f"precision is {precision}; expected 32-true or bf16-mixed"):
+        attach(module_of(), build(), precision=precision)

@@ -69,24 +69,37 @@ def test_the_course_after_the_warm_up_is_the_one_that_was_asked_for(build, sched
         ({"num_batches": 7, "accumulate_grad_batches": 3}, 3),  # 3 + 3 + 1 batches
         ({"num_batches": 7, "accumulate_grad_batches": 3, "max_epochs": 4}, 12),
         ({"num_batches": 7, "max_epochs": 4, "max_steps": 5}, 5),
+        ({"num_batches": 7, "max_epochs": 2, "max_steps": 1000}, 14),
+        ({"num_batches": 7, "max_epochs": -1, "max_steps": 5}, 5),
+        ({"num_batches": 7, "limit_train_batches": 3}, 3),
+        ({"num_batches": 7, "limit_train_batches": 0.5, "max_epochs": 2}, 6),
+        ({"num_batches": 7, "limit_train_batches": 5, "accumulate_grad_batches": 2}, 3),  # 2 + 2 + 1 batches
     ],
 )
 def test_the_steps_of_a_run_of_stage1(trainer, num_steps):
     module = stage1()
     module._trainer = stub_trainer(**trainer)
-    assert module._num_steps() == num_steps
+    assert module._schedule_steps()[1] == num_steps
+
+
+class Loader(list[int]):
+    """The sizes of the batches of an epoch."""
+
+    def batch_sizes(self) -> list[int]:
+        return list(self)
 
 
 @pytest.mark.parametrize(
     ("batching", "num_steps"),
-    [({}, 5), ({"mini_batch_pairs": 3}, 15), ({"update_epochs": 2, "mini_batch_pairs": 4}, 20)],
+    [({}, 5), ({"mini_batch_pairs": 3}, 13), ({"update_epochs": 2, "mini_batch_pairs": 4}, 18)],
 )
 def test_the_steps_of_a_run_of_stage2(batching, num_steps):
-    """Five batches of eight pairs: mini-batches of 3, 3 and 2, or of 4 and 4, each gone through twice."""
+    """Four batches of eight pairs and one of two: mini-batches of 3, 3 and 2, or of 4 and 4, gone through twice."""
     module = RLModule("somewhere", batching=Batching(**batching))
-    data = SimpleNamespace(batch_size=8, train_dataloader=lambda: range(5))
+    loader = Loader([8, 8, 8, 8, 2])
+    data = SimpleNamespace(train_dataloader=lambda: loader)
     module._trainer = stub_trainer(datamodule=data)
-    assert module._num_steps() == num_steps
+    assert module._schedule_steps()[1] == num_steps
 
 
 def test_an_adapter_has_the_rank_and_the_scale_that_were_asked_for(build):
@@ -172,3 +185,19 @@ def test_the_trainers_own_clipping_is_refused(build):
 def test_a_run_in_which_nothing_trains_is_refused():
     with pytest.raises(ValueError, match="no part with a rate above 0"):
         stage1(learning_rates={"head": 0.0})
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_a_schedule_that_decays_needs_an_end(build, schedule):
+    module = stage1(schedule=schedule)
+    attach(module, build(), num_batches=7, max_epochs=-1)
+    with pytest.raises(
+        ValueError, match=rf"schedule {schedule} decays .*max_steps -1, trainer.max_epochs -1.* set no end"
+    ):
+        module.configure_optimizers()
+
+
+def test_without_an_end_the_warm_up_is_a_share_of_an_epoch():
+    module = stage1(warmup=0.5)
+    module._trainer = stub_trainer(num_batches=8, max_epochs=-1)
+    assert module._schedule_steps() == (4, 8)
