@@ -31,7 +31,7 @@ def test_two_processes_that_share_a_model_train_as_one(fit: Fit, stage: str, tra
 
 def test_lightnings_own_fsdp1_is_an_error_that_says_what_to_use(starts: dict[str, Path]) -> None:
     module = RLModule(str(starts["qwen3_vl"]))
-    module._trainer = SimpleNamespace(strategy=FSDPStrategy())
+    module._trainer = SimpleNamespace(strategy=FSDPStrategy(), precision="32-true")
     with pytest.raises(ValueError, match=r"FSDPStrategy.*conf/overlay/fsdp.yaml.*conf/overlay/fsdp1.yaml"):
         module.configure_model()
 

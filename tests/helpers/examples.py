@@ -19,7 +19,7 @@ def make_prefixes(model: RewardModel, num: int) -> list[Prefix]:
     """Prefixes of unequal lengths and videos of unequal sizes."""
     sizes = [(4, 32, 48), (2, 32, 32), (6, 48, 32), (2, 16, 80)]
     return [
-        model.processor.prefix("a red circle " * index or "a", make_frames(*sizes[index], seed=index))
+        model.processor.prefix("a red circle " * index or "it", make_frames(*sizes[index], seed=index))
         for index in range(num)
     ]
 

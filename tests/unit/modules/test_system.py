@@ -27,7 +27,7 @@ def rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
 
 def test_every_part_trains_at_its_own_rate_and_a_part_without_one_not_at_all(build):
     module = stage1(warmup=0.0)
-    attach(module, build(), max_steps=4)
+    attach(module, build(), num_batches=8, max_steps=4)
     optimizer = module.configure_optimizers()["optimizer"]
     assert rates(optimizer) == {"language": 1e-4, "query": 1e-3, "head": 1e-2}
     trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
@@ -37,7 +37,7 @@ def test_every_part_trains_at_its_own_rate_and_a_part_without_one_not_at_all(bui
 def test_the_rates_rise_over_the_warm_up_and_stay(build):
     """A quarter of 8 steps: 0, 1/2, and the whole of each rate from step 2 on."""
     module = stage1(warmup=0.25)
-    attach(module, build(), max_steps=8)
+    attach(module, build(), num_batches=8, max_steps=8)
     configured = module.configure_optimizers()
     scheduler = configured["lr_scheduler"]["scheduler"]
     assert configured["lr_scheduler"]["interval"] == "step"
@@ -54,7 +54,7 @@ def test_the_rates_rise_over_the_warm_up_and_stay(build):
 @pytest.mark.parametrize(("schedule", "at_half"), [("constant_with_warmup", 1.0), ("cosine", 0.5), ("linear", 0.5)])
 def test_the_course_after_the_warm_up_is_the_one_that_was_asked_for(build, schedule, at_half):
     module = stage1(warmup=0.0, schedule=schedule)
-    attach(module, build(), max_steps=8)
+    attach(module, build(), num_batches=8, max_steps=8)
     configured = module.configure_optimizers()
     for _ in range(4):
         configured["optimizer"].step()
