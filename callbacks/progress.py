@@ -26,7 +26,7 @@ class CompactProgressBar(RichProgressBar):
         super().setup(trainer, pl_module, stage)
         for name in ("lightning.pytorch", "lightning.fabric"):
             for handler in logging.getLogger(name).handlers:
-                if isinstance(handler, logging.StreamHandler):
+                if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
                     handler.setStream(_CurrentStderr())
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:

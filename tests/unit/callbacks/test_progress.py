@@ -36,3 +36,12 @@ def test_messages_go_where_standard_error_is_now(monkeypatch):
     monkeypatch.setattr("sys.stderr", new)
     logger.warning("hello")
     assert (old.getvalue(), new.getvalue()) == ("", "hello\n")
+
+
+def test_a_log_file_stays_one(monkeypatch, tmp_path):
+    logger, handler = logging.getLogger("lightning.pytorch"), logging.FileHandler(tmp_path / "train.log")
+    monkeypatch.setattr(logger, "handlers", [handler])
+    CompactProgressBar().setup(SimpleNamespace(is_global_zero=True), None, "fit")
+    logger.warning("hello")
+    handler.close()
+    assert (tmp_path / "train.log").read_text() == "hello\n"
