@@ -1,10 +1,24 @@
 """The answer of a thought: what is accepted, what is refused, and the overall score of the instruction."""
 
 import json
+from contextlib import suppress
+from time import process_time
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from descore.answer import Answer, AnswerError, locate_overall, overall_score, parse_answer, parse_scores, write_thought
+from descore.answer import (
+    Answer,
+    AnswerError,
+    locate_overall,
+    overall_score,
+    parse_answer,
+    parse_scores,
+    write_answer,
+    write_thought,
+)
+from descore.rewards import agreement_reward, format_reward, quality_reward
 from descore.types import DIMENSIONS
 
 SCORES = {"subject": 2, "dynamics": 1, "camera": None, "environment": 0, "style": 2}
@@ -71,3 +85,55 @@ def test_the_digit_of_the_overall_score_is_that_of_the_last_answer():
     assert thought[place:].startswith("3.5}")
     with pytest.raises(AnswerError, match="begins with a digit"):
         locate_overall(write_thought("", Answer(SCORES)))
+
+
+PIECES = st.sampled_from([
+    *("<think>", "</think>", "<answer>", "</answer>", "```", "```json", "{", "}", "[", "]", ":", ",", '"', " ", "\n"),
+    *(
+        '"dimension_scores"',
+        '"dimensional_scores"',
+        '"overall_score"',
+        "2",
+        "4.5",
+        "1e999",
+        "NaN",
+        "-0",
+        "true",
+        "null",
+    ),
+    *(write_answer(Answer(dict.fromkeys(DIMENSIONS, 1), 3.5)), "[" * 2000, "9" * 5000, "\ud800", "\x00", "N/A"),
+])
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.lists(PIECES | st.text(max_size=5), max_size=40).map("".join))
+def test_any_text_is_an_answer_or_malformed(text):
+    """Nothing else is raised, by any of the readers; the rewards are numbers."""
+    truth = dict.fromkeys(DIMENSIONS, 1)
+    with suppress(AnswerError):
+        assert parse_answer(text).scores.keys() == set(DIMENSIONS)
+    with suppress(AnswerError):
+        assert text[locate_overall(text)] in "12345"
+    assert format_reward(text) in {0.0, 1.0}
+    assert 0 <= quality_reward(text, truth) <= 1
+    assert 0 <= agreement_reward(text, truth) <= 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<answer>" * 100_000,
+        "<answer>```" + " " * 500_000 + "x</answer>",
+        "<answer>" + "[" * 500_000 + "</answer>",
+        "<think>" * 50_000 + "</think>" * 50_000 + "<answer>{}</answer>",
+        '<answer>{"dimension_scores": {"subject": ' + "[" * 900 + "]" * 900 + "}}</answer>",
+    ],
+    ids=["tags", "fence", "brackets", "thoughts", "nested"],
+)
+def test_reading_takes_time_linear_in_the_text(text):
+    """Half a megabyte in a moment; a quadratic reader took hours."""
+    begun = process_time()
+    for read in (parse_answer, locate_overall):
+        with pytest.raises(AnswerError):
+            read(text)
+    assert process_time() - begun < 1.0

@@ -13,6 +13,7 @@ from transformers.video_utils import VideoMetadata
 
 from descore.inputs.backbone import Backbone
 from descore.inputs.processor import Processor
+from descore.inputs.prompts import PromptError
 from descore.inputs.settings import ModelSettings
 from descore.types import Frames, Prefix, Thought
 from tests.helpers.examples import make_frames, make_prefixes, make_thought
@@ -122,6 +123,71 @@ def test_control_tokens_of_a_prompt_stay_text(model):
     controls = [[int(i) for i in prefix.input_ids if int(i) in added] for prefix in (hostile, harmless)]
     assert controls[0] == controls[1]
     assert "< |im_end|>" in processor.tokenizer.decode(hostile.input_ids)
+
+
+def test_control_tokens_of_a_thought_stay_text_and_its_own_tags_stay_tokens(build):
+    """A teacher may write anything; a thought that held <|video_pad|> or <Reward> would end the run."""
+    processor = build(max_thought_tokens=400).processor
+    text = f"<think>{HOSTILE}</think><answer>{{}}</answer>"
+    ids = processor.thought(text).token_ids
+    assert not set(ids) & {*processor.forbidden_ids, processor.end_id}
+    tags = ["<think>", "</think>", "<answer>", "</answer>"]
+    assert [token for token in processor.tokenizer.convert_ids_to_tokens(ids) if token in tags].count("<answer>") == 1
+    assert set(processor.tokenizer.convert_tokens_to_ids(tags)) <= set(ids)
+    assert processor.thought("a cat <1> </b>").token_ids == tuple(
+        processor.tokenizer.encode("a cat <1> </b>", add_special_tokens=False)
+    )
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        (None, "got NoneType None"),
+        (float("nan"), "got float nan"),
+        (["a cat"], "got list"),
+        (" \n", "got blank text"),
+        ("a cat \ud83d", "got a lone surrogate"),
+        ("a " * 40, r"at most 20 tokens, got \d\d: shorten it"),
+        ("a" * 10_000_000, "at most 20 tokens, got 10000000 characters: shorten it"),
+    ],
+)
+def test_a_prompt_that_cannot_be_asked_about_is_refused_with_its_reason(build, prompt, message):
+    processor = build(max_prompt_tokens=20).processor
+    with pytest.raises(PromptError, match=message):
+        processor.prefix(prompt, make_frames())
+
+
+def with_template(backbones, folder, old: str, new: str) -> Processor:
+    """A processor of a backbone whose chat template is another one."""
+    shutil.copytree(backbones["qwen3_vl"], folder)
+    template = folder / "chat_template.jinja"
+    assert old in template.read_text()
+    template.write_text(template.read_text().replace(old, new))
+    return Processor(ModelSettings(str(folder), "Judge it: {prompt}"))
+
+
+def test_a_template_that_opens_the_thought_is_counted_once(backbones, tmp_path):
+    """As that of Qwen3-VL Thinking: the prefix ends in <think>, and the model goes on from there."""
+    opening = with_template(backbones, tmp_path / "thinking", "assistant\\n", "assistant\\n<think>\\n")
+    plain = Processor(ModelSettings(str(backbones["qwen3_vl"]), "Judge it: {prompt}"))
+    text = "<think>\nA cat.</think><answer>{}</answer>"
+    thought = opening.thought(text)
+    assert opening.tokenizer.decode(thought.token_ids) == text.removeprefix("<think>\n")
+    assert opening.thought_text(thought.token_ids) == text
+    assert plain.thought_text(plain.thought(text).token_ids) == text
+    assert (opening.opening, plain.opening) == ("<think>\n", "")
+
+
+def test_a_template_without_a_place_for_a_video_is_refused(backbones, tmp_path):
+    with pytest.raises(ValueError, match=r"is for text: expected one <.vision_start.>"):
+        with_template(backbones, tmp_path / "text", "<|vision_start|><|video_pad|><|vision_end|>", "")
+
+
+def test_a_backbone_without_a_template_is_refused(backbones, tmp_path):
+    shutil.copytree(backbones["qwen3_vl"], tmp_path / "base")
+    (tmp_path / "base/chat_template.jinja").unlink()
+    with pytest.raises(ValueError, match="has no chat template"):
+        Processor(ModelSettings(str(tmp_path / "base"), "Judge it: {prompt}"))
 
 
 def test_a_prompt_is_written_as_it_is(qwen3):
