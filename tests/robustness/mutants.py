@@ -114,7 +114,7 @@ def _run_pytest(root: Path, tests: Sequence[str], output: Path) -> None:
     sys.path[:0] = [str(root / "src"), str(root)]
     for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
         del sys.modules[name]  # this very file, of the tree that was copied
-    sys.exit(pytest.main(["-x", "-q", "--no-header", "-p", "no:cacheprovider", *tests]))
+    sys.exit(pytest.main(["-x", "-q", "--timeout=60", "--no-header", "-p", "no:cacheprovider", *tests]))
 
 
 _CONTEXT = multiprocessing.get_context("forkserver")
