@@ -45,6 +45,8 @@ def test_the_last_answer_that_is_closed_counts():
     first, second = (write_thought("", Answer(scores(n, n, n, n, n), float(n + 1))) for n in (0, 2))
     assert parse_answer(first + second).overall == 3
     assert parse_answer(second + first + "<answer>").overall == 1
+    one, other = (write_answer(Answer(scores(n, n, n, n, n), float(n + 1))) for n in (0, 2))
+    assert parse_answer(f"<think>{other}</think>{one}{other}").overall == 3
 
 
 @pytest.mark.parametrize("value", [3, -1, 1.5, True, "two", [2], ""])
