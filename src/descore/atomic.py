@@ -111,12 +111,12 @@ def _exchange(first: Path, second: Path) -> bool:
     return not failed
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file atomically: other processes, even ones that write it too, only ever see a complete file.
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file atomically: other processes, even ones that write it too, only ever see a complete file.
 
     Args:
         path: File to write, in an existing folder; an existing file is replaced.
-        text: Content, written as UTF-8 with line ends as given.
+        content: Bytes, or text, which is written as UTF-8 with line ends as given.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -125,5 +125,5 @@ def write_whole(path: Path, text: str) -> None:
     ['scores.json']
     """
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    draft.write_text(text, encoding="utf-8", newline="\n")
+    draft.write_bytes(content.encode() if isinstance(content, str) else content)
     replace(draft, path)

@@ -1,97 +1,216 @@
-"""Reads the rows of a table from CSV, JSONL, JSON or Parquet, without guessing types and with line numbers."""
+"""Reads the rows of a table from CSV, TSV, JSONL, JSON or Parquet, without guessing types and with line numbers."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, suppress
+import os
+import re
+import shlex
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any, BinaryIO
+from typing import Any
 
+from descore.tables.faults import BadCell, listed
+from descore.tables.json_text import decode_json
 from descore.tables.locations import is_url
-from descore.tables.row import BadCell
 
-Cells = Mapping[str, Any] | BadCell
+_BLANK = re.compile(r"[ \t\r\n]*")
+_NEWLINE = b"\n"
 
 
-def read_rows(table: str) -> Iterator[tuple[int | None, Cells]]:
-    """Read the rows of a table.
+@dataclass(frozen=True, slots=True)
+class RawRow:
+    """One row as it stands in a table.
+
+    Attributes:
+        line: Number of the line on which the row begins; None in Parquet.
+        cells: Content of the row by column, in the order of the table; what could be read of it if there is a fault.
+        fault: What makes the whole row unusable, if anything.
+    """
+
+    line: int | None
+    cells: Mapping[str, Any]
+    fault: BadCell | None = None
+
+
+def read_rows(table: str) -> Iterator[RawRow]:
+    """Read the rows of a table. Blank lines, and lines of empty cells alone, are left out.
+
+    Text formats are UTF-8, with or without a byte order mark. The columns of a .csv file are separated by the first of
+    comma, semicolon and tab that separates its header; those of a .tsv file by tabs.
 
     Args:
-        table: Path or URL of a .csv, .jsonl, .json or .parquet file.
+        table: Path or URL of a .csv, .tsv, .jsonl, .json or .parquet file; the case of the ending does not matter.
 
     Yields:
-        Number of the line on which the row begins (None in JSON and Parquet), and its cells by column, or a `BadCell`
-        if the row cannot be read.
+        The rows, from the first to the last.
 
     Raises:
         FileNotFoundError: If the file does not exist.
         ImportError: If the table is Parquet and pyarrow is not installed.
-        ValueError: If the file does not have the format that its name says.
+        ValueError: If the file does not have the format that its name says, or two columns have one name.
     """
     suffix = PurePath(table).suffix.lower()
     if suffix not in READERS:
         raise ValueError(f"{table}: expected a file name that ends in {', '.join(READERS)}")
+    yield from READERS[suffix](table, _read(table))
+
+
+def _read(table: str) -> bytes:
+    if is_url(table):
+        import fsspec  # only for URLs: it takes as long to import as all that a local table needs
+
+        with fsspec.open(table, "rb") as file:
+            content: bytes = file.read()
+        return content
+    if not os.path.exists(table):
+        raise FileNotFoundError(f"{table}: expected a table, found no file of this name")
+    if not os.path.isfile(table):
+        raise ValueError(f"{table}: expected a table, found a {'folder' if os.path.isdir(table) else 'special file'}")
+    with open(table, "rb") as local:
+        return local.read()
+
+
+def _decode(table: str, content: bytes) -> str:
+    """Decode a text; what is not UTF-8 is refused, with the line and the command that converts it."""
+    encoding = json.detect_encoding(content[:4])
+    if not encoding.startswith("utf-8"):
+        raise ValueError(f"{table}: expected UTF-8, found {encoding.upper()}; {_conversion(table, encoding[:6])}")
+    if b"\0" in content:
+        where = f"{table}, line {content.count(_NEWLINE, 0, content.index(0)) + 1}"
+        raise ValueError(f"{where}: expected UTF-8 text, found a zero byte; the file is not text")
     try:
-        with _open(table) as file:
-            yield from READERS[suffix](table, file)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{table}: expected {suffix[1:].upper()} text in UTF-8: {error}") from error
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(_NEWLINE, 0, error.start) + 1
+        found = f"{table}, line {line}: expected UTF-8, found the byte 0x{content[error.start]:02X}"
+        raise ValueError(f"{found}; if it was saved by a spreadsheet, {_conversion(table, 'windows-1252')}") from error
 
 
-def _open(table: str) -> AbstractContextManager[BinaryIO]:
-    if not is_url(table):
-        return open(table, "rb")
-    import fsspec  # only for URLs: it takes as long to import as all that a local table needs
-
-    file: AbstractContextManager[BinaryIO] = fsspec.open(table, "rb")
-    return file
+def _conversion(table: str, encoding: str) -> str:
+    converted = PurePath(table).with_suffix(f".utf8{PurePath(table).suffix}")
+    names = f"{shlex.quote(table)} > {shlex.quote(str(converted))}"
+    return f"convert it with: iconv -f {encoding.upper()} -t UTF-8 {names}"
 
 
-def _read_csv(table: str, file: BinaryIO) -> Iterator[tuple[int | None, Cells]]:
-    reader = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), strict=True)
+def _read_csv(table: str, content: bytes, separators: str = ",;\t") -> Iterator[RawRow]:
+    text = _decode(table, content)
+    begin = 1  # a quoted cell may run over several lines
     try:
-        header = next(reader, [])
-        begin = reader.line_num + 1  # a quoted cell may run over several lines
+        separator = next((sign for sign in separators if len(_header(_csv(text, sign, strict=False))) > 1), ",")
+        reader = _csv(text, separator)
+        header = _header(reader)
+        _check_names(f"{table}, line {reader.line_num}", header)
+        begin = reader.line_num + 1
         for cells in reader:
-            if len(cells) == len(header):
-                yield begin, dict(zip(header, cells, strict=True))
-            elif cells:
-                yield begin, BadCell("(all)", cells, f"expected {len(header)} cells, as in the header")
+            if any(cell.strip() for cell in cells):
+                yield _csv_row(begin, header, cells)
             begin = reader.line_num + 1
     except csv.Error as error:
-        raise ValueError(f"{table}, line {reader.line_num}: expected valid CSV: {error}") from error
+        advice = "close every quote, and double those inside a quoted cell, or write the table as .jsonl"
+        raise ValueError(f"{table}, row from line {begin}: expected valid CSV: {error}; {advice}") from error
 
 
-def _read_jsonl(table: str, file: BinaryIO) -> Iterator[tuple[int | None, Cells]]:
-    for line, text in enumerate(io.TextIOWrapper(file, encoding="utf-8-sig"), start=1):
-        if text.strip():
-            with suppress(json.JSONDecodeError):
-                text = json.loads(text)
-            yield line, _object(text)
+def _read_tsv(table: str, content: bytes) -> Iterator[RawRow]:
+    return _read_csv(table, content, separators="\t")
 
 
-def _read_json(table: str, file: BinaryIO) -> Iterator[tuple[int | None, Cells]]:
-    rows = json.loads(file.read().decode("utf-8-sig"))
-    if not isinstance(rows, list):
-        raise ValueError(f"{table}: expected a JSON list of objects, got {type(rows).__name__}")
-    yield from ((None, _object(value)) for value in rows)
+def _csv(text: str, separator: str, *, strict: bool = True) -> Any:
+    return csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=strict)
 
 
-def _object(value: object) -> Cells:
-    return value if isinstance(value, dict) else BadCell("(all)", value, "expected a JSON object")
+def _header(reader: Iterable[list[str]]) -> list[str]:
+    return next((cells for cells in reader if any(cell.strip() for cell in cells)), [])
 
 
-def _read_parquet(table: str, file: BinaryIO) -> Iterator[tuple[int | None, Cells]]:
+def _csv_row(line: int, header: list[str], cells: list[str]) -> RawRow:
+    found = dict(zip(header, cells, strict=False))
+    if len(cells) == len(header):
+        return RawRow(line, found)
+    return RawRow(line, found, BadCell("(all)", cells, f"expected {len(header)} cells, as in the header"))
+
+
+def _check_names(where: str, names: Iterable[str]) -> None:
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(
+            f"{where}: expected a name of its own for each column, found twice: {listed(twice)}; rename one"
+        )
+
+
+def _read_jsonl(table: str, content: bytes) -> Iterator[RawRow]:
+    for line, text in enumerate(io.StringIO(_decode(table, content), newline=None), start=1):
+        if text := text.strip():
+            yield _json_line(line, text)
+
+
+def _json_line(line: int, text: str) -> RawRow:
     try:
+        value, end, fault = decode_json(text)
+    except ValueError:
+        value, end, fault = text, len(text), None
+    return _json_row(line, value if end == len(text) else text, fault)
+
+
+def _read_json(table: str, content: bytes) -> Iterator[RawRow]:
+    """Decode a list value by value: what is wrong with one is a fault of its row alone."""
+    text = _decode(table, content)
+    start, line, counted = _skip(text, 0), 1, 0
+    if not text.startswith("[", start):
+        raise ValueError(f"{table}: expected a JSON list of objects; a file with one object per line ends in .jsonl")
+    start = _skip(text, start + 1)
+    more = not text.startswith("]", start)
+    try:
+        while more:
+            line, counted = line + text.count("\n", counted, start), start
+            value, end, fault = decode_json(text, start)
+            yield _json_row(line, value, fault)
+            start = _skip(text, end)
+            if more := text.startswith(",", start):
+                start = _skip(text, start + 1)
+        if text[start:].rstrip() != "]":
+            raise json.JSONDecodeError("Expecting ',' or the end of the list", text, start)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{table}, line {error.lineno}: expected valid JSON: {error.msg}") from error
+    except ValueError as error:
+        raise ValueError(f"{table}, line {line}: {error}") from error
+
+
+def _skip(text: str, start: int) -> int:
+    found = _BLANK.match(text, start)
+    return found.end() if found else start
+
+
+def _json_row(line: int, value: object, fault: BadCell | None) -> RawRow:
+    if isinstance(value, dict):
+        return RawRow(line, value, fault)
+    return RawRow(line, {}, fault or BadCell("(all)", value, "expected a JSON object"))
+
+
+def _read_parquet(table: str, content: bytes) -> Iterator[RawRow]:
+    try:
+        import pyarrow
         from pyarrow import parquet
     except ImportError as error:
         raise ImportError(f"{table}: reading Parquet requires pyarrow: pip install 'descore[parquet]'") from error
-    for batch in parquet.ParquetFile(file).iter_batches():
-        yield from ((None, cells) for cells in batch.to_pylist())
+    try:
+        file = parquet.ParquetFile(io.BytesIO(content))
+        _check_names(table, file.schema_arrow.names)
+        for batch in file.iter_batches():
+            yield from (RawRow(None, cells) for cells in batch.to_pylist())
+    except (pyarrow.ArrowException, OSError, OverflowError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"{table}: expected valid Parquet, which this file is not, or not whole: {reason}") from error
 
 
-READERS = {".csv": _read_csv, ".jsonl": _read_jsonl, ".json": _read_json, ".parquet": _read_parquet}
-"""Function that reads the rows of a table, by file name suffix."""
+READERS: Mapping[str, Callable[[str, bytes], Iterator[RawRow]]] = {
+    ".csv": _read_csv,
+    ".tsv": _read_tsv,
+    ".jsonl": _read_jsonl,
+    ".json": _read_json,
+    ".parquet": _read_parquet,
+}
+"""Function that reads the rows of a table from the content of its file, by file name suffix."""

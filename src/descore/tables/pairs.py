@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from descore.tables.faults import NO_LABEL, BadCell, MissingColumn
 from descore.tables.formats import read_rows
 from descore.tables.locations import is_url
 from descore.tables.presets import PRESETS, VIDEO_PRESETS, Preset
-from descore.tables.row import NO_LABEL, BadCell, MissingColumn, Row
+from descore.tables.row import Row
 from descore.types import Pair, RatedVideo
 
 OnBadRow = Literal["error", "skip"]
@@ -27,7 +28,7 @@ class Rejected:
     Attributes:
         file: Path or URL of the table.
         row: Number of the row, 1 for the first data row; a header and blank lines are not counted.
-        line: Number of the line on which the row begins; None in JSON and Parquet.
+        line: Number of the line on which the row begins; None in Parquet.
         column: Column of the cell that is wrong.
         value: Content of that cell, up to 500 characters.
         reason: What was expected, or "no usable label", or "video not found".
@@ -39,6 +40,12 @@ class Rejected:
     column: str
     value: str
     reason: str
+
+    @classmethod
+    def from_cell(cls, file: str, row: int, line: int | None, bad: BadCell) -> Rejected:
+        """Describe the bad cell of a row."""
+        value = "" if bad.value is None else str(bad.value)[:500]
+        return cls(file, row, line, bad.column, value, bad.reason)
 
     def __str__(self) -> str:
         row = f"{self.row}" if self.line is None else f"{self.row} (line {self.line} of the file)"
@@ -100,8 +107,8 @@ def read_pairs(
     the reason "no usable label"; it is never an error.
 
     Args:
-        table: Path or URL of a .csv, .jsonl, .json (a list of objects) or .parquet file. Video paths are relative to
-            its folder, and may also be URLs.
+        table: Path or URL of a .csv, .tsv, .jsonl, .json (a list of objects) or .parquet file. Video paths are relative
+            to its folder, and may also be URLs.
         preset: Name of the layout: descore, descore_stage1, descore_stage2, genai_bench, mj_bench_video, videoalign
             (also for VideoGen-RewardBench) or vision_reward_db.
         dimensions: Names of the reward dimensions to read; each pair gets one preference for each name.
@@ -150,8 +157,8 @@ def read_videos(
     scores are in mos_<name>. A row without any score is rejected with the reason "no usable label".
 
     Args:
-        table: Path or URL of a .csv, .jsonl, .json (a list of objects) or .parquet file. Video paths are relative to
-            its folder, and may also be URLs.
+        table: Path or URL of a .csv, .tsv, .jsonl, .json (a list of objects) or .parquet file. Video paths are relative
+            to its folder, and may also be URLs.
         preset: Name of the layout: descore_videos or videofeedback.
         dimensions: Names of the reward dimensions to read; each video gets one score for each name.
         on_bad_row: What to do with a bad row: "error" stops at the first one, "skip" collects them in `rejected`.
@@ -192,14 +199,14 @@ def _read_table(
     rows = list(read_rows(table))
     if not rows:
         raise ValueError(f"{table}: expected at least one data row, got none")
-    columns = tuple(dict.fromkeys(name for _, cells in rows if not isinstance(cells, BadCell) for name in cells))
+    columns = tuple(dict.fromkeys(name for row in rows for name in row.cells))
     found: dict[str, Any] = {}
     rejected: list[Rejected] = []
-    for number, (line, cells) in enumerate(rows, start=1):
+    for number, raw in enumerate(rows, start=1):
         try:
-            if isinstance(cells, BadCell):
-                raise cells
-            row = Row(table, number, columns, cells, row_names=row_names, ties=ties)
+            if raw.fault:
+                raise raw.fault
+            row = Row(table, number, columns, raw.cells, row_names=row_names, ties=ties)
             read = layout.read(row, dimensions)
             if check_videos:
                 _check_videos(row.videos)
@@ -207,8 +214,7 @@ def _read_table(
                 raise BadCell("id", read.id, "expected an id that no earlier row has")
             found[read.id] = read
         except BadCell as bad:
-            value = "" if bad.value is None else str(bad.value)[:500]
-            rejected.append(Rejected(table, number, line, bad.column, value, bad.reason))
+            rejected.append(Rejected.from_cell(table, number, raw.line, bad))
             if on_bad_row == "error" and bad.reason not in {NO_LABEL, _NOT_FOUND}:
                 raise ValueError(f"{rejected[-1]}; correct it, or set on_bad_row to 'skip'") from bad
         except MissingColumn as missing:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from descore.tables.faults import NO_LABEL, BadCell
 from descore.tables.locations import is_url
-from descore.tables.row import NAN, NO_LABEL, BadCell, Row
+from descore.tables.row import NAN, Row
 from descore.types import Pair, RatedVideo, Side
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -11,32 +10,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from descore.answer import AnswerError, find_answer, parse_scores
+from descore.tables.faults import NO_LABEL, BadCell, MissingColumn, listed
+from descore.tables.json_text import parse_json
 from descore.tables.locations import locate
 from descore.types import DIMENSIONS, DimensionScores
 
-NO_LABEL = "no usable label"
-"""Reason to reject a row whose labels are declared unusable by the layout."""
-
 NAN = math.nan
 """The one nan for labels: tuples compare elements by identity first, so pairs with this nan compare equal."""
-
-
-class BadCell(ValueError):
-    """Raised for a cell that cannot be used.
-
-    Attributes:
-        column: Column of the cell.
-        value: Content of the cell.
-        reason: What was expected, in words that do not depend on the value.
-    """
-
-    def __init__(self, column: str, value: object, reason: str) -> None:
-        super().__init__(f"column {column!r}: {reason}, got {value!r}")
-        self.column, self.value, self.reason = column, value, reason
-
-
-class MissingColumn(ValueError):
-    """Raised for a column that the layout requires and the table does not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +63,13 @@ class Row:
         return _unicode(column, value)
 
     def name(self, column: str) -> str:
-        """Return the cell in a column as text; the empty text if it is empty or missing."""
-        return _unicode(column, str(self.cells[column])) if self.has(column) else ""
+        """Return the text or number in a column as text; the empty text if it is empty or missing."""
+        if not self.has(column):
+            return ""
+        value = self.cells[column]
+        if isinstance(value, Mapping | list | bytes):
+            raise BadCell(column, value, "expected text or a number")
+        return _unicode(column, str(value))
 
     def video(self, *columns: str) -> str:
         """Return the video path in the first of these columns that the table has."""
@@ -95,7 +80,7 @@ class Row:
         value = self.cells.get(self._column(column))
         paths = value
         if isinstance(value, str):
-            with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            with suppress(ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
                 paths = ast.literal_eval(value.strip())
         match paths:
             case [str(a), str(b)]:
@@ -138,8 +123,8 @@ class Row:
         """Return the five dimension scores in a cell that holds an object, or its JSON as text."""
         value = self.cells.get(self._column(column))
         try:
-            return parse_scores(json.loads(value) if isinstance(value, str) else value)
-        except (AnswerError, json.JSONDecodeError) as error:
+            return parse_scores(parse_json(value) if isinstance(value, str) else value)
+        except ValueError as error:
             reason = f"expected an object of {', '.join(DIMENSIONS)}, each 0, 1, 2 or N/A"
             raise BadCell(column, value, reason) from error
 
@@ -165,11 +150,11 @@ class Row:
         for column in columns:
             if column in self.columns:
                 return column
-        raise MissingColumn(f"expected a column {' or '.join(columns)}, got the columns {', '.join(self.columns)}")
+        raise MissingColumn(f"expected a column {' or '.join(columns)}, got the columns {listed(self.columns)}")
 
     def path(self, column: str, cell: str) -> str:
         """Resolve a video path that was read from a column, and remember its column for error messages."""
-        path = locate(self.table, cell)
+        path = locate(self.table, _unicode(column, cell))
         self.videos[path] = column
         return path
 
@@ -189,6 +174,8 @@ def _unicode(column: str, text: str) -> str:
         text.encode()
     except UnicodeEncodeError as error:
         raise BadCell(column, text, "expected valid Unicode, found a lone surrogate") from error
+    if "\0" in text:
+        raise BadCell(column, text, "expected text without the character of code 0")
     return text
 
 
@@ -199,6 +186,6 @@ def _inner_object(text: str) -> Any:
     except AnswerError:
         text = text.rpartition("<answer>")[2].strip()
     try:
-        return json.JSONDecoder().raw_decode(text)[0]
-    except (ValueError, RecursionError):
+        return parse_json(text, more=True)
+    except ValueError:
         return None

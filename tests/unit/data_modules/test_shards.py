@@ -157,5 +157,5 @@ def test_shards_on_remote_storage(train, read, memory):
 
 @pytest.mark.parametrize("location", ["nothing", "nothing/*.parquet", "memory://nothing"])
 def test_nothing_there_is_said(tmp_path, memory, location):
-    with pytest.raises(FileNotFoundError, match=r"nothing.*: expected tables that end in \.csv, \.jsonl"):
+    with pytest.raises(FileNotFoundError, match=r"nothing.*: expected tables that end in \.csv, \.tsv, \.jsonl"):
         find_shards(location if "://" in location else str(tmp_path / location))

@@ -88,12 +88,16 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("name", "content", "message"),
         [
-            ("t.txt", b"", r"t\.txt: expected a file name that ends in \.csv, \.jsonl, \.json, \.parquet"),
+            ("t.txt", b"", r"t\.txt: expected a file name that ends in \.csv, \.tsv, \.jsonl, \.json, \.parquet"),
             ("t.csv", b"\n", "expected at least one data row, got none"),
-            ("t.csv", b'prompt\n"open\n', r"t\.csv, line 2: expected valid CSV: unexpected end of data"),
-            ("t.csv", b"prompt\n\xff\n", r"t\.csv: expected CSV text in UTF-8"),
-            ("t.json", b"{}", r"t\.json: expected a JSON list of objects, got dict"),
-            ("t.json", b"[", r"t\.json: expected JSON text in UTF-8: Expecting value"),
+            (
+                "t.csv",
+                b'prompt\n"open\n',
+                r"t\.csv, row from line 2: expected valid CSV: unexpected end of data; close every",
+            ),
+            ("t.csv", b"prompt\n\xff\n", r"t\.csv, line 2: expected UTF-8, found the byte 0xFF"),
+            ("t.json", b"{}", r"t\.json: expected a JSON list of objects; .* ends in \.jsonl"),
+            ("t.json", b"[", r"t\.json, line 1: expected valid JSON: Expecting value"),
             (
                 "t.csv",
                 b"prompt,path_A\nx,y\n",

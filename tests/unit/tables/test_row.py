@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from descore.tables.row import NO_LABEL, BadCell, MissingColumn, Row
+from descore.tables.faults import NO_LABEL, BadCell, MissingColumn
+from descore.tables.row import Row
 
 LEGAL = {"A": 1.0, "B": -1.0, "same": 0.0, "both bad": 0.0, "invalid": math.nan}
 

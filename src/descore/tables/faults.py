@@ -1,0 +1,41 @@
+"""What is wrong with a table: a cell that cannot be used, or a column that is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from reprlib import Repr
+
+NO_LABEL = "no usable label"
+"""Reason to reject a row whose labels are declared unusable by the layout."""
+
+_SHORT = Repr()  # of any value, however long or deep
+_SHORT.maxother = _SHORT.maxstring = 80
+
+
+class BadCell(ValueError):
+    """Raised for a cell that cannot be used.
+
+    Attributes:
+        column: Column of the cell.
+        value: Content of the cell.
+        reason: What was expected, in words that do not depend on the value.
+    """
+
+    def __init__(self, column: str, value: object, reason: str) -> None:
+        super().__init__(f"column {column!r}: {reason}, got {_SHORT.repr(value)}")
+        self.column, self.value, self.reason = column, value, reason
+
+
+class MissingColumn(ValueError):
+    """Raised for a column that the layout requires and the table does not have."""
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return the names of columns for a message of one line: the first 30, quoted where they are not plain text.
+
+    >>> listed(["prompt", " video", ""])
+    "prompt, ' video', ''"
+    """
+    names = list(names)
+    plain = [name if name.isprintable() and name and name == name.strip() else repr(name) for name in names[:30]]
+    return ", ".join([*plain, *(["..."] if len(names) > 30 else [])])

@@ -1,0 +1,117 @@
+"""Reads the videos to score from a table of any layout: a column `prompt`, and one or two columns of videos."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from descore.tables.faults import BadCell, listed
+from descore.tables.formats import RawRow, read_rows
+from descore.tables.pairs import Rejected
+from descore.tables.row import Row
+
+VIDEO_COLUMNS = (("video",), ("path",), ("video_a", "video_b"), ("path_A", "path_B"))
+"""Columns of videos that a table may have; it must have exactly one of these groups."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnscoredRow:
+    """A row with a prompt and its videos. Each video column is either in `videos` or in `errors`.
+
+    Attributes:
+        number: Number of the row, 1 for the first data row.
+        line: Number of the line on which the row begins; None in Parquet.
+        cells: All cells of the row by column, as read; only what could be read of them if the whole row is bad.
+        prompt: Text that the videos were generated from; empty if it is bad.
+        videos: Path of each video by column, resolved against the table's folder.
+        errors: Why a video cannot be scored, by column: one line with file, row, column and value.
+    """
+
+    number: int
+    line: int | None
+    cells: Mapping[str, Any]
+    prompt: str
+    videos: Mapping[str, str]
+    errors: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class UnscoredTable:
+    """Result of `read_unscored`.
+
+    Attributes:
+        columns: Names of all columns, in the order of the table.
+        video_columns: Names of the columns of videos, one or two.
+        rows: All rows, in the order of the table.
+    """
+
+    columns: tuple[str, ...]
+    video_columns: tuple[str, ...]
+    rows: tuple[UnscoredRow, ...]
+
+    def videos(self) -> list[str]:
+        """Return the paths of all videos that can be scored."""
+        return [path for row in self.rows for path in row.videos.values()]
+
+
+def read_unscored(table: str | Path) -> UnscoredTable:
+    r"""Read the videos to score from a table, which needs no labels.
+
+    The table has a column `prompt`, and one of: `video`; `path`; `video_a` and `video_b`; `path_A` and `path_B`. A row
+    that cannot be used is an item with its reason, and does not stop the others. Whether the videos exist is not
+    checked.
+
+    Args:
+        table: Path or URL of a .csv, .tsv, .jsonl, .json (a list of objects) or .parquet file. Video paths are relative
+            to its folder, and may also be URLs.
+
+    Raises:
+        FileNotFoundError: If the table does not exist.
+        ImportError: If the table is Parquet and pyarrow is not installed.
+        ValueError: If the file does not have the format that its name says, has no rows, or does not have the columns.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = Path(folder, "videos.csv")
+    ...     _ = file.write_text("id,prompt,video\n7,a cat,/clips/a.mp4\n8,,/clips/b.mp4\n")
+    ...     first, second = read_unscored(file).rows
+    >>> first.cells["id"], first.prompt, first.videos, first.errors
+    ('7', 'a cat', {'video': '/clips/a.mp4'}, {})
+    >>> second.errors["video"].partition("column")[2]
+    " 'prompt': expected text, got ''"
+    """
+    name = str(table)
+    rows = list(read_rows(name))
+    if not rows:
+        raise ValueError(f"{name}: expected at least one data row, got none")
+    columns = tuple(dict.fromkeys(column for row in rows for column in row.cells))
+    videos = _video_columns(name, columns)
+    read = (_read_row(name, number, columns, videos, row) for number, row in enumerate(rows, start=1))
+    return UnscoredTable(columns, videos, tuple(read))
+
+
+def _video_columns(table: str, columns: Sequence[str]) -> tuple[str, ...]:
+    found = [names for names in VIDEO_COLUMNS if set(names) <= set(columns)]
+    if "prompt" in columns and len(found) == 1:
+        return found[0]
+    choices = ", or ".join(" and ".join(names) for names in VIDEO_COLUMNS)
+    expected = f"expected a column prompt, and exactly one of {choices}"
+    raise ValueError(f"{table}: {expected}; found {listed(columns)}; rename or remove columns")
+
+
+def _read_row(
+    table: str, number: int, columns: Sequence[str], video_columns: Sequence[str], raw: RawRow
+) -> UnscoredRow:
+    row = Row(table, number, columns, raw.cells)
+    prompt, videos, errors = "", {}, {}
+    for column in video_columns:
+        try:
+            if raw.fault:
+                raise raw.fault
+            prompt = row.text("prompt")
+            videos[column] = row.video(column)
+        except BadCell as bad:
+            errors[column] = str(Rejected.from_cell(table, number, raw.line, bad))
+    return UnscoredRow(number, raw.line, raw.cells, prompt, videos, errors)
