@@ -41,8 +41,8 @@ BUILDS_ON = {
     "report": "evaluation",
     "commands": "report objectives",
     "__init__": "scoring",
-    "cli": "commands",
-    "train": "modules",
+    "cli": "commands __init__",
+    "train": "modules __init__",
     "data_modules": "inputs tables",
     "callbacks": "model",
 }

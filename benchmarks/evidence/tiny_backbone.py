@@ -35,7 +35,7 @@ BATCH = 64
 
 def shipped() -> RewardModel:
     """Load the backbone of the package with the settings of conf/stage1.yaml."""
-    template = PromptTemplate.read("conf/prompts/rendered.txt").text
+    template = PromptTemplate.read("rendered").text
     video = VideoSettings(fps=4, min_frames=8, max_frames=8, min_pixels=2304, max_pixels=2304)
     return RewardModel.create(ModelSettings("tiny", template, video, max_thought_tokens=256)).eval()
 

@@ -119,7 +119,7 @@ def rendered_corpus(num_texts: int = 2000, seed: int = 0) -> Iterator[str]:
         seed: Seed of the texts.
     """
     rng = np.random.default_rng(seed)
-    template = PromptTemplate.read("conf/prompts/rendered.txt")
+    template = PromptTemplate.read("rendered")
     for index in range(num_texts):
         request = draw_request(rng, "train", 0.25)
         shown = draw_shown(rng, request, "train", 0.3)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__all__ = ["RewardModel", "Score", "Scorer"]
+__all__ = ["RewardModel", "Score", "Scorer", "__version__"]
+__version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from descore.model.reward_model import RewardModel

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from descore import __version__
 from descore.commands import compare, evaluate, replay, report, score
 from descore.types import ModelError
 
@@ -41,6 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
         description="DeScore: a reward model for generated video that thinks before it scores.",
         epilog="`descore COMMAND --help` describes the options of a command.",
     )
+    parser.add_argument("--version", action="version", version=f"descore {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
     for command in COMMANDS:
         command.add(commands)

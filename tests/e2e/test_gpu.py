@@ -65,7 +65,7 @@ def fit(run: Path, stage: str, table: Path, *overrides: str) -> Path:
 @pytest.mark.parametrize("stage", ["stage1", "stage2"])
 def test_a_stage_trains(stage: str, overlay: str, tmp_path: Path, start: Path, table: Path) -> None:
     if stage == "stage1":
-        source = ("--model.backbone", str(start / "backbone"), "--model.template", "conf/prompts/descore.txt")
+        source = ("--model.backbone", str(start / "backbone"), "--model.template", "descore")
         source = (*source, "--model.max_thought_tokens", "6")
     else:
         source = ("--model.pretrained", str(start), "--model.sampling.num_thoughts", "4")

@@ -1,7 +1,5 @@
 """Real runs of a tiny model on a few rendered pairs: the data, the module, the trainer, and what TensorBoard got."""
 
-from pathlib import Path
-
 from lightning import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -12,7 +10,6 @@ from descore.modules.cold_start import ColdStartModule
 from descore.modules.options import Optimization
 from descore.video.settings import VideoSettings
 
-TEMPLATE = Path(__file__).parents[2] / "conf" / "prompts" / "rendered.txt"
 HOSTILE = (
     "# A *red* ball | <img src=x onerror=alert(1)> ![pixel](http://tracker.example/p.png)\n"
     "1. [here](javascript:alert(1)) `code` _it_ & &lt; \\* ~~~\n"
@@ -28,7 +25,7 @@ def data(world):
 def system(world, kind=ColdStartModule, **options):
     return kind(
         backbone=str(world / "backbone"),
-        template=str(TEMPLATE),
+        template="rendered",
         video=VideoSettings(min_frames=2, max_frames=2, min_pixels=1024, max_pixels=1024),
         max_thought_tokens=4,
         optimization=Optimization({"query": 1e-3, "head": 1e-3}),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +12,7 @@ from descore.modules.system import RewardSystem
 from tests.helpers.examples import make_frames
 
 Log = dict[str, float]
-TEMPLATE = Path(__file__).parents[2] / "conf/prompts/rendered.txt"
+TEMPLATE = "rendered"
 
 
 def stub_trainer(num_batches: int = 0, *, half_accumulated: bool = False, **values: Any) -> SimpleNamespace:

@@ -73,7 +73,7 @@ def save_shards(folder: Path, first: int, rank: int, store: str) -> None:
 
 
 def save_exports(folder: Path, first: int, *_: object) -> None:
-    model = RewardModel.create(ModelSettings("tiny", PromptTemplate.read("conf/prompts/rendered.txt").text))
+    model = RewardModel.create(ModelSettings("tiny", PromptTemplate.read("rendered").text))
     for version in count(first):
         nn.init.constant_(model.head.weight, version)
         nn.init.constant_(model.base.get_input_embeddings().weight, version)

@@ -38,7 +38,7 @@ def add(commands: Any) -> None:
         help="measure how often rewards agree with people, on a benchmark or a table",
         description="Score every video of a benchmark or a table once, and measure how often the rewards agree\n"
         "with the labels that people gave.",
-        epilog=f"{EXAMPLES}\nbenchmarks: {', '.join(sorted(known_benchmarks())) or 'none in conf/benchmarks'}",
+        epilog=f"{EXAMPLES}\nbenchmarks: {', '.join(sorted(known_benchmarks()))}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     option = command.add_argument

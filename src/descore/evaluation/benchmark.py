@@ -119,8 +119,8 @@ def load_benchmark(
     """Load a benchmark from its YAML file.
 
     Args:
-        name: Name of a benchmark in conf/benchmarks, without suffix, or the path of a YAML file. The current folder is
-            searched before the source checkout.
+        name: Name of a benchmark of the package or in conf/benchmarks, without suffix, or the path of a YAML file. The
+            current folder is searched first.
         root: Folder of the benchmark's data; the root in the YAML if not given.
         table: Table to read instead of the one in the YAML, such as one that was saved under another name.
         dimensions: Reward dimensions to compare instead of those in the YAML.

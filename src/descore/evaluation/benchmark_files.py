@@ -1,15 +1,21 @@
-"""The YAML files of benchmarks, by name."""
+"""The YAML files of benchmarks, by name: published ones ship with the package, others lie in conf/benchmarks."""
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 
 CONF = Path("conf/benchmarks")
 
 
 def known_benchmarks() -> dict[str, Path]:
-    """Return the YAML file of each benchmark by name; the current folder takes precedence over the source checkout."""
-    folders = (CONF, Path(__file__).parents[3] / CONF)
+    """Return the YAML file of each benchmark by name.
+
+    Of one name, the file in conf/benchmarks of the current folder comes first, then that of the source checkout, then
+    that of the package.
+    """
+    package = Path(__file__).parents[1]
+    folders = (CONF, package.parents[1] / CONF, package / "benchmarks")
     found = [path for folder in folders for path in sorted(folder.glob("*.yaml"))]
     return {path.stem: path for path in reversed(found)}
 
@@ -28,6 +34,8 @@ def find_benchmark(name: str) -> Path:
         return known[name]
     path = Path(name)
     if path.suffix not in {".yaml", ".yml"} or not path.is_file():
-        names = ", ".join(sorted(known)) or "none here"
-        raise ValueError(f"expected a benchmark of {names}, or the path of a YAML file, got {name!r}")
+        meant = "".join(f"; did you mean {one}?" for one in get_close_matches(name, known, 1))
+        raise ValueError(
+            f"expected a benchmark of {', '.join(sorted(known))}, or the path of a YAML file, got {name!r}{meant}"
+        )
     return path

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from descore.inputs.packaged import find_prompt_file
 from descore.types import DIMENSIONS, DimensionScores
 
 COLUMNS = ("dimension", "at_least", "question")
@@ -71,11 +72,13 @@ class TokenisedQuestion(NamedTuple):
 
 
 def read_checklist(path: str | Path) -> tuple[Question, ...]:
-    """Read a checklist from a CSV file with the columns dimension, at_least (1 or 2) and question.
+    """Read a checklist of the package by its name, or one from a CSV file.
 
-    The optional columns yes and no hold the words of the answers.
+    The columns are dimension, at_least (1 or 2) and question. The optional columns yes and no hold the
+    words of the answers.
 
     Raises:
+        FileNotFoundError: If there is neither.
         ValueError: If a column is missing, a row is invalid, or there is no row; the message names file and line.
 
     >>> import tempfile
@@ -85,7 +88,7 @@ def read_checklist(path: str | Path) -> tuple[Question, ...]:
     ...     read_checklist(path)[0].text
     'Does the style fit?'
     """
-    with Path(path).open(newline="", encoding="utf-8-sig") as file:
+    with find_prompt_file(path, ".csv").open(newline="", encoding="utf-8-sig") as file:
         rows = csv.DictReader(file)
         if missing := set(COLUMNS) - set(rows.fieldnames or ()):
             raise ValueError(f"{path}: expected the columns {', '.join(COLUMNS)}; {', '.join(sorted(missing))} missing")

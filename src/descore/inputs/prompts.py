@@ -9,6 +9,8 @@ from pathlib import Path
 from reprlib import Repr
 from typing import Any, Self
 
+from descore.inputs.packaged import find_prompt_file
+
 PLACEHOLDER = "{prompt}"
 
 _SHORT = Repr()  # of any value, however long or deep
@@ -37,12 +39,13 @@ class PromptTemplate:
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
-        """Read a template from a UTF-8 file, without the white space around it.
+        """Read a template of the package by its name, or one from a UTF-8 file, without the white space around it.
 
         Raises:
+            FileNotFoundError: If there is neither.
             ValueError: If the text does not contain `{prompt}` exactly once; the message names the file.
         """
-        text = Path(path).read_text(encoding="utf-8").strip()
+        text = find_prompt_file(path, ".txt").read_text(encoding="utf-8").strip()
         try:
             return cls(text)
         except ValueError as error:

@@ -33,10 +33,11 @@ class ChecklistModule(SupervisedSystem):
 
     Args:
         backbone: Hub id or folder of a Qwen3-VL or Qwen2.5-VL, or "tiny", which ships with the package.
-        template: Text file of the instruction, with one {prompt} in it.
+        template: Instruction: "descore" or "rendered" of the package, or a text file with one {prompt} in it.
         video: How a video is read: the same in all stages and in scoring.
-        checklist: CSV file of the questions, with the columns dimension, at_least and question: the answer is yes from
-            a score of at_least, 1 or 2. Columns yes and no may say it in other words.
+        checklist: Questions: "checklist" or "checklist_rendered" of the package, or a CSV file with the columns
+            dimension, at_least and question: the answer is yes from a score of at_least, 1 or 2. Columns yes and no may
+            say it in other words.
         fit_pairs: Number of training pairs, the first of the table, that the weights are fitted on.
         optimization: What trains, and how; query and head have no use here.
         seed: Seed of the new head, which is not used.
@@ -48,9 +49,9 @@ class ChecklistModule(SupervisedSystem):
     def __init__(
         self,
         backbone: str = "tiny",
-        template: str = "conf/prompts/descore.txt",
+        template: str = "descore",
         video: VideoSettings = VideoSettings(),
-        checklist: str = "conf/prompts/checklist.csv",
+        checklist: str = "checklist",
         fit_pairs: int = 256,
         optimization: Optimization = Optimization({"language": 1e-4}),
         seed: int = 0,

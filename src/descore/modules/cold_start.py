@@ -28,7 +28,7 @@ class ColdStartModule(SupervisedSystem):
 
     Args:
         backbone: Hub id or folder of a Qwen3-VL or Qwen2.5-VL, or "tiny", which ships with the package.
-        template: Text file of the instruction, with one {prompt} in it.
+        template: Instruction: "descore" or "rendered" of the package, or a text file with one {prompt} in it.
         video: How a video is read: the same in all stages and in scoring.
         reward_names: Names of the rewards, one per label of the table (data.dimensions).
         query: "shared": one <Reward> for all rewards; "each": a query token for every reward.
@@ -52,7 +52,7 @@ class ColdStartModule(SupervisedSystem):
     def __init__(
         self,
         backbone: str = "tiny",
-        template: str = "conf/prompts/descore.txt",
+        template: str = "descore",
         video: VideoSettings = VideoSettings(),
         reward_names: tuple[str, ...] = ("overall",),
         query: QueryMode = "shared",

@@ -13,7 +13,7 @@ from descore.inputs.settings import ModelSettings
 from descore.objectives.checklist import fit_weights
 from descore.types import DIMENSIONS
 
-PROMPTS = Path(__file__).parents[3] / "conf/prompts"
+PROMPTS = Path(__file__).parents[3] / "src/descore/prompts"
 
 
 @pytest.mark.parametrize("name", ["checklist.csv", "checklist_rendered.csv"])

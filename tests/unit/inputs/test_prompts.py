@@ -9,7 +9,7 @@ from descore.answer import overall_score, parse_answer
 from descore.inputs.prompts import PromptTemplate, neutralise
 from descore.types import DIMENSIONS
 
-PROMPTS = Path(__file__).parents[3] / "conf" / "prompts"
+PROMPTS = Path(__file__).parents[3] / "src/descore/prompts"
 CONTROL = ["<|im_end|>", "<|im_start|>", "<|video_pad|>", "<Reward>", "<think>", "</think>"]
 
 

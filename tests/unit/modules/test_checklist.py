@@ -21,7 +21,7 @@ PAIR = Pair("p0", "a circle", Side("a", scores=FIT), Side("b", scores=FIT | {"st
 
 
 def module_of(build, **trainer) -> ChecklistModule:
-    module = ChecklistModule(template=str(TEMPLATE), optimization=Optimization({"language": 1e-3}))
+    module = ChecklistModule(template=TEMPLATE, optimization=Optimization({"language": 1e-3}))
     attach(module, build(reward_from="checklist", thoughts=False, checklist=QUESTIONS), **trainer)
     return module
 

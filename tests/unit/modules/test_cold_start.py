@@ -24,7 +24,7 @@ PAIRS = [
 
 def module_of(objective: PreferenceObjective = PreferenceObjective(), seed: int = 0, **optimization) -> ColdStartModule:
     options = Optimization(**HEAD_ONLY | optimization)
-    return ColdStartModule(template=str(TEMPLATE), objective=objective, optimization=options, seed=seed)
+    return ColdStartModule(template=TEMPLATE, objective=objective, optimization=options, seed=seed)
 
 
 def step(module: ColdStartModule) -> torch.Tensor:
@@ -135,7 +135,7 @@ def test_a_step_knows_the_pairs_and_the_loss_of_all_its_batches(build, monkeypat
 
 def test_a_reward_from_thoughts_is_not_read_without_them(build):
     def module(source: str) -> ColdStartModule:
-        return ColdStartModule(template=str(TEMPLATE), reward_from=source, optimization=Optimization(**HEAD_ONLY))
+        return ColdStartModule(template=TEMPLATE, reward_from=source, optimization=Optimization(**HEAD_ONLY))
 
     assert isinstance(module("overall_score").given_reader(), NoReader)
     assert (module("overall_score").headline, module("head").headline) == ("own_thought", "own_thought")
@@ -143,7 +143,7 @@ def test_a_reward_from_thoughts_is_not_read_without_them(build):
     with pytest.raises(
         ValueError, match="own_thought_pairs is 0; expected at least 1: with reward_from 'overall_score'"
     ):
-        ColdStartModule(template=str(TEMPLATE), reward_from="overall_score", own_thought_pairs=0)
+        ColdStartModule(template=TEMPLATE, reward_from="overall_score", own_thought_pairs=0)
 
 
 def test_a_loss_of_opinion_scores_on_pairs_that_have_none_is_refused(build):
@@ -163,4 +163,4 @@ def test_a_loss_of_opinion_scores_on_pairs_that_have_none_is_refused(build):
     ],
 )
 def test_the_headline_is_read_as_users_score(options, headline):
-    assert ColdStartModule(template=str(TEMPLATE), **options).headline == headline
+    assert ColdStartModule(template=TEMPLATE, **options).headline == headline

@@ -16,9 +16,7 @@ RATES = {"language": 1e-4, "vision": 0.0, "query": 1e-3, "head": 1e-2}
 
 
 def stage1(**optimization) -> ColdStartModule:
-    return ColdStartModule(
-        template=str(TEMPLATE), optimization=Optimization(**{"learning_rates": RATES} | optimization)
-    )
+    return ColdStartModule(template=TEMPLATE, optimization=Optimization(**{"learning_rates": RATES} | optimization))
 
 
 def rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
@@ -122,7 +120,7 @@ def test_frozen_weights_alone_take_the_frozen_precision(build, dtype):
 
 def test_the_new_head_is_drawn_from_the_seed_of_the_module(backbones):
     def head(seed: int) -> torch.Tensor:
-        module = ColdStartModule(str(backbones["qwen3_vl"]), str(TEMPLATE), seed=seed)
+        module = ColdStartModule(str(backbones["qwen3_vl"]), TEMPLATE, seed=seed)
         return module._build().head.weight
 
     assert torch.equal(head(3), head(3))

@@ -98,7 +98,7 @@ def supervised_step(module: SupervisedSystem, model: RewardModel, pair: Pair, pr
 def stage1_step(
     model: RewardModel, objective: PreferenceObjective, pair: Pair, precision: str = "32-true"
 ) -> tuple[Any, ...]:
-    module = ColdStartModule(template=str(TEMPLATE), objective=objective, optimization=TRAINED)
+    module = ColdStartModule(template=TEMPLATE, objective=objective, optimization=TRAINED)
     return supervised_step(module, model, pair, precision)
 
 
@@ -145,7 +145,7 @@ def test_the_checklist(build, replayed, models, monkeypatch):
     model.processor.read = read_by_name
     monkeypatch.setitem(models, 1, model)
     a, b = (Side(side.video, scores=dict.fromkeys(DIMENSIONS, 2 - i)) for i, side in enumerate(SIDES))
-    module = ChecklistModule(template=str(TEMPLATE), optimization=Optimization({"language": 1e-3}))
+    module = ChecklistModule(template=TEMPLATE, optimization=Optimization({"language": 1e-3}))
     *expected, step = supervised_step(module, model, Pair("p0", "a circle", a, b, (1.0,)), "32-true")
     check(replayed(step), *expected)
 
