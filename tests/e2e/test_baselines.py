@@ -59,7 +59,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, rendered: Path) -> dict[str, 
 
 @pytest.mark.slow
 def test_every_baseline_exports_what_its_reward_is_read_from(runs: dict[str, Path]) -> None:
-    sources = {name: describe(run / "export/last")["settings"]["reward_from"] for name, run in runs.items()}
+    sources = {name: describe(run / "export/last").settings.reward_from for name, run in runs.items()}
     assert sources == {
         "checklist": "checklist",
         "coupled": "overall_score",
@@ -108,9 +108,9 @@ def test_a_coupled_model_is_read_by_its_expected_score_too(runs: dict[str, Path]
 
 @pytest.mark.slow
 def test_the_fitted_weights_are_in_the_exported_folder(runs: dict[str, Path]) -> None:
-    questions = describe(runs["checklist"] / "export/last")["settings"]["checklist"]
+    questions = describe(runs["checklist"] / "export/last").settings.checklist
     weights = weights_of(RewardModel.from_pretrained(str(runs["checklist"] / "export/last")).settings.checklist)
-    assert weights.tolist() == [question["weight"] for question in questions]
+    assert weights.tolist() == [question.weight for question in questions]
     assert weights.isfinite().all()
     assert weights.abs().sum() > 0
     assert 0 < logged_values(runs["checklist"])["val/answer_accuracy"][-1] <= 1

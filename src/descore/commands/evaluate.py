@@ -43,6 +43,7 @@ def add(commands: Any) -> None:
     )
     option = command.add_argument
     option("--model", required=True, help="exported folder of a training run, such as .../export/best, or a hub id")
+    option("--backbone", help="hub id or folder of an adapter's backbone, if it is not where the exported folder says")
     option(
         "--output",
         required=True,
@@ -177,6 +178,7 @@ def _evaluate(options: argparse.Namespace) -> int:
             on_bad_row=options.on_bad_row,
             skip_missing=options.skip_missing,
             tie_threshold_from=options.tie_threshold_from,
+            backbone=options.backbone,
         )
     except (EvaluationError, ReadoutError, FileNotFoundError, ImportError) as error:
         raise SystemExit(f"descore evaluate: {error}") from error

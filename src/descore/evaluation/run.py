@@ -40,7 +40,6 @@ from descore.evaluation.request import (
 )
 from descore.evaluation.schedule import Batches, order_batches, take_shard, total_cost
 from descore.evaluation.summary import summarise
-from descore.inputs.settings import ModelSettings
 from descore.model.export import describe, digest
 from descore.scoring.scorer import Scorer
 from descore.tables.pairs import OnBadRow
@@ -60,6 +59,7 @@ def evaluate(
     on_bad_row: OnBadRow = "error",
     skip_missing: bool = False,
     tie_threshold_from: str | Path | None = None,
+    backbone: str | None = None,
 ) -> Evaluation:
     """Evaluate a model on a benchmark, or resume an evaluation: score the videos left, then write the summary.
 
@@ -77,6 +77,7 @@ def evaluate(
         skip_missing: Whether to evaluate although video files are missing; missing videos count as failed.
         tie_threshold_from: Folder of a finished evaluation of another split, whose tie thresholds are applied to this
             one too.
+        backbone: Hub id or folder of an adapter's backbone, if it is not where the exported folder says.
 
     Returns:
         The evaluation; its summary is empty while shards are left.
@@ -92,13 +93,13 @@ def evaluate(
     protocol = protocol or EvaluationProtocol()
     check_counts(shard, limit, protocol)
     folder = Path(output)
-    settings = ModelSettings.from_json(describe(model)["settings"])
+    settings = describe(model, backbone).settings
     items = read_items(benchmark, limit, on_bad_row)
     if items.missing and not skip_missing:
         raise EvaluationError(missing_message(items, benchmark.root))
     info = describe_request(benchmark, items, limit) | {
         "model": model,
-        "model_digest": digest(model),
+        "model_digest": digest(model, backbone),
         "protocol": make_protocol(settings, protocol),
     }
     tuned_on = load_tuned(tie_threshold_from, info) if tie_threshold_from else None
@@ -108,7 +109,7 @@ def evaluate(
     file = folder / name_scores_file(folder, shard)
     with exclusive_writer(file):
         if left := find_unscored(part, file):
-            _score(file, left, items, costs, info, device)
+            _score(file, left, items, costs, info, device, backbone)
     evaluation = load_evaluation(folder)
     if evaluation.is_complete:
         summary = plain(summarise(evaluation, tuned_on))
@@ -116,7 +117,15 @@ def evaluate(
     return load_evaluation(folder)
 
 
-def _score(file: Path, left: Batches, items: Items, costs: Sequence[int], info: Record, device: str | None) -> None:
+def _score(
+    file: Path,
+    left: Batches,
+    items: Items,
+    costs: Sequence[int],
+    info: Record,
+    device: str | None,
+    backbone: str | None,
+) -> None:
     """Score batch after batch, and append one line per video to the file."""
     num_thoughts, batch_size = info["protocol"]["thoughts"], info["protocol"]["batch_size"]
     scorer = Scorer(
@@ -125,6 +134,7 @@ def _score(file: Path, left: Batches, items: Items, costs: Sequence[int], info: 
         thoughts=num_thoughts > 0,
         batch_size=batch_size,
         reward_from=info["protocol"]["reward_from"],
+        backbone=backbone,
     )
     order = list(chain.from_iterable(left))
     videos = [items.videos[index] for index in order]

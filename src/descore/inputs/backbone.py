@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,15 +10,22 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+from descore.inputs.network import load_network, read_config
+from descore.inputs.pixel_statistics import read_pixel_statistics
+from descore.inputs.tensor_files import reading
+from descore.inputs.typed_json import FileError
 
 TINY = "tiny"
 """Name of the backbone that is part of the package."""
+
+CONTROL_TOKENS = ("<|vision_start|>", "<|video_pad|>", "<|vision_end|>", "<|im_end|>")
+"""Tokens that every supported tokenizer has."""
 
 _METADATA = ("*.json", "*.jinja", "*.txt", "*.model")
 
@@ -76,13 +82,14 @@ class Backbone:
             folder: Exported folder to read the files from; None reads them from the backbone itself.
 
         Raises:
-            ValueError: If the backbone cannot be found, its family is not supported, or a file is missing.
+            FileError: If a file is missing or damaged.
+            ValueError: If the backbone cannot be found, or its family is not supported.
 
         >>> Backbone.read("tiny").config.model_type
         'qwen3_vl'
         """
         exported, folder = folder is not None, folder or resolve(name, metadata_only=True)
-        config = AutoConfig.from_pretrained(folder)
+        config = read_config(folder)
         if config.model_type not in FAMILIES:
             known = ", ".join(FAMILIES)
             raise ValueError(
@@ -90,12 +97,9 @@ class Backbone:
                 "family, add it to descore.inputs.backbone.FAMILIES, and make Backbone.rope_index return its "
                 "get_rope_index"
             )
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        added = {"additional_special_tokens": list(query_tokens)}
-        tokenizer.add_special_tokens(added, replace_extra_special_tokens=False)
-        statistics = _pixel_statistics(folder)
-        mean, std = (tuple(statistics[key]) for key in ("image_mean", "image_std"))
-        return cls(name, folder, config, tokenizer, mean, std, exported)
+        tokenizer = _read_tokenizer(folder, config, query_tokens)
+        statistics = read_pixel_statistics(folder)
+        return cls(name, folder, config, tokenizer, statistics.mean, statistics.std, exported)
 
     @property
     def family(self) -> Family:
@@ -115,10 +119,11 @@ class Backbone:
         """Load the backbone with its weights in float32; embeddings are added if the tokenizer has more tokens.
 
         Raises:
+            FileError: If the weights are damaged, or do not fit the configuration.
             ValueError: If the backbone cannot be found.
         """
-        folder = resolve(self.name, metadata_only=False)
-        model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+        model = load_network(resolve(self.name, metadata_only=False), exact=False)
+        model.name_or_path = self.name
         if len(self.tokenizer) > model.get_input_embeddings().num_embeddings:
             model.resize_token_embeddings(len(self.tokenizer))
         return model
@@ -172,11 +177,20 @@ def is_hub_id(name: str) -> bool:
     return name.count("/") == 1 and not name.startswith((".", "/", "~"))
 
 
-def _pixel_statistics(folder: Path) -> dict[str, Any]:
-    filenames = ("video_preprocessor_config.json", "preprocessor_config.json")
-    for filename in filenames:
-        if (folder / filename).is_file():
-            return dict(json.loads((folder / filename).read_text()))
-    raise ValueError(
-        f"{folder}: expected image_mean and image_std in {filenames[0]} or {filenames[1]}, found neither file"
-    )
+def _read_tokenizer(folder: Path, config: PreTrainedConfig, query_tokens: Sequence[str]) -> Any:
+    """Read a tokenizer, check it against the configuration, and add the query tokens."""
+    path = folder / "tokenizer.json"
+    with reading(path):
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        added = {"additional_special_tokens": list(query_tokens)}
+        tokenizer.add_special_tokens(added, replace_extra_special_tokens=False)
+        vocabulary, num_rows = tokenizer.get_vocab(), max(config.get_text_config().vocab_size, len(tokenizer))
+        video_id = config.video_token_id
+    if missing := [token for token in CONTROL_TOKENS if token not in vocabulary]:
+        raise FileError(f"{path} has no {', '.join(missing)}: expected the tokenizer of a vision-language model")
+    if (largest := max(vocabulary.values())) >= num_rows:
+        raise FileError(f"{path} has the token id {largest}, but there are {num_rows} tokens")
+    if vocabulary["<|video_pad|>"] != video_id:
+        expected = vocabulary["<|video_pad|>"]
+        raise FileError(f"{folder / 'config.json'}: video_token_id is {video_id}; {path} has {expected}")
+    return tokenizer

@@ -6,10 +6,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from descore.inputs.checklist import Question
+from descore.inputs.typed_json import typed
 from descore.video.settings import VideoSettings
 
 QueryMode = Literal["shared", "each"]
 RewardSource = Literal["head", "overall_score", "expected_score", "checklist"]
+MAX_TOKENS = 2**20
+"""Largest length limit of a prompt or a thought, in tokens."""
 FROM_THOUGHT: tuple[RewardSource, ...] = ("overall_score", "expected_score")
 """Reward sources that read the overall score in the text of the thought."""
 
@@ -58,8 +61,8 @@ class ModelSettings:
     def __post_init__(self) -> None:
         for name in ("max_thought_tokens", "max_prompt_tokens"):
             limit = getattr(self, name)
-            if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
-                raise ValueError(f"expected a whole number of at least 1 for {name}, got {limit!r}")
+            if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= MAX_TOKENS:
+                raise ValueError(f"expected a whole number from 1 to {MAX_TOKENS} for {name}, got {limit!r}")
         if self.query not in get_args(QueryMode):
             raise ValueError(f"expected query among {', '.join(get_args(QueryMode))}; got {self.query!r}")
         if self.reward_from not in get_args(RewardSource):
@@ -84,10 +87,12 @@ class ModelSettings:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> ModelSettings:
-        """Build settings from the output of `to_json`."""
-        video = VideoSettings(**values["video"])
-        checklist = tuple(Question(**question) for question in values.get("checklist", ()))
-        return cls(**{**values, "video": video, "reward_names": tuple(values["reward_names"]), "checklist": checklist})
+        """Build settings from the output of `to_json`.
+
+        Raises:
+            ValueError: If a name or a type is another one, or a value is out of its range.
+        """
+        return typed(cls, values, "settings")
 
     def _check_source(self) -> None:
         if len(self.reward_names) > 1:

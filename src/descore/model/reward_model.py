@@ -103,16 +103,18 @@ class RewardModel(nn.Module):
         return model
 
     @classmethod
-    def from_pretrained(cls, folder: str) -> RewardModel:
+    def from_pretrained(cls, folder: str, *, backbone: str | None = None) -> RewardModel:
         """Load a model from an exported folder or hub id, in float32 and eval mode.
 
         Args:
             folder: Path of the folder, or its id on the hub.
+            backbone: Hub id or folder of an adapter's backbone, if it is not where the exported folder says.
 
         Raises:
-            ExportError: If a tensor is missing, extra or of another shape. No tensor is ever left at random values.
+            ExportError: If a file is missing or damaged, or a tensor is missing, extra, not finite or of another shape.
+                No tensor is ever left at random values.
         """
-        return load(folder, cls).eval()
+        return load(folder, cls, backbone).eval()
 
     def save_pretrained(
         self, folder: str, *, weights: Weights = "merged", calibration: RewardStatistics | None = None

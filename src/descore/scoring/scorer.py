@@ -41,6 +41,7 @@ class Scorer:
         batch_size: Number of videos scored together; lower it if memory runs out.
         reward_from: Source of the reward, if not the one that the model was trained for: "overall_score" or
             "expected_score" reads it from the thought of any model that thinks.
+        backbone: Hub id or folder of an adapter's backbone, if it is not where the exported folder says.
 
     Raises:
         ExportError: If the exported folder cannot be loaded.
@@ -60,9 +61,10 @@ class Scorer:
         thoughts: bool = True,
         batch_size: int = 8,
         reward_from: RewardSource | None = None,
+        backbone: str | None = None,
     ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.model = RewardModel.from_pretrained(path).to(self.device)
+        self.model = RewardModel.from_pretrained(path, backbone=backbone).to(self.device)
         self.thoughts = thoughts and self.model.settings.thoughts
         self.reward_from = choose_source(self.model.settings, reward_from, thoughts=self.thoughts)
         self.batch_size = batch_size

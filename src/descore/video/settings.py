@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+MAX_FRAMES, MAX_PIXELS = 36_000, 7680 * 4320
+"""Most frames of a video, and pixels of a frame, that settings may ask for: those of the largest source."""
+
 
 @dataclass(frozen=True)
 class VideoSettings:
@@ -18,7 +21,7 @@ class VideoSettings:
         max_pixels: Largest area of a frame in pixels; a larger frame is shrunk to at most this area.
 
     Raises:
-        ValueError: If a value is not positive, or a minimum is above its maximum.
+        ValueError: If a value is not positive, a minimum above its maximum, or a maximum above the largest source.
     """
 
     fps: float = 2.0
@@ -30,7 +33,7 @@ class VideoSettings:
     def __post_init__(self) -> None:
         if not 0 < self.fps < math.inf:
             raise ValueError(f"expected fps above 0, got {self.fps}")
-        if not 1 <= self.min_frames <= self.max_frames:
-            raise ValueError(f"expected 1 <= min_frames <= max_frames, got {self.min_frames} and {self.max_frames}")
-        if not 1 <= self.min_pixels <= self.max_pixels:
-            raise ValueError(f"expected 1 <= min_pixels <= max_pixels, got {self.min_pixels} and {self.max_pixels}")
+        for kind, most in (("frames", MAX_FRAMES), ("pixels", MAX_PIXELS)):
+            low, high = getattr(self, f"min_{kind}"), getattr(self, f"max_{kind}")
+            if not 1 <= low <= high <= most or low != int(low) or high != int(high):
+                raise ValueError(f"expected whole 1 <= min_{kind} <= max_{kind} <= {most}, got {low} and {high}")

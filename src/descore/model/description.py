@@ -1,0 +1,168 @@
+"""`descore.json` of an exported folder: what it holds, and where the folder and its backbone are."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from descore.atomic import complete_path
+from descore.inputs.backbone import TINY, download, is_hub_id
+from descore.inputs.settings import ModelSettings
+from descore.inputs.typed_json import read_json, shorten, typed
+from descore.types import ModelError
+
+FILE = "descore.json"
+FORMAT = 1
+Weights = Literal["merged", "adapter"]
+
+
+class ExportError(ModelError):
+    """An exported folder that cannot be loaded: the message has the file and what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RewardStatistics:
+    """Statistics of each reward over the validation videos, which make rewards of different models comparable.
+
+    Attributes:
+        mean: Mean of each reward, in the order of the model's reward names.
+        std: Standard deviation of each reward, in the same order.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """Content of `descore.json`.
+
+    Attributes:
+        format: Version of the format.
+        weights: "merged" for a whole backbone, "adapter" for what was trained.
+        settings: Settings of the model.
+        tensors: Shape of each tensor in reward.safetensors.
+        calibration: Statistics of the rewards; None where there are none.
+        sums: SHA-256 of each file beside descore.json, by its path in the folder.
+
+    Raises:
+        ValueError: If the shapes or the statistics do not fit the settings.
+    """
+
+    format: int
+    weights: Weights
+    settings: ModelSettings
+    tensors: dict[str, list[int]]
+    calibration: RewardStatistics | None = None
+    sums: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        names, tokens = self.settings.reward_names, self.settings.query_tokens
+        for tensor, rows in (("head.weight", names), ("query.weight", tokens)):
+            if len(shape := self.tensors.get(tensor, [])) != 2 or shape[0] != len(rows):
+                raise ValueError(f"tensors: {tensor} has the shape {shape}, expected a row for each of {list(rows)}")
+        if (found := self.calibration) and not (
+            len(names) == len(found.mean) == len(found.std) and min(found.std) >= 0
+        ):
+            raise ValueError(f"calibration: expected a mean and a std of at least 0 for each of {list(names)}")
+
+
+def describe(folder: str | Path, backbone: str | None = None) -> Description:
+    """Read `descore.json` of an exported folder or hub id.
+
+    Args:
+        folder: Path of the folder, or its id on the hub.
+        backbone: Backbone of an adapter, if it is not where the folder says; a hub id or folder.
+
+    Returns:
+        Content of the file. The backbone in the settings is the one given, or else a hub id or a path.
+
+    Raises:
+        ExportError: If there is no such folder, it has no valid `descore.json`, its format is of another version, its
+            backbone is not there, or it needs none.
+    """
+    folder = find(folder)
+    path = folder / FILE
+    if not path.is_file():
+        raise ExportError(f"{folder} is not an exported folder: it has no {FILE}")
+    try:
+        content = read_json(path)
+        if type(content.get("format")) is not int or content["format"] != FORMAT:
+            raise ExportError(f"{path} has format {shorten(content.get('format'))}; this version reads format {FORMAT}")
+        description = typed(Description, content, "")
+    except ExportError:
+        raise
+    except ValueError as error:
+        raise ExportError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+    located = _locate(folder, description, backbone)
+    return replace(description, settings=replace(description.settings, backbone=located))
+
+
+def find(folder: str | Path) -> Path:
+    """Return the path of an exported folder, downloaded first if it is a hub id.
+
+    Raises:
+        ExportError: If there is none.
+    """
+    if (path := complete_path(Path(folder))).is_dir():
+        return path
+    if not is_hub_id(str(folder)):
+        raise ExportError(
+            f"{folder} is neither an existing folder nor a hub id such as owner/name; a run of either stage writes its "
+            "exported folder to export/last"
+        )
+    try:
+        return download(str(folder))
+    except ValueError as error:
+        raise ExportError(f"{error}; a run of either stage writes its exported folder to export/last") from error
+
+
+def portable(name: str, folder: Path) -> str:
+    """Return the name that an export gives its backbone: a hub id or "tiny" as it is, a folder relative to the export.
+
+    >>> portable("Qwen/Qwen3-VL-8B-Instruct", Path("runs/export"))
+    'Qwen/Qwen3-VL-8B-Instruct'
+    >>> portable(".", Path("runs/export"))
+    '../..'
+    """
+    if name == TINY or not Path(name).is_dir():
+        return name
+    relative = os.path.relpath(os.path.abspath(name), folder.resolve())
+    return relative if relative.startswith("..") else f"./{relative}"
+
+
+def _locate(folder: Path, description: Description, backbone: str | None) -> str:
+    """Return the name of the backbone as seen from the working directory."""
+    if description.weights == "merged":
+        if backbone is not None:
+            raise ExportError(
+                f"{folder} holds its whole backbone, and another one is named, {backbone}: leave --backbone out"
+            )
+        return _from_folder(folder, description.settings.backbone)
+    name = backbone if backbone is not None else _from_folder(folder, description.settings.backbone)
+    if name != TINY and not Path(name).is_dir() and not is_hub_id(name):
+        raise ExportError(
+            f"{folder} holds an adapter, and its backbone is not at {name}: name it with --backbone FOLDER_OR_HUB_ID "
+            "(in Python backbone=...)"
+        )
+    return name
+
+
+def _from_folder(folder: Path, name: str) -> str:
+    relative = name in {".", ".."} or name.startswith(("./", "../"))
+    return os.path.normpath(folder.resolve() / name) if relative else name
+
+
+def to_json(description: Description) -> dict[str, Any]:
+    """Return a description as plain values for JSON."""
+    calibration = description.calibration
+    return {
+        "format": description.format,
+        "weights": description.weights,
+        "settings": description.settings.to_json(),
+        "calibration": calibration and {"mean": calibration.mean, "std": calibration.std},
+        "tensors": description.tensors,
+        "sums": description.sums,
+    }
