@@ -30,6 +30,15 @@ class MissingColumn(ValueError):
     """Raised for a column that the layout requires and the table does not have."""
 
 
+def printable(text: str) -> str:
+    r"""Escape the characters of a text that end a line or cannot be shown.
+
+    >>> printable("one\ttwo")
+    'one\\ttwo'
+    """
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+
+
 def listed(names: Iterable[str]) -> str:
     """Return the names of columns for a message of one line: the first 30, quoted where they are not plain text.
 

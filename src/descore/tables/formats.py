@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from descore.tables.faults import BadCell, listed
+from descore.tables.faults import BadCell, listed, printable
 from descore.tables.json_text import decode_json
 from descore.tables.locations import is_url
 
@@ -77,9 +77,9 @@ def _read(table: str) -> bytes:
 
 def _decode(table: str, content: bytes) -> str:
     """Decode a text; what is not UTF-8 is refused, with the line and the command that converts it."""
-    encoding = json.detect_encoding(content[:4])
-    if not encoding.startswith("utf-8"):
-        raise ValueError(f"{table}: expected UTF-8, found {encoding.upper()}; {_conversion(table, encoding[:6])}")
+    encoding = json.detect_encoding(content[:4]).upper().replace("-LE", "LE").replace("-BE", "BE")
+    if not encoding.startswith("UTF-8"):
+        raise ValueError(f"{table}: expected UTF-8, found {encoding}; {_conversion(table, encoding)}")
     if b"\0" in content:
         where = f"{table}, line {content.count(_NEWLINE, 0, content.index(0)) + 1}"
         raise ValueError(f"{where}: expected UTF-8 text, found a zero byte; the file is not text")
@@ -88,50 +88,56 @@ def _decode(table: str, content: bytes) -> str:
     except UnicodeDecodeError as error:
         line = content.count(_NEWLINE, 0, error.start) + 1
         found = f"{table}, line {line}: expected UTF-8, found the byte 0x{content[error.start]:02X}"
-        raise ValueError(f"{found}; if it was saved by a spreadsheet, {_conversion(table, 'windows-1252')}") from error
+        raise ValueError(f"{found}; if it was saved by a spreadsheet, {_conversion(table, 'WINDOWS-1252')}") from error
 
 
 def _conversion(table: str, encoding: str) -> str:
     converted = PurePath(table).with_suffix(f".utf8{PurePath(table).suffix}")
     names = f"{shlex.quote(table)} > {shlex.quote(str(converted))}"
-    return f"convert it with: iconv -f {encoding.upper()} -t UTF-8 {names}"
+    return f"convert it with: iconv -f {encoding} -t UTF-8 {names}"
 
 
 def _read_csv(table: str, content: bytes, separators: str = ",;\t") -> Iterator[RawRow]:
     text = _decode(table, content)
-    begin = 1  # a quoted cell may run over several lines
+    limit = csv.field_size_limit(len(text) + 1)  # the text is in memory: no cell is too long
     try:
-        separator = next((sign for sign in separators if len(_header(_csv(text, sign, strict=False))) > 1), ",")
-        reader = _csv(text, separator)
-        header = _header(reader)
-        _check_names(f"{table}, line {reader.line_num}", header)
-        begin = reader.line_num + 1
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                yield _csv_row(begin, header, cells)
-            begin = reader.line_num + 1
-    except csv.Error as error:
-        advice = "close every quote, and double those inside a quoted cell, or write the table as .jsonl"
-        raise ValueError(f"{table}, row from line {begin}: expected valid CSV: {error}; {advice}") from error
+        separator = next((sign for sign in separators if _num_columns(text, sign) > 1), ",")
+        (begin, header), *rows = list(_csv_lines(table, text, separator)) or [(1, [])]
+    finally:
+        csv.field_size_limit(limit)
+    _check_names(f"{table}, line {begin}", header)
+    for line, cells in rows:
+        found = dict(zip(header, cells, strict=False))
+        fault = BadCell("(all)", cells, f"expected {len(header)} cells, as in the header")
+        yield RawRow(line, found, fault if len(cells) != len(header) else None)
 
 
 def _read_tsv(table: str, content: bytes) -> Iterator[RawRow]:
     return _read_csv(table, content, separators="\t")
 
 
-def _csv(text: str, separator: str, *, strict: bool = True) -> Any:
-    return csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=strict)
+def _num_columns(text: str, separator: str) -> int:
+    reader = csv.reader(_lines(text), delimiter=separator)
+    return len(next((cells for cells in reader if any(cell.strip() for cell in cells)), []))
 
 
-def _header(reader: Iterable[list[str]]) -> list[str]:
-    return next((cells for cells in reader if any(cell.strip() for cell in cells)), [])
+def _csv_lines(table: str, text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line on which each row begins and its cells; a quoted cell may run over several lines."""
+    begin = 1
+    try:
+        reader = csv.reader(_lines(text), delimiter=separator, strict=True)
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                yield begin, cells
+            begin = reader.line_num + 1
+    except csv.Error as error:
+        advice = "close every quote, and double those inside a quoted cell, or write the table as .jsonl"
+        expected = f"expected valid CSV: {printable(str(error))}; {advice}"
+        raise ValueError(f"{table}, row from line {begin}: {expected}") from error
 
 
-def _csv_row(line: int, header: list[str], cells: list[str]) -> RawRow:
-    found = dict(zip(header, cells, strict=False))
-    if len(cells) == len(header):
-        return RawRow(line, found)
-    return RawRow(line, found, BadCell("(all)", cells, f"expected {len(header)} cells, as in the header"))
+def _lines(text: str) -> io.StringIO:
+    return io.StringIO(text, newline="")
 
 
 def _check_names(where: str, names: Iterable[str]) -> None:
@@ -150,6 +156,8 @@ def _read_jsonl(table: str, content: bytes) -> Iterator[RawRow]:
 def _json_line(line: int, text: str) -> RawRow:
     try:
         value, end, fault = decode_json(text)
+    except BadCell as bad:
+        return RawRow(line, {}, bad)
     except ValueError:
         value, end, fault = text, len(text), None
     return _json_row(line, value if end == len(text) else text, fault)
@@ -202,8 +210,8 @@ def _read_parquet(table: str, content: bytes) -> Iterator[RawRow]:
         for batch in file.iter_batches():
             yield from (RawRow(None, cells) for cells in batch.to_pylist())
     except (pyarrow.ArrowException, OSError, OverflowError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"{table}: expected valid Parquet, which this file is not, or not whole: {reason}") from error
+        found = f"expected valid Parquet, which this file is not, or not whole: {printable(str(error)[:300])}"
+        raise ValueError(f"{table}: {found}") from error
 
 
 READERS: Mapping[str, Callable[[str, bytes], Iterator[RawRow]]] = {

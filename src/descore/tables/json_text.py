@@ -12,6 +12,7 @@ from descore.tables.faults import BadCell
 
 MAX_DEPTH = 100
 """Lists and objects that may be nested in each other; a limit keeps later code within Python's recursion limit."""
+_TOO_DEEP = f"expected at most {MAX_DEPTH} nested lists and objects"
 
 
 def decode_json(text: str, start: int = 0) -> tuple[Any, int, BadCell | None]:
@@ -26,7 +27,8 @@ def decode_json(text: str, start: int = 0) -> tuple[Any, int, BadCell | None]:
         a whole number that Python does not read (over 4,300 digits), or more than `MAX_DEPTH` nested lists and objects.
 
     Raises:
-        ValueError: If no valid JSON begins there, or its nesting exceeds Python's recursion limit.
+        BadCell: If its nesting exceeds Python's recursion limit.
+        ValueError: If no valid JSON begins there.
 
     >>> decode_json('{"a": 1} and more')
     ({'a': 1}, 8, None)
@@ -38,9 +40,9 @@ def decode_json(text: str, start: int = 0) -> tuple[Any, int, BadCell | None]:
     try:
         value, end = decoder.raw_decode(text, start)
     except RecursionError as error:
-        raise ValueError(f"expected at most {MAX_DEPTH} nested lists and objects") from error
+        raise BadCell("(all)", text[start : start + 500], _TOO_DEEP) from error
     if _is_deep(value):
-        faults.append(BadCell("(all)", text[start:end], f"expected at most {MAX_DEPTH} nested lists and objects"))
+        faults.append(BadCell("(all)", text[start : start + 500], _TOO_DEEP))
     return value, end, faults[0] if faults else None
 
 

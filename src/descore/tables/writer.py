@@ -77,7 +77,8 @@ def write_rows(path: str | Path, rows: Sequence[Mapping[str, Any]], *, inputs: I
     """Write rows as a table, in the format that its name says; the file appears complete or not at all.
 
     The columns are those of all rows, in the order in which they first occur. CSV is separated by commas. In CSV and
-    TSV, None is an empty cell, and what is not text is written as JSON. In Parquet, so is a column of mixed types.
+    TSV, None is an empty cell, and what is not text is written as JSON. In Parquet, so
+    is a column of mixed types.
 
     Args:
         path: Table to write: .csv, .tsv, .jsonl, .json or .parquet. An existing file is replaced.
@@ -120,8 +121,12 @@ def _parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
     def column(name: str) -> Any:
         cells = [row.get(name) for row in rows]
         try:
-            return pyarrow.array(cells)
-        except (pyarrow.ArrowException, OverflowError, UnicodeEncodeError):
+            array = pyarrow.array(cells)
+            trial = io.BytesIO()  # not every type can be stored, and not every one read back
+            parquet.write_table(pyarrow.table({name: array}), trial)
+            parquet.read_schema(trial)
+            return array
+        except (pyarrow.ArrowException, OSError, OverflowError, UnicodeEncodeError):
             return pyarrow.array([None if cell is None else _encode(_cell(cell)).decode() for cell in cells])
 
     file = io.BytesIO()
@@ -151,7 +156,8 @@ def _json(value: Any) -> str:
 
 
 def _encode(text: str) -> bytes:
-    return text.encode(errors="backslashreplace")  # a lone surrogate as \udc80, which is its form in JSON
+    r"""Encode text; what no text file may hold, a lone surrogate and the character of code 0, becomes \ud800 and \0."""
+    return text.replace("\0", r"\0").encode(errors="backslashreplace")
 
 
 def _record(pair: Pair, folder: Path, dimensions: Sequence[str]) -> dict[str, Any]:
