@@ -28,6 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from descore.evaluation.benchmark_files import find_benchmark
+from descore.tables.faults import did_you_mean
 from descore.tables.pairs import OnBadRow, PairTable, VideoTable, read_pairs, read_videos
 from descore.tables.presets import PRESETS, VIDEO_PRESETS
 
@@ -97,7 +98,8 @@ class Benchmark:
                 f"give its location with --root FOLDER or --table FILE. {self.description}".rstrip()
             )
         if self.preset not in (known := [*PRESETS, *VIDEO_PRESETS]):
-            raise ValueError(f"expected a preset of {', '.join(known)}, got {self.preset!r}")
+            meant = did_you_mean(self.preset, known)
+            raise ValueError(f"expected a preset of {', '.join(known)}, got {self.preset!r}{meant}")
         options: dict[str, Any] = {
             "preset": self.preset,
             "dimensions": self.dimensions,

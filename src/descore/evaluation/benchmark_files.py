@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from pathlib import Path
+
+from descore.tables.faults import did_you_mean
 
 CONF = Path("conf/benchmarks")
 
@@ -34,8 +35,6 @@ def find_benchmark(name: str) -> Path:
         return known[name]
     path = Path(name)
     if path.suffix not in {".yaml", ".yml"} or not path.is_file():
-        meant = "".join(f"; did you mean {one}?" for one in get_close_matches(name, known, 1))
-        raise ValueError(
-            f"expected a benchmark of {', '.join(sorted(known))}, or the path of a YAML file, got {name!r}{meant}"
-        )
+        expected = f"expected a benchmark of {', '.join(sorted(known))}, or the path of a YAML file"
+        raise ValueError(f"{expected}, got {name!r}{did_you_mean(name, known)}")
     return path

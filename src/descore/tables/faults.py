@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 from reprlib import Repr
 
 NO_LABEL = "no usable label"
@@ -28,6 +29,16 @@ class BadCell(ValueError):
 
 class MissingColumn(ValueError):
     """Raised for a column that the layout requires and the table does not have."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return what a message about an unknown name adds: the known name that is most like it, in any case.
+
+    >>> did_you_mean("videoalgin", ["descore", "videoalign"]), did_you_mean("x", ["descore"])
+    (' (did you mean videoalign?)', '')
+    """
+    spelt = {one.casefold(): one for one in known}
+    return "".join(f" (did you mean {spelt[one]}?)" for one in get_close_matches(name.casefold(), spelt, n=1))
 
 
 def printable(text: str) -> str:

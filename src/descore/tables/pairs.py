@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from descore.tables.faults import NO_LABEL, BadCell, MissingColumn
+from descore.tables.faults import NO_LABEL, BadCell, MissingColumn, did_you_mean
 from descore.tables.formats import read_rows
 from descore.tables.locations import is_url
 from descore.tables.presets import PRESETS, VIDEO_PRESETS, Preset
@@ -19,6 +19,7 @@ from descore.types import Pair, RatedVideo
 OnBadRow = Literal["error", "skip"]
 
 _NOT_FOUND = "video not found"
+_SKIP = "leave bad rows out: --data.on_bad.row skip in training, --on-bad-row skip in descore evaluate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +217,7 @@ def _read_table(
         except BadCell as bad:
             rejected.append(Rejected.from_cell(table, number, raw.line, bad))
             if on_bad_row == "error" and bad.reason not in {NO_LABEL, _NOT_FOUND}:
-                raise ValueError(f"{rejected[-1]}; correct it, or set on_bad_row to 'skip'") from bad
+                raise ValueError(f"{rejected[-1]}; correct it, or {_SKIP}") from bad
         except MissingColumn as missing:
             layouts = ", ".join([*PRESETS, *VIDEO_PRESETS])
             message = f"{table}: {missing}; rename the column, or use the preset of this layout: {layouts}"
@@ -230,11 +231,14 @@ def _choose(presets: Mapping[str, Preset], preset: str, dimensions: Sequence[str
     if on_bad_row not in {"error", "skip"}:
         raise ValueError(f"expected on_bad_row 'error' or 'skip', got {on_bad_row!r}")
     if preset not in presets:
-        raise ValueError(f"expected a preset among {', '.join(presets)}; got {preset!r}")
+        meant = did_you_mean(preset, presets)
+        raise ValueError(f"expected a preset among {', '.join(presets)}; got {preset!r}{meant}")
     known = presets[preset].dimensions
-    if not dimensions or (known and not set(dimensions) <= set(known)):
+    unknown = [name for name in dimensions if known and name not in known]
+    if not dimensions or unknown:
         expected = f"dimensions among {', '.join(known)}" if known else "at least one dimension"
-        raise ValueError(f"preset {preset}: expected {expected}; got {list(dimensions)}")
+        meant = "".join(did_you_mean(name, known) for name in unknown[:1])
+        raise ValueError(f"preset {preset}: expected {expected}; got {list(dimensions)}{meant}")
     return presets[preset]
 
 
@@ -254,5 +258,5 @@ def _raise_not_found(rejected: Sequence[Rejected]) -> None:
         subject = "1 row refers" if len(rejected) == 1 else f"{len(rejected)} rows refer"
         raise FileNotFoundError(
             f"{subject} to videos that do not exist; paths are relative to the table's folder. "
-            f"Add the videos, or set on_bad_row to 'skip'. The first {min(10, len(rejected))}:\n{shown}"
+            f"Add the videos, or {_SKIP}. The first {min(10, len(rejected))}:\n{shown}"
         )

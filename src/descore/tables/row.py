@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from descore.answer import AnswerError, find_answer, parse_scores
-from descore.tables.faults import NO_LABEL, BadCell, MissingColumn, listed
+from descore.tables.faults import NO_LABEL, BadCell, MissingColumn, did_you_mean, listed
 from descore.tables.json_text import parse_json
 from descore.tables.locations import locate
 from descore.types import DIMENSIONS, DimensionScores
@@ -141,16 +141,18 @@ class Row:
         """Return the legal labels, with nan for the tie labels that do not count."""
         tied = [label for label, value in legal.items() if value == 0]
         ties = tied if self.ties is None else self.ties
-        if unknown := set(ties) - set(tied):
+        if unknown := sorted(set(ties) - set(tied)):
             expected = f"ties among {', '.join(tied)}" if tied else "no ties, which this layout does not have"
-            raise ValueError(f"{self.table}: expected {expected}; got {', '.join(sorted(unknown))}")
+            meant = did_you_mean(unknown[0], tied)
+            raise ValueError(f"{self.table}: expected {expected}; got {', '.join(unknown)}{meant}")
         return {label: NAN if label in tied and label not in ties else value for label, value in legal.items()}
 
     def _column(self, *columns: str) -> str:
         for column in columns:
             if column in self.columns:
                 return column
-        raise MissingColumn(f"expected a column {' or '.join(columns)}, got the columns {listed(self.columns)}")
+        meant = did_you_mean(columns[0], self.columns)
+        raise MissingColumn(f"expected a column {' or '.join(columns)}, got the columns {listed(self.columns)}{meant}")
 
     def path(self, column: str, cell: str) -> str:
         """Resolve a video path that was read from a column, and remember its column for error messages."""

@@ -98,7 +98,13 @@ class TestPresets:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"preset": "videoalgin"}, "expected a preset among descore, .*; got 'videoalgin'"),
+            (
+                {"preset": "videoalgin"},
+                "expected a preset among descore, .*; got 'videoalgin' \\(did you mean videoalign\\?\\)",
+            ),
+            ({"preset": "VideoAlign"}, "got 'VideoAlign' \\(did you mean videoalign\\?\\)"),
+            ({"preset": "videoalign", "dimensions": ("VQ", "OVERAL")}, "'OVERAL'.* \\(did you mean Overall\\?\\)"),
+            ({"preset": "videoalign", "dimensions": ("TA",), "ties": ["sane"]}, "got sane \\(did you mean same\\?\\)"),
             ({"preset": "videoalign"}, r"expected dimensions among VQ, MQ, TA, Overall; got \['overall'\]"),
             ({"dimensions": ()}, r"expected at least one dimension; got \[\]"),
             (
