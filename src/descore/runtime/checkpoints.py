@@ -1,10 +1,17 @@
-"""Checkpoints that are written atomically: the previous one stays untouched until the next one is on the disk."""
+"""Checkpoints that are written atomically, and whose bytes are checked when they are read.
+
+The previous checkpoint stays untouched until the next one is on the disk. What torch saves is a zip archive; a CRC-32
+of all its bytes is added as the comment of the archive, which torch and zip tools pass over.
+"""
 
 from __future__ import annotations
 
 import shutil
+import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +25,16 @@ from descore.atomic import draft_of, remove, replace
 
 METADATA = "meta.pt"
 """The file of a sharded checkpoint beside its weights and moments; Lightning's own name for it."""
+
+SUMS = "sums"
+"""Key in that file: the CRC-32 of each file beside it, by name."""
+
+_COMMENT = b"crc32 "
+_COMMENT_SIZE = len(_COMMENT) + 4
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is damaged: the message has the file and the reason."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -39,8 +56,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         with drafting(target, checkpoint) as draft:
-            torch.save(checkpoint, draft)
+            save_summed(checkpoint, draft)
             replace(draft, target)
+
+    def load_checkpoint(self, path: _PATH, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read a checkpoint.
+
+        Raises:
+            CheckpointError: If a byte of it has changed since it was written.
+        """
+        if "://" not in str(path):
+            check_bytes(Path(path))
+        return super().load_checkpoint(path, *args, **kwargs)
 
     def remove_checkpoint(self, path: _PATH) -> None:
         """Remove a checkpoint; it is renamed first, so that none is ever half removed."""
@@ -73,3 +100,58 @@ def drafting(target: Path, content: Any) -> Iterator[Path]:
             f"the checkpoint {target} could not be written: it needs at least {needed:,} bytes, {free:,} were free; "
             f"{kept}: {error}"
         ) from error
+
+
+def save_summed(content: dict[str, Any], path: Path) -> None:
+    """Save a checkpoint into a file, with the sum of its bytes at the end."""
+    torch.save(content, path)
+    with path.open("r+b") as file:
+        file.seek(-2, 2)
+        file.write(struct.pack("<H", _COMMENT_SIZE))
+    with path.open("ab") as file:
+        file.write(_COMMENT + struct.pack("<I", sum_of(path)))
+
+
+def sum_of(path: Path, size: int | None = None) -> int:
+    """Return the CRC-32 of the first bytes of a file; of all bytes if no size is given."""
+    left, total = path.stat().st_size if size is None else size, 0
+    with path.open("rb") as file:
+        while block := file.read(min(left, 2**22)):
+            total, left = zlib.crc32(block, total), left - len(block)
+    return total
+
+
+def check_bytes(path: Path) -> None:
+    """Compare a checkpoint, a file or a folder of shards, with the sums that were written with it.
+
+    A file that another program wrote has no sum and passes.
+
+    Raises:
+        CheckpointError: If a file is cut or a byte of it has changed; the message names the file.
+    """
+    files = [path] if path.is_file() else sorted(path.iterdir())
+    _check_once(path, tuple((file, file.stat().st_mtime_ns, file.stat().st_size) for file in files))
+
+
+@lru_cache
+def _check_once(path: Path, state: tuple[tuple[Path, int, int], ...]) -> None:
+    """Check a checkpoint whose files are in this state: a resumed run finds it first, and then loads it."""
+    if not path.is_dir():
+        _check_file(path)
+        return
+    _check_file(path / METADATA)
+    sums = torch.load(path / METADATA, map_location="cpu", weights_only=True, mmap=True).get(SUMS, {})
+    for name, expected in sums.items():
+        if not (path / name).is_file() or sum_of(path / name) != expected:
+            raise CheckpointError(f"{path / name} is damaged: its bytes are not those that were written")
+
+
+def _check_file(path: Path) -> None:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(-min(size, 22), 2)
+        end = file.read()
+    if end.startswith(b"PK\5\6") and end.endswith(b"\0\0"):
+        return  # the end of an archive without a comment: not written here
+    if end[-_COMMENT_SIZE:] != _COMMENT + struct.pack("<I", sum_of(path, max(size - _COMMENT_SIZE, 0))):
+        raise CheckpointError(f"{path} is damaged: its bytes are not those that were written")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from descore.model.reward_model import RewardModel
+from descore.runtime.checkpoints import check_bytes
 from descore.runtime.fsdp1_unit import Unit, shard
 from descore.runtime.sharding import Backward, Loss, Sharding, ShardingStrategy
 
@@ -114,6 +115,7 @@ class FSDP1Strategy(FSDPStrategy, ShardingStrategy):
                 f"{path} is a folder of shards, and FSDP1 reads one file: resume with conf/overlay/fsdp.yaml, which "
                 "can also write one file, by --trainer.strategy.save_distributed_checkpoint false"
             )
+        check_bytes(path)
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
         unit = self._unit()
         unit.load_trained({name.removeprefix("model."): value for name, value in checkpoint["state_dict"].items()})

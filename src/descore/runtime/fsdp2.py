@@ -39,7 +39,7 @@ from torch.optim import Optimizer
 
 from descore.atomic import draft_of, remove, replace
 from descore.model.reward_model import RewardModel
-from descore.runtime.checkpoints import METADATA, drafting
+from descore.runtime.checkpoints import METADATA, SUMS, check_bytes, drafting, save_summed, sum_of
 from descore.runtime.sharding import Backward, Loss, Sharding, ShardingStrategy, add_gradients
 
 FULL = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
@@ -172,15 +172,24 @@ class ShardedStrategy(ModelParallelStrategy, ShardingStrategy):
         self.barrier()
         with drafting(target, shards) as draft:
             save(shards, checkpoint_id=draft)
+            sums = self._sum_shards(draft)
             if self.is_global_zero:
-                torch.save(checkpoint, draft / METADATA)
+                save_summed(checkpoint | {SUMS: sums}, draft / METADATA)
                 replace(draft, target)
         self.barrier()
+
+    def _sum_shards(self, folder: Path) -> dict[str, int]:
+        """Return the sum of each file of shards, and of their index; every rank reads its own."""
+        own = [*folder.glob(f"__{self.global_rank}_*"), *([folder / ".metadata"] if self.is_global_zero else [])]
+        sums: list[Any] = [None] * self.world_size
+        torch.distributed.all_gather_object(sums, {path.name: sum_of(path) for path in own})
+        return {name: total for one in sums for name, total in one.items()}
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """Load weights and moments of a checkpoint of either kind, written by any number of ranks; return the rest."""
         assert self.model is not None
         path = Path(self.broadcast(checkpoint_path))
+        check_bytes(path)
         if path.is_dir():
             shards = {"state_dict": trained_state(self.model, SHARDS)}
             for index, optimizer in enumerate(self.optimizers):

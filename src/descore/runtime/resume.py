@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 
 from descore.atomic import complete_path
-from descore.runtime.checkpoints import METADATA
+from descore.runtime.checkpoints import METADATA, check_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,42 +33,67 @@ class Resumable:
 
 
 def find_checkpoint(run: Path) -> Resumable | None:
-    """Find the newest complete checkpoint of the last version of a run; warn about each that does not load.
+    """Find the newest whole checkpoint of the last version of a run; warn about each that is damaged.
 
     A checkpoint that was saved between two optimizer steps is the last choice: no checkpoint holds the gradients that
     were accumulated by then.
 
     Args:
-        run: Folder that holds `version_<n>` folders.
+        run: Folder that holds `version_<n>` folders; other entries, and versions without a file, are passed over.
 
     Returns:
         The checkpoint, or None if that version has none.
 
     Raises:
-        ValueError: If it has checkpoints and none of them loads.
+        ValueError: If it has checkpoints and all of them are damaged.
     """
-    versions = sorted(int(path.name.removeprefix("version_")) for path in run.glob("version_*[0-9]"))
+    versions = _versions(run)
     if not versions:
         return None
-    folder = run / f"version_{versions[-1]}" / "checkpoints"
-    found: list[tuple[tuple[bool, int, float], Resumable]] = []
+    folder = versions[max(versions)] / "checkpoints"
+    candidates: list[tuple[tuple[bool, int, float], Resumable]] = []
     broken: list[str] = []
     for path in _checkpoints(folder):
         try:
             checkpoint = _read(path)
             order = (not checkpoint["half_accumulated"], checkpoint["global_step"], path.stat().st_mtime)
-            resumable = Resumable(path, versions[-1], checkpoint["global_step"], _logged_step(checkpoint))
+            resumable = Resumable(path, max(versions), checkpoint["global_step"], _logged_step(checkpoint))
         except Exception as error:  # whatever a reader makes of damaged bytes, or of another program's checkpoint
-            broken.append(f"{path} ({type(error).__name__}: {str(error).partition(chr(10))[0][:200]})")
+            broken.append(_describe(path, error))
             continue
-        found.append((order, resumable))
+        candidates.append((order, resumable))
+    found = _newest_whole([one for _, one in sorted(candidates, key=lambda one: one[0], reverse=True)], broken)
     if broken and not found:
         raise ValueError(
             f"expected a checkpoint that loads in {folder}, got none: {'; '.join(broken)}. Remove it to start a new run"
         )
     for problem in broken:
         rank_zero_warn(f"skipping a checkpoint that does not load: {problem}")
-    return max(found, key=lambda one: one[0])[1] if found else None
+    return found
+
+
+def _versions(run: Path) -> dict[int, Path]:
+    """Return the folders of a run by the number in their name; a folder without a file is of a start that failed."""
+    found = {path: re.fullmatch(r"version_(0|[1-9][0-9]*)", path.name) for path in run.glob("version_*")}
+    return {
+        int(name[1]): path for path, name in found.items() if name and any(one.is_file() for one in path.rglob("*"))
+    }
+
+
+def _newest_whole(candidates: list[Resumable], broken: list[str]) -> Resumable | None:
+    """Return the first checkpoint whose bytes are those that were written; add the others before it to `broken`."""
+    for one in candidates:
+        try:
+            check_bytes(one.path)
+        except Exception as error:
+            broken.append(_describe(one.path, error))
+        else:
+            return one
+    return None
+
+
+def _describe(path: Path, error: Exception) -> str:
+    return f"{path} ({type(error).__name__}: {str(error).partition(chr(10))[0][:200]})"
 
 
 def _logged_step(checkpoint: dict[str, Any]) -> int:
