@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
+from rich.table import Column, Table
 
-from descore.commands.formatting import percent, percents
+from descore.commands.formatting import add_names, percent, percents
 
 if TYPE_CHECKING:
     from descore.evaluation.folder import Record
@@ -40,15 +43,17 @@ def add(commands: Any) -> None:
         metavar="RUN",
         help="output folders of at least two finished `descore evaluate` commands; the first one is the baseline",
     )
+    add_names(command)
     command.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     command.set_defaults(run=_compare)
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from descore.evaluation.comparison import compare
+    from descore.evaluation.comparison import compare, name_runs
     from descore.evaluation.folder import load_evaluation, plain
 
     try:
+        names = name_runs(options.runs, options.name)
         found = plain(compare([load_evaluation(folder) for folder in options.runs]))
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(f"descore compare: {error}") from error
@@ -57,19 +62,23 @@ def _compare(options: argparse.Namespace) -> int:
         return 0
     console = Console()
     console.print(f"{found['benchmark']}: {found['num_pairs']} pairs, {found['num_videos']} videos", highlight=False)
-    for name, records in found["dimensions"].items():
-        console.print(_table(name, records, pairs=found["num_pairs"] > 0))
+    for dimension, records in found["dimensions"].items():
+        console.print(_table(dimension, dict(zip(names, records, strict=True)), pairs=found["num_pairs"] > 0))
     return 0
 
 
-def _table(name: str, records: list[Record], *, pairs: bool) -> Table:
-    rated = any(record["spearman"] is not None for record in records)
+def _table(dimension: str, runs: Mapping[str, Record], *, pairs: bool) -> Table:
+    """Make a table of at most 80 columns: intervals stand below their values, and a long name runs over lines."""
+    rated = any(record["spearman"] is not None for record in runs.values())
     columns = ["without ties", "decided", "difference", "p"] if pairs else []
-    table = Table("run", *columns, *(["Spearman"] if rated else []), title=name)
-    for record in records:
-        cells = [record["run"]]
+    run = Column("run", overflow="fold")
+    table = Table(run, title=escape(dimension), box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for column in [*columns, *(["Spearman"] if rated else [])]:
+        table.add_column(column, no_wrap=True)
+    for name, record in runs.items():
+        cells = [escape(name)]
         if pairs:
-            cells += [f"{percent(record['accuracy'])} {percents(record['interval'])}", str(record["num_pairs"])]
+            cells += [f"{percent(record['accuracy'])}\n{percents(record['interval'])}", str(record["num_pairs"])]
             cells += _difference(record)
         if rated:
             cells.append("-" if record["spearman"] is None else f"{record['spearman']:.3f}")
@@ -81,5 +90,5 @@ def _difference(record: Record) -> list[str]:
     if "difference" not in record:
         return ["", ""]
     interval = percents(record["difference_interval"], sign=True)
-    p_value = "-" if record["p_value"] is None else f"{record['p_value']:.3g}"
-    return [f"{percent(record['difference'], sign=True)} {interval}", p_value]
+    p_value = "-" if record["p_value"] is None else f"{record['p_value']:.2g}"
+    return [f"{percent(record['difference'], sign=True)}\n{interval}", p_value]

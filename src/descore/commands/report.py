@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from descore.commands.formatting import add_names
+
 EXAMPLES = """examples:
   descore report runs/evaluations/ood
   descore report runs/evaluations/stage1 runs/evaluations/stage2 --output page.html --pairs 100
@@ -32,6 +34,7 @@ def add(commands: Any) -> None:
         metavar="FILE",
         help="HTML file to write (default report.html)",
     )
+    add_names(command)
     command.add_argument("--title", default="", help="heading of the page (default: the names of the benchmarks)")
     command.add_argument(
         "--pairs",
@@ -47,7 +50,7 @@ def _report(options: argparse.Namespace) -> int:
     try:
         from descore.report import report_on, write_page
 
-        page = report_on(options.runs, title=options.title, num_pairs=options.pairs)
+        page = report_on(options.runs, title=options.title, names=options.name, num_pairs=options.pairs)
     except (FileNotFoundError, ImportError, ValueError) as error:
         raise SystemExit(f"descore report: {error}") from error
     path = write_page(page, options.output)

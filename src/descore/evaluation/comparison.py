@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from descore.evaluation.folder import Evaluation, Record
@@ -38,6 +39,37 @@ def compare(evaluations: Sequence[Evaluation]) -> Record:
         "num_videos": len(videos),
         "dimensions": {name: _side_by_side(evaluations, name, pairs, videos) for name in names},
     }
+
+
+def name_runs(folders: Sequence[Path], names: Sequence[str] = ()) -> list[str]:
+    """Name evaluations: as asked for, or by the last parts of their paths, as few of them as tell all folders apart.
+
+    A folder that is given twice gets its position in the list as a suffix.
+
+    Args:
+        folders: Output folders of the evaluations.
+        names: A name for each folder, all different; none to name them by their paths.
+
+    Raises:
+        ValueError: If there are names, and they are not as above.
+
+    >>> name_runs([Path("/runs/a/val"), Path("/runs/b/val"), Path("/runs/c")])
+    ['a/val', 'b/val', 'runs/c']
+    >>> name_runs([Path("/runs/a"), Path("/runs/b"), Path("/runs/b")])
+    ['a', 'b', 'b (3)']
+    """
+    if names:
+        if len(set(names)) != len(folders) or len(names) != len(folders):
+            raise ValueError(
+                f"expected a different --name for each of the {len(folders)} runs, in their order, got {list(names)}"
+            )
+        return list(names)
+    parts = [folder.absolute().parts for folder in folders]
+    different = len(set(parts))
+    lengths = range(1, max(map(len, parts)) + 1)
+    length = next(length for length in lengths if len({part[-length:] for part in parts}) == different)
+    found = ["/".join(part[-length:]) for part in parts]
+    return [name if found.index(name) == index else f"{name} ({index + 1})" for index, name in enumerate(found)]
 
 
 def _check_comparable(evaluations: Sequence[Evaluation]) -> None:

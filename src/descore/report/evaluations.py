@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from descore.evaluation.comparison import compare
+from descore.evaluation.comparison import compare, name_runs
 from descore.evaluation.folder import Evaluation, load_evaluation, number
 from descore.report import figures
 from descore.report.evaluation_figures import figures_of, result_of
@@ -20,22 +20,25 @@ the pairs that people call a tie. "With ties" counts all pairs, and calls a tie 
 that fits these pairs best. Ranges are 95 % intervals over prompts. Failed pairs count in neither."""
 
 
-def report_on(folders: Sequence[str | Path], *, title: str = "", num_pairs: int = 40) -> Page:
+def report_on(
+    folders: Sequence[str | Path], *, title: str = "", names: Sequence[str] = (), num_pairs: int = 40
+) -> Page:
     """Make the page of one or more finished evaluations; `write_page` writes it to a file.
 
     Args:
         folders: Output folders of `descore evaluate`.
         title: Heading of the page; the names of the benchmarks if empty.
+        names: Name of each evaluation on the page; the ends of their folders' paths if empty.
         num_pairs: Largest number of pairs in the viewer.
 
     Raises:
         FileNotFoundError: If a folder holds no evaluation.
-        ValueError: If an evaluation is not finished.
+        ValueError: If an evaluation is not finished, or there is not one name for each.
     """
     evaluations = [load_evaluation(folder) for folder in folders]
     for run in evaluations:
         _check_finished(run)
-    runs = dict(zip(names_of([run.folder for run in evaluations]), evaluations, strict=True))
+    runs = dict(zip(name_runs([run.folder for run in evaluations], names), evaluations, strict=True))
     benchmarks = list(dict.fromkeys(run.info["benchmark"] for run in evaluations))
     sections = [Section("Runs", _HOW_TO_READ, tables=tables_of(runs))]
     for benchmark in benchmarks:
@@ -50,24 +53,6 @@ def report_on(folders: Sequence[str | Path], *, title: str = "", num_pairs: int 
         viewer=browse(runs, num_pairs=num_pairs) if any(run.pairs for run in evaluations) else None,
         highlights=[_highlight(name, run, index) for index, (name, run) in enumerate(runs.items()) if run.pairs],
     )
-
-
-def names_of(folders: Sequence[Path]) -> list[str]:
-    """Name each folder by the last parts of its path, as few of them as tell all folders apart.
-
-    A folder that is given twice gets its position in the list as a suffix.
-
-    >>> names_of([Path("/runs/a/val"), Path("/runs/b/val"), Path("/runs/c")])
-    ['a/val', 'b/val', 'runs/c']
-    >>> names_of([Path("/runs/a"), Path("/runs/b"), Path("/runs/b")])
-    ['a', 'b', 'b (3)']
-    """
-    parts = [folder.absolute().parts for folder in folders]
-    different = len(set(parts))
-    lengths = range(1, max(map(len, parts)) + 1)
-    length = next(length for length in lengths if len({part[-length:] for part in parts}) == different)
-    names = ["/".join(part[-length:]) for part in parts]
-    return [name if names.index(name) == index else f"{name} ({index + 1})" for index, name in enumerate(names)]
 
 
 def tables_of(runs: Mapping[str, Evaluation]) -> list[Table]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from descore.report.evaluations import names_of
+from descore.evaluation.comparison import name_runs
 
 
 @pytest.mark.parametrize(
@@ -18,4 +18,4 @@ from descore.report.evaluations import names_of
     ],
 )
 def test_runs_have_the_shortest_names_that_tell_them_apart(folders, names):
-    assert names_of([Path(folder) for folder in folders]) == names
+    assert name_runs([Path(folder) for folder in folders]) == names
