@@ -26,10 +26,11 @@ from data_modules.world.scene import Split
 from data_modules.world.teacher import Teacher
 from descore.evaluation.benchmark import Benchmark, table_benchmark
 from descore.evaluation.folder import Evaluation
-from descore.evaluation.run import EvaluationProtocol, evaluate
+from descore.evaluation.run import evaluate
 from descore.metrics import calls
 from descore.model.reward_model import RewardModel
 from descore.rewards import quality_reward
+from descore.scoring.protocol import ScoringProtocol
 from descore.tables.pairs import read_pairs
 from descore.types import Pair
 
@@ -50,7 +51,7 @@ def measure(folder: str, benchmark: Benchmark, exact: Sequence[Pair]) -> dict[st
                 folder,
                 benchmark,
                 Path(name) / f"temperature-{temperature:g}",
-                protocol=EvaluationProtocol(temperature=temperature, batch_size=BATCH),
+                protocol=ScoringProtocol(temperature=temperature, batch_size=BATCH),
             )
             for temperature in (0.0, 1.0)
         )

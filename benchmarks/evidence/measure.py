@@ -14,8 +14,9 @@ from benchmarks.evidence.data import CORRUPTED, SPLITS, pairs_table, thoughts_ta
 from descore.evaluation.benchmark import table_benchmark
 from descore.evaluation.folder import load_evaluation
 from descore.evaluation.query_attention import query_attention
-from descore.evaluation.run import EvaluationProtocol, evaluate
+from descore.evaluation.run import evaluate
 from descore.model.reward_model import RewardModel
+from descore.scoring.protocol import ScoringProtocol
 from descore.tables.pairs import read_pairs
 from descore.types import Branches, Pair
 
@@ -59,14 +60,14 @@ def measure(root: str, run: str, paradigm: str, num_thoughts: str, num_pairs: st
             model,
             table_benchmark(pairs_table(folder, split)),
             evaluation_of(folder, run, split),
-            protocol=EvaluationProtocol(reward_from=REWARD_FROM.get(paradigm), batch_size=BATCH),
+            protocol=ScoringProtocol(reward_from=REWARD_FROM.get(paradigm), batch_size=BATCH),
         )
     if int(num_thoughts) > 1:
         evaluate(
             model,
             table_benchmark(pairs_table(folder, "ood")),
             evaluation_of(folder, run, SEVERAL),
-            protocol=EvaluationProtocol(num_thoughts=int(num_thoughts), batch_size=BATCH // 4),
+            protocol=ScoringProtocol(num_thoughts=int(num_thoughts), batch_size=BATCH // 4),
             limit=int(num_pairs),
         )
     if extent == "accuracy" or paradigm not in GIVEN:

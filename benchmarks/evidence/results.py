@@ -16,9 +16,10 @@ from benchmarks.evidence.data import CORRUPTED, SPLITS
 from benchmarks.evidence.finished_runs import logged_points
 from benchmarks.evidence.measure import GIVEN, HEADS, SEVERAL, WRITERS, evaluation_of
 from benchmarks.evidence.plan import PARADIGMS, Scale, run_name
-from descore.evaluation.folder import Evaluation, load_evaluation, plain
+from descore.evaluation.folder import Evaluation, load_evaluation
 from descore.evaluation.query_attention import SOURCES
 from descore.metrics import bootstrap_interval, calibration, calls, preference_accuracy
+from descore.scoring.folder import plain
 
 Json = dict[str, Any]
 

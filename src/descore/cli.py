@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from descore import __version__
 from descore.commands import compare, evaluate, replay, report, score
+from descore.commands.usage import UsageError
 from descore.types import ModelError
 
 COMMANDS = (score, evaluate, compare, report, replay)
@@ -20,15 +21,17 @@ def main(args: Sequence[str] | None = None) -> int:
         args: Command-line arguments; those of the process if not given.
 
     Returns:
-        Exit code: 0 if all is done, 1 if a video or a pair failed. Options or a model that cannot be used end the
-        process with 2.
+        Exit code: 0 if all is done, 1 if a video or a pair failed. Options, files or a model that cannot be used end
+        the process with 2, and an interrupt with 130.
     """
     parser = make_parser()
     options = parser.parse_args(args)
     try:
         return int(options.run(options))
-    except ModelError as error:
-        parser.exit(2, f"descore: {error}\n")
+    except (UsageError, ModelError) as error:
+        parser.exit(2, f"descore {options.command}: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, f"descore {options.command}: interrupted{options.after_interrupt}\n")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -43,7 +46,8 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="`descore COMMAND --help` describes the options of a command.",
     )
     parser.add_argument("--version", action="version", version=f"descore {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="command")
+    commands = parser.add_subparsers(required=True, metavar="command", dest="command")
+    parser.set_defaults(after_interrupt="")
     for command in COMMANDS:
         command.add(commands)
     return parser

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from descore.answer import Answer, write_thought
-from descore.evaluation.folder import load_evaluation, plain
+from descore.evaluation.folder import load_evaluation
 from descore.evaluation.summary import summarise
+from descore.scoring.folder import plain
 from descore.types import DIMENSIONS
 
 PROTOCOL = {

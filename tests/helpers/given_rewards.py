@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from descore.evaluation.folder import Evaluation, plain
+from descore.evaluation.folder import Evaluation
 from descore.evaluation.summary import summarise
+from descore.scoring.folder import plain
 
 PROTOCOL = {"kind": "pointwise", "thoughts": 1, "temperature": 0.0, "reward_from": "head"}
 

@@ -76,7 +76,7 @@ def noting(score: Callable[..., Iterator[Any]], notes: Path, kill_in: int) -> Ca
 
     def noted(scorer: Scorer, items: Sequence[Any], *rest: Any) -> Iterator[Any]:
         with notes.open("a") as file:
-            file.write(" | ".join(item.name for item in items) + "\n")
+            file.write(" | ".join(item.key for item in items) + "\n")
         number = next(numbers)
         for found in score(scorer, items, *rest):
             yield found

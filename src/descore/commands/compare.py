@@ -14,9 +14,10 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from descore.commands.formatting import add_names, percent, percents
+from descore.commands.usage import UsageError
 
 if TYPE_CHECKING:
-    from descore.evaluation.folder import Record
+    from descore.scoring.folder import Record
 
 EXAMPLES = """example:
   descore compare runs/evaluations/stage1 runs/evaluations/stage2
@@ -51,12 +52,15 @@ def add(commands: Any) -> None:
 def _compare(options: argparse.Namespace) -> int:
     from descore.evaluation.comparison import compare, name_runs
     from descore.evaluation.folder import load_evaluation, plain
+    from descore.evaluation.comparison import compare
+    from descore.evaluation.folder import load_evaluation
+    from descore.scoring.folder import plain
 
     try:
         names = name_runs(options.runs, options.name)
         found = plain(compare([load_evaluation(folder) for folder in options.runs]))
     except (FileNotFoundError, ValueError) as error:
-        raise SystemExit(f"descore compare: {error}") from error
+        raise UsageError(error) from error
     if options.json:
         print(json.dumps(found, indent=2, allow_nan=False))
         return 0

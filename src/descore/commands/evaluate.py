@@ -10,13 +10,15 @@ from rich.console import Console
 from rich.table import Table
 
 from descore.commands.formatting import percent, percents
+from descore.commands.scoring_options import add_model_option, add_scoring_options, protocol_of
+from descore.commands.usage import UsageError
 from descore.evaluation.benchmark_files import known_benchmarks
-from descore.inputs.settings import RewardSource
 from descore.tables.pairs import OnBadRow
 
 if TYPE_CHECKING:
     from descore.evaluation.benchmark import Benchmark
-    from descore.evaluation.folder import Evaluation, Record
+    from descore.evaluation.folder import Evaluation
+    from descore.scoring.folder import Record
 
 EXAMPLES = """examples:
   descore evaluate --model runs/stage1/version_0/export/last --benchmark rendered_ood --output runs/evaluations/ood
@@ -41,10 +43,8 @@ def add(commands: Any) -> None:
         epilog=f"{EXAMPLES}\nbenchmarks: {', '.join(sorted(known_benchmarks()))}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    option = command.add_argument
-    option("--model", required=True, help="exported folder of a training run, such as .../export/best, or a hub id")
-    option("--backbone", help="hub id or folder of an adapter's backbone, if it is not where the exported folder says")
-    option(
+    add_model_option(command)
+    command.add_argument(
         "--output",
         required=True,
         type=Path,
@@ -52,8 +52,8 @@ def add(commands: Any) -> None:
         help="folder for the results; an unfinished evaluation in it is resumed",
     )
     _add_data_options(command.add_argument_group("data"))
-    _add_scoring_options(command.add_argument_group("scoring"))
-    command.set_defaults(run=_evaluate)
+    add_scoring_options(command.add_argument_group("scoring"))
+    command.set_defaults(run=_evaluate, after_interrupt="; repeat the command to resume it")
 
 
 def _add_data_options(group: Any) -> None:
@@ -102,76 +102,19 @@ def _add_data_options(group: Any) -> None:
     )
 
 
-def _add_scoring_options(group: Any) -> None:
-    option = group.add_argument
-    option(
-        "--num-thoughts",
-        type=int,
-        default=1,
-        metavar="K",
-        help="thoughts sampled per video; the reward is the mean over them (default 1). The summary then has the "
-        "accuracy for 1 to K thoughts; the cost grows K-fold",
-    )
-    option("--no-thoughts", action="store_true", help="score without thinking, which is faster")
-    option(
-        "--temperature",
-        type=float,
-        help="sampling temperature of the thoughts; 0 is greedy (default: 0 for one thought, 1 for several)",
-    )
-    option(
-        "--reward-from",
-        choices=get_args(RewardSource),
-        help="source of the reward (default: the one that the model was trained for); every model that thinks can give "
-        "the overall_score or expected_score of its thought",
-    )
-    option(
-        "--shard",
-        type=_shard,
-        default=(1, 1),
-        metavar="I/N",
-        help="score part I of N, to share the work between N machines; the one that finishes last writes the summary "
-        "(default 1/1)",
-    )
-    option(
-        "--batch-size",
-        type=int,
-        default=8,
-        metavar="N",
-        help="videos scored together (default 8); lower it if memory runs out. It is part of the protocol, since it "
-        "changes rewards by rounding errors",
-    )
-    option("--device", help="device to run on, such as cpu or cuda:0 (default: the GPU if there is one)")
-
-
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",")]
 
 
-def _shard(text: str) -> tuple[int, int]:
-    try:
-        part, parts = map(int, text.split("/"))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected I/N, such as 1/4 for the first of four, got {text!r}") from error
-    return part, parts
-
-
 def _evaluate(options: argparse.Namespace) -> int:
-    from descore.evaluation.folder import EvaluationError
-    from descore.evaluation.run import EvaluationProtocol, evaluate
-    from descore.thinking.readout import ReadoutError
+    from descore.evaluation.run import ScoringError, evaluate
 
     try:
         evaluation = evaluate(
             options.model,
             _benchmark(options),
             options.output,
-            protocol=EvaluationProtocol(
-                num_thoughts=options.num_thoughts,
-                thoughts=not options.no_thoughts,
-                temperature=options.temperature,
-                reward_from=options.reward_from,
-                batch_size=options.batch_size,
-            ),
+            protocol=protocol_of(options),
             limit=options.limit,
             shard=options.shard,
             device=options.device,
@@ -180,8 +123,8 @@ def _evaluate(options: argparse.Namespace) -> int:
             tie_threshold_from=options.tie_threshold_from,
             backbone=options.backbone,
         )
-    except (EvaluationError, ReadoutError, FileNotFoundError, ImportError) as error:
-        raise SystemExit(f"descore evaluate: {error}") from error
+    except (ScoringError, OSError, ImportError) as error:
+        raise UsageError(error) from error
     if not evaluation.is_complete:
         _print_progress(evaluation)
         return 0
@@ -204,7 +147,7 @@ def _benchmark(options: argparse.Namespace) -> Benchmark:
         preset, dimensions = options.preset or "descore", options.dimensions or ["overall"]
         return table_benchmark(options.table, root=options.root, preset=preset, dimensions=dimensions)
     except ValueError as error:
-        raise SystemExit(f"descore evaluate: {error}") from error
+        raise UsageError(error) from error
 
 
 def _print_progress(evaluation: Evaluation) -> None:
@@ -221,7 +164,7 @@ def print_summary(evaluation: Evaluation) -> None:
     info, summary = evaluation.info, evaluation.summary
     console = Console()
     console.print(f"{summary['benchmark']}: {summary['model']}", highlight=False)
-    console.print(describe_protocol(summary["protocol"]), highlight=False)
+    console.print(protocol_line(summary["protocol"]), highlight=False)
     table = Table("dimension", *(_pair_columns(summary) if info["num_pairs"] else _video_columns()))
     for name, numbers in summary["dimensions"].items():
         table.add_row(name, *(_pair_cells(numbers) if info["num_pairs"] else _video_cells(numbers)))
@@ -238,7 +181,7 @@ def print_summary(evaluation: Evaluation) -> None:
     console.print(str(evaluation.folder / "summary.json"), highlight=False, soft_wrap=True)
 
 
-def describe_protocol(protocol: Record) -> str:
+def protocol_line(protocol: Record) -> str:
     """Describe in one line how an evaluation scored its videos.
 
     Args:

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from descore.commands.usage import UsageError
+
 
 def add(commands: Any) -> None:
     """Add the command to the subparsers."""
@@ -42,6 +44,6 @@ def _replay(options: argparse.Namespace) -> int:
             table.add_row(str(one.rank), one.pair, *numbers, one.reason)
             reasons.append(one.reason)
     except (FileNotFoundError, VideoError) as error:
-        raise SystemExit(f"descore replay: {error}") from error
+        raise UsageError(error) from error
     Console().print(table)
     return 1 if any(reasons) else 0

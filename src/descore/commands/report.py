@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from descore.commands.formatting import add_names
+from descore.commands.usage import UsageError
 
 EXAMPLES = """examples:
   descore report runs/evaluations/ood
@@ -52,7 +53,7 @@ def _report(options: argparse.Namespace) -> int:
 
         page = report_on(options.runs, title=options.title, names=options.name, num_pairs=options.pairs)
     except (FileNotFoundError, ImportError, ValueError) as error:
-        raise SystemExit(f"descore report: {error}") from error
+        raise UsageError(error) from error
     path = write_page(page, options.output)
     shown = f", {page.viewer.num_shown} of {page.viewer.num_pairs} pairs" if page.viewer else ""
     print(f"{path}: {len(options.runs)} evaluations{shown}, {path.stat().st_size / 1e6:.1f} MB")

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from descore.evaluation.folder import Evaluation, Record
+from descore.evaluation.folder import Evaluation
 from descore.metrics import bootstrap_interval, calls, paired_test, rank_correlation
+from descore.scoring.folder import Record
 
 
 def compare(evaluations: Sequence[Evaluation]) -> Record:

@@ -1,50 +1,26 @@
 """Evaluation: score every video of a benchmark once, into a folder from which a killed run resumes.
 
-The batches are determined by the videos alone, and a resumed run repeats only the batch that was not written whole.
-So kills, resumes and shards change no reward, and the summary is the same to the byte.
+Kills, resumes and shards change no reward (see `descore.scoring.run`), and the summary is the same to the byte.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from descore.atomic import write_whole
 from descore.evaluation.benchmark import Benchmark
-from descore.evaluation.folder import (
-    Evaluation,
-    EvaluationError,
-    Items,
-    Record,
-    begin,
-    exclusive_writer,
-    find_unscored,
-    load_evaluation,
-    name_scores_file,
-    plain,
-    read_lines,
-)
-from descore.evaluation.request import (
-    EvaluationProtocol,
-    check_counts,
-    describe_request,
-    load_tuned,
-    make_protocol,
-    missing_message,
-    read_items,
-)
-from descore.evaluation.schedule import Batches, order_batches, take_shard, total_cost
+from descore.evaluation.folder import Evaluation, load_evaluation
+from descore.evaluation.request import describe_request, load_tuned, missing_message, read_items
 from descore.evaluation.summary import summarise
 from descore.model.export import describe, digest
-from descore.scoring.scorer import Scorer
+from descore.scoring.folder import ScoringError, plain, write_lines
+from descore.scoring.protocol import ScoringProtocol, check_count, describe_protocol
+from descore.scoring.run import begin, check_shard, score_videos
+from descore.scoring.scorer import choose_device
 from descore.tables.pairs import OnBadRow
 
-__all__ = ["Evaluation", "EvaluationError", "EvaluationProtocol", "evaluate", "load_evaluation"]
+__all__ = ["Evaluation", "ScoringError", "ScoringProtocol", "evaluate", "load_evaluation"]
 
 
 def evaluate(
@@ -52,7 +28,7 @@ def evaluate(
     benchmark: Benchmark,
     output: str | Path,
     *,
-    protocol: EvaluationProtocol | None = None,
+    protocol: ScoringProtocol | None = None,
     limit: int | None = None,
     shard: tuple[int, int] = (1, 1),
     device: str | None = None,
@@ -83,87 +59,35 @@ def evaluate(
         The evaluation; its summary is empty while shards are left.
 
     Raises:
-        EvaluationError: If the table cannot be read, an option is out of its range, videos are missing, the folder
+        ScoringError: If the table cannot be read, an option is out of its range, videos are missing, the folder
             holds another evaluation or is being written by another process, or the thresholds are of another model or
             of this very table.
         ExportError: If the model cannot be loaded.
         FileNotFoundError: If the table does not exist.
         ReadoutError: If the model cannot give the requested reward.
     """
-    protocol = protocol or EvaluationProtocol()
-    check_counts(shard, limit, protocol)
+    protocol = protocol or ScoringProtocol()
+    check_shard(shard)
+    check_count("limit", limit)
+    choose_device(device)
     folder = Path(output)
     settings = describe(model, backbone).settings
     items = read_items(benchmark, limit, on_bad_row)
     if items.missing and not skip_missing:
-        raise EvaluationError(missing_message(items, benchmark.root))
+        raise ScoringError(missing_message(items, benchmark.root))
     info = describe_request(benchmark, items, limit) | {
         "model": model,
         "model_digest": digest(model, backbone),
-        "protocol": make_protocol(settings, protocol),
+        "protocol": describe_protocol(settings, protocol),
     }
     tuned_on = load_tuned(tie_threshold_from, info) if tie_threshold_from else None
-    begin(folder, info, items, settings)
-    costs = [video["cost"] for video in read_lines(folder / "videos.jsonl")]
-    part = take_shard(order_batches(costs, protocol.batch_size), costs, shard)
-    file = folder / name_scores_file(folder, shard)
-    with exclusive_writer(file):
-        if left := find_unscored(part, file):
-            _score(file, left, items, costs, info, device, backbone)
+    if not (folder / "evaluation.json").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_lines(folder / "pairs.jsonl", items.pairs)
+    begin(folder / "evaluation.json", info, items.videos, settings.video)
+    score_videos(folder, info, items.videos.paths, shard=shard, device=device, backbone=backbone)
     evaluation = load_evaluation(folder)
     if evaluation.is_complete:
         summary = plain(summarise(evaluation, tuned_on))
         write_whole(folder / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
     return load_evaluation(folder)
-
-
-def _score(
-    file: Path,
-    left: Batches,
-    items: Items,
-    costs: Sequence[int],
-    info: Record,
-    device: str | None,
-    backbone: str | None,
-) -> None:
-    """Score batch after batch, and append one line per video to the file."""
-    num_thoughts, batch_size = info["protocol"]["thoughts"], info["protocol"]["batch_size"]
-    scorer = Scorer(
-        info["model"],
-        device=device,
-        thoughts=num_thoughts > 0,
-        batch_size=batch_size,
-        reward_from=info["protocol"]["reward_from"],
-        backbone=backbone,
-    )
-    order = list(chain.from_iterable(left))
-    videos = [items.videos[index] for index in order]
-    scores = scorer.stream(
-        [items.paths[index] for index in order],
-        [video["prompt"] for video in videos],
-        num_thoughts=max(num_thoughts, 1),
-        temperature=info["protocol"]["temperature"],
-        # Relative to the root, so that thoughts do not depend on where the data is mounted.
-        names=[f"{video['video']}: {video['prompt']}" for video in videos],
-    )
-    with file.open("a", encoding="utf-8", newline="\n") as lines, _progress() as progress:
-        task = progress.add_task("Scoring", total=total_cost(costs, order), done=0, videos=len(order))
-        for done, (index, score) in enumerate(zip(order, scores, strict=True), start=1):
-            record = plain({"index": index} | score.to_json())
-            lines.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
-            lines.flush()
-            progress.update(task, advance=total_cost(costs, [index]), done=done)
-
-
-def _progress() -> Progress:
-    """Make a progress bar: videos done, time elapsed, and time left as estimated from the cost of what remains."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[done]} of {task.fields[videos]} videos"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        speed_estimate_period=600,
-    )

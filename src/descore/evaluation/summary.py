@@ -11,7 +11,7 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from descore.evaluation.folder import Evaluation, Record, reward_of
+from descore.evaluation.folder import Evaluation, reward_of
 from descore.metrics import (
     accuracy_at,
     bootstrap_interval,
@@ -22,6 +22,7 @@ from descore.metrics import (
     rank_correlation,
 )
 from descore.rewards import format_reward, quality_reward
+from descore.scoring.folder import Record
 
 
 def summarise(evaluation: Evaluation, tuned_on: Evaluation | None = None) -> Record:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -38,7 +39,7 @@ class Sampling:
             raise ValueError(f"num_thoughts is {self.num_thoughts}; expected at least 1")
         if self.max_tokens is not None and self.max_tokens < 1:
             raise ValueError(f"max_tokens is {self.max_tokens}; expected at least 1, or None for the model's limit")
-        if self.temperature < 0:
+        if not 0 <= self.temperature < math.inf:
             raise ValueError(f"temperature is {self.temperature}; expected 0 (greedy) or above")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}; expected above 0 and up to 1, which allows all tokens")

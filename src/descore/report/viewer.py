@@ -13,8 +13,9 @@ from typing import Any
 
 from PIL import Image
 
-from descore.evaluation.folder import Evaluation, plain, reward_of
+from descore.evaluation.folder import Evaluation, reward_of
 from descore.report.page import Viewer
+from descore.scoring.folder import plain
 from descore.types import Frames
 from descore.video.checks import VideoError
 from descore.video.frames import VideoReader

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from descore.answer import Answer, AnswerError, parse_answer
+from descore.inputs.prompts import PromptError, check_prompt
 from descore.inputs.settings import RewardSource
 from descore.model.reward_model import RewardModel
 from descore.model.sampling import Sampling
+from descore.scoring.folder import ScoringError
+from descore.scoring.protocol import check_count, sampling_of
 from descore.scoring.score import Score
 from descore.thinking.readout import Readout, choose_source, read_rewards
 from descore.thinking.think import think
-from descore.types import Group, Prefix, Thought
+from descore.types import Frames, Group, Prefix, Thought
 from descore.video.checks import VideoError
+
+Video = str | os.PathLike[str]
+"""A video: the path of its file."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """A video to score: the name that keys its sampled tokens, and its prefix or the reason why it has none."""
+    """A video to score: the key of its sampled tokens, and its prefix or the reason why it has none."""
 
-    name: str
+    key: str
     prefix: Prefix | None
     error: str | None = None
 
@@ -46,6 +55,7 @@ class Scorer:
     Raises:
         ExportError: If the exported folder cannot be loaded.
         ReadoutError: If the model cannot give that reward.
+        ScoringError: If the device is not there, or the batch size is not at least 1.
 
     Example:
         scorer = Scorer("runs/stage1/version_0/export/last")
@@ -63,66 +73,61 @@ class Scorer:
         reward_from: RewardSource | None = None,
         backbone: str | None = None,
     ) -> None:
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        check_count("batch size", batch_size)
+        self.device = choose_device(device)
         self.model = RewardModel.from_pretrained(path, backbone=backbone).to(self.device)
         self.thoughts = thoughts and self.model.settings.thoughts
         self.reward_from = choose_source(self.model.settings, reward_from, thoughts=self.thoughts)
         self.batch_size = batch_size
 
     def score(
-        self, videos: Sequence[str], prompts: Sequence[str], *, num_thoughts: int = 1, temperature: float | None = None
+        self,
+        videos: Video | Iterable[Video],
+        prompts: str | Iterable[str],
+        *,
+        num_thoughts: int = 1,
+        temperature: float | None = None,
     ) -> list[Score]:
         """Score videos, each against its prompt.
 
         Args:
-            videos: Paths of the video files.
-            prompts: Prompt of each video.
+            videos: Paths of the video files, or one path.
+            prompts: Prompt of each video, or one prompt for all of them.
             num_thoughts: Number of thoughts per video; the reward is the mean over them.
             temperature: Sampling temperature of the thoughts; 0 (greedy) for one thought, 1 for several if not given.
 
         Returns:
-            One record per video, in the order of the videos. A video that fails has reward nan and an error.
+            One record per video, in the order of the videos. A video that fails, or whose prompt cannot be used, has
+            reward nan and an error; it never stops the others.
 
         Raises:
-            ValueError: If the numbers of videos and prompts differ, or an option is out of its range.
+            ScoringError: If the numbers of videos and prompts differ, or an option is out of its range.
+            TypeError: If the videos or the prompts are neither text nor a list.
         """
         return list(self.stream(videos, prompts, num_thoughts=num_thoughts, temperature=temperature))
 
     def stream(
         self,
-        videos: Sequence[str],
-        prompts: Sequence[str | None],
+        videos: Video | Iterable[Video],
+        prompts: str | Iterable[str],
         *,
         num_thoughts: int = 1,
         temperature: float | None = None,
-        names: Sequence[str] | None = None,
     ) -> Iterator[Score]:
         """Score videos batch by batch, and yield each record as soon as its batch is done.
 
-        The videos of the next batch are decoded while a batch is scored.
-
-        Args:
-            videos: Paths of the video files.
-            prompts: Prompt of each video; an empty one fails its video.
-            num_thoughts: Number of thoughts per video; the reward is the mean over them.
-            temperature: Sampling temperature of the thoughts; 0 (greedy) for one thought, 1 for several if not given.
-            names: Unique name of each video, which keys the sampled tokens of its thoughts; path and prompt if not
-                given.
+        The videos of the next batch are decoded while a batch is scored. Arguments and errors are those of `score`.
 
         Yields:
             One record per video, in the order of the videos. A video that fails has reward nan and an error.
-
-        Raises:
-            ValueError: If the numbers of videos and prompts differ, or an option is out of its range.
         """
-        if len(videos) != len(prompts):
-            raise ValueError(f"expected one prompt per video, got {len(videos)} videos and {len(prompts)} prompts")
-        if temperature is None:
-            temperature = 0.0 if num_thoughts == 1 else 1.0
-        sampling = Sampling(num_thoughts, temperature=temperature)
-        names = names or [f"{video}: {prompt}" for video, prompt in zip(videos, prompts, strict=True)]
-        asked = list(zip(videos, prompts, names, strict=True))
+        videos, prompts = _as_lists(videos, prompts)
+        sampling = sampling_of(num_thoughts, temperature, thoughts=self.thoughts)
+        asked = list(zip(videos, prompts, strict=True))
         batches = [asked[start : start + self.batch_size] for start in range(0, len(asked), self.batch_size)]
+        return self._stream(batches, sampling)
+
+    def _stream(self, batches: Sequence[Sequence[tuple[Video, str]]], sampling: Sampling) -> Iterator[Score]:
         with ThreadPoolExecutor(2) as pool:
             # Decode one batch ahead and no further, to bound memory.
             ahead = [pool.submit(self._read, *one) for one in batches[0]] if batches else []
@@ -131,27 +136,42 @@ class Scorer:
                 ahead = [pool.submit(self._read, *one) for one in following]
                 yield from self._score_batch(items, sampling)
 
-    def _read(self, video: str, prompt: str | None, name: str) -> _Item:
-        if not prompt or not prompt.strip():
-            return _Item(name, None, f"{video}: expected a prompt, got {prompt!r}")
+    def _read(self, video: Video, prompt: str) -> _Item:
+        if not isinstance(video, str | os.PathLike):
+            return _Item("", None, f"expected the path of a video, got {video!r}")
+        path = os.fspath(video)
         try:
-            return _Item(name, self.model.processor.prefix(prompt, self.model.processor.read(video)))
+            check_prompt(prompt)
+            frames = self.model.processor.read(path)
+            return _Item(_key(frames, prompt), self.model.processor.prefix(prompt, frames))
+        except PromptError as error:
+            return _Item("", None, f"{path}: {error}")
         except VideoError as error:
-            return _Item(name, None, str(error))
+            return _Item("", None, str(error))
 
     def _score_batch(self, items: Sequence[_Item], sampling: Sampling) -> Iterator[Score]:
-        prefixes = [item.prefix for item in items if item.prefix is not None]
-        names = [item.name for item in items if item.prefix is not None]
-        records = iter(self._score_prefixes(prefixes, names, sampling) if prefixes else [])
+        usable = [(item.key, item.prefix) for item in items if item.prefix is not None]
+        records = iter(self._score_apart(usable, sampling) if usable else [])
         for item in items:
             yield next(records) if item.prefix is not None else Score(math.nan, error=item.error)
 
+    def _score_apart(self, items: Sequence[tuple[str, Prefix]], sampling: Sampling) -> list[Score]:
+        """Score videos together; if that fails, score each half by itself, so that a video that fails fails alone."""
+        try:
+            return self._score_together(items, sampling)
+        except (FloatingPointError, torch.OutOfMemoryError) as error:
+            if len(items) == 1:
+                return [Score(math.nan, error=f"{error}")]
+        middle = len(items) // 2
+        return self._score_apart(items[:middle], sampling) + self._score_apart(items[middle:], sampling)
+
     @torch.no_grad()
-    def _score_prefixes(self, prefixes: Sequence[Prefix], names: Sequence[str], sampling: Sampling) -> list[Score]:
+    def _score_together(self, items: Sequence[tuple[str, Prefix]], sampling: Sampling) -> list[Score]:
+        keys, prefixes = zip(*items, strict=True)
         branches = self.model.processor.pack(prefixes, [[Thought()]] * len(prefixes)).to(self.device)
         seen = self.model.see(branches)
         if self.thoughts:
-            groups = think(self.model, branches, sampling, names=names, seen=seen)
+            groups = think(self.model, branches, sampling, names=keys, seen=seen)
         else:
             scored = self.model(branches, seen=seen).rewards[:, None]
             groups = [Group((Thought(),), ("",), (rewards.new_empty(0),), rewards) for rewards in scored]
@@ -182,6 +202,45 @@ class Scorer:
             truncated=bool(text) and not thought.closed,
             error=error,
         )
+
+
+def choose_device(name: str | None) -> torch.device:
+    """Return a device by its name; the GPU if there is one, or else the CPU, if no name is given.
+
+    Raises:
+        ScoringError: If there is no such device on this machine.
+
+    >>> choose_device("cpu")
+    device(type='cpu')
+    """
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        raise ScoringError(f"device {name!r} is not there: expected one of {', '.join(['cpu', *gpus])}") from error
+    return device
+
+
+def _as_lists(videos: Video | Iterable[Video], prompts: str | Iterable[str]) -> tuple[list[Video], list[str]]:
+    several = [videos] if isinstance(videos, str | os.PathLike) else _listed("videos", videos)
+    texts = [prompts] * len(several) if isinstance(prompts, str) else _listed("prompts", prompts)
+    if len(several) != len(texts):
+        raise ScoringError(f"expected one prompt per video, got {len(several)} videos and {len(texts)} prompts")
+    return several, texts
+
+
+def _listed(name: str, values: Iterable[Any]) -> list[Any]:
+    if isinstance(values, bytes | dict) or not isinstance(values, Iterable):
+        raise TypeError(f"{name}: expected text or a list, got {type(values).__name__} {values!r:.100}")
+    return list(values)
+
+
+def _key(frames: Frames, prompt: str) -> str:
+    """Return a key of what is scored: the frames that are shown, whatever file they come from, and the prompt."""
+    content = hashlib.blake2b(frames.pixels.contiguous().numpy().data, digest_size=16)
+    content.update(repr((frames.indices, frames.source_fps, prompt)).encode())
+    return content.hexdigest()
 
 
 def _answer(text: str) -> Answer | None:

@@ -100,7 +100,7 @@ def read_rewards(
     """
     source = source or model.settings.reward_from
     if source == "head":
-        return [Readout(group.rewards, (None,) * len(group.thoughts)) for group in groups]
+        return [_from_head(group.rewards) for group in groups]
     if source == "checklist":
         rewards = weigh(model, read_answers(model, videos, seen=seen))
         return [Readout(reward.view(1, 1), (_UNFITTED if bool(reward.isnan()) else None,)) for reward in rewards]
@@ -186,6 +186,15 @@ def weights_of(questions: Sequence[Question]) -> Tensor:
     """Return the weights of the questions, `[Q]` float64; nan where they are not fitted."""
     weights = [float("nan") if question.weight is None else question.weight for question in questions]
     return torch.tensor(weights, dtype=torch.float64)
+
+
+def _from_head(rewards: Tensor) -> Readout:
+    """Return the head's rewards `[n, K]`; a thought with a reward that is not finite has none."""
+    finite = rewards.isfinite().all(-1)
+    found = zip(rewards.tolist(), finite.tolist(), strict=True)
+    reason = "the head gives the reward {}, which is not a finite number"
+    errors = tuple(None if fine else reason.format(", ".join(f"{value:g}" for value in row)) for row, fine in found)
+    return Readout(rewards.masked_fill(~finite[:, None], math.nan), errors)
 
 
 def _said(text: str) -> float | str:

@@ -6,6 +6,8 @@ import pytest
 
 from descore.cli import main
 from descore.evaluation.folder import load_evaluation
+from descore.scoring.scorer import Scorer
+from tests.helpers.commands import refused
 from tests.helpers.tables import with_gaps
 
 
@@ -32,8 +34,7 @@ class TestTheCommand:
     def test_a_failed_video_makes_the_exit_code_1(self, export, data, tmp_path, capsys):
         benchmark = with_gaps(data, tmp_path / "data")
         args = ("--model", export, "--table", benchmark.table, "--output", tmp_path / "run", "--no-thoughts")
-        with pytest.raises(SystemExit, match="1 of 4 video files are missing"):
-            self.run(*args)
+        refused(capsys, "1 of 4 video files are missing", "evaluate", *args)
         assert self.run(*args, "--skip-missing") == 1
         assert "3 of 6 videos failed" in capsys.readouterr().out
 
@@ -41,8 +42,8 @@ class TestTheCommand:
         args = ("--model", export, "--table", data / "pairs.jsonl", "--output", tmp_path / "run", "--no-thoughts")
         assert self.run(*args, "--shard", "1/2") == 0
         assert "of 6 videos are scored" in capsys.readouterr().out
-        with pytest.raises(SystemExit, match=r"not finished: [24] of 6 videos are scored"):
-            main(["compare", str(tmp_path / "run"), str(tmp_path / "run")])
+        reason = r"not finished: [24] of 6 videos are scored"
+        refused(capsys, reason, "compare", tmp_path / "run", tmp_path / "run")
         assert self.run(*args, "--shard", "2/2") == 0
         assert "summary.json" in capsys.readouterr().out
 
@@ -59,17 +60,46 @@ class TestTheCommand:
             ),
         ],
     )
-    def test_what_cannot_be_found_is_told_in_one_line(self, export, tmp_path, args, reason):
-        with pytest.raises(SystemExit, match=reason):
-            self.run("--model", export, "--output", tmp_path / "run", *args)
+    def test_what_cannot_be_found_is_told_in_one_line(self, export, tmp_path, capsys, args, reason):
+        told = refused(capsys, reason, "evaluate", "--model", export, "--output", tmp_path / "run", *args)
+        assert told.count("\n") == 1
+        assert not (tmp_path / "run").exists()
+
+    @pytest.mark.parametrize(
+        ("args", "reason"),
+        [
+            (["--num-thoughts", 3, "--no-thoughts"], "num_thoughts is 3, which contradicts scoring without thoughts"),
+            (["--batch-size", -1], "expected a batch size of at least 1, got -1"),
+            (["--limit", 0], "expected a limit of at least 1, got 0"),
+            (["--shard", "3/2"], "expected a shard I/N with 1 <= I <= N, got 3/2"),
+            (["--temperature", "nan"], "temperature is nan; expected 0"),
+            (["--device", "cuda:99"], "device 'cuda:99' is not there: expected one of cpu"),
+        ],
+    )
+    def test_options_that_cannot_be_obeyed_are_refused(self, export, data, tmp_path, capsys, args, reason):
+        table = data / "pairs.jsonl"
+        refused(capsys, reason, "evaluate", "--model", export, "--table", table, "--output", tmp_path / "run", *args)
+        assert not (tmp_path / "run").exists()
+
+    def test_an_interrupt_says_how_to_resume(self, export, data, tmp_path, capsys, monkeypatch):
+        def interrupt(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        args = ("--model", export, "--table", data / "pairs.jsonl", "--output", tmp_path / "run")
+        with monkeypatch.context() as patch:
+            patch.setattr(Scorer, "_score_batch", interrupt)
+            with pytest.raises(SystemExit) as ended:
+                self.run(*args)
+        assert ended.value.code == 130
+        assert "interrupted; repeat the command to resume it" in capsys.readouterr().err
+        assert self.run(*args) == 0
 
     def test_a_bad_row_stops_it_or_is_left_out_and_counted(self, export, data, tmp_path, capsys):
         table = data / "bad.jsonl"
         first, *rest = (data / "pairs.jsonl").read_text().splitlines()
         table.write_text("\n".join([first.replace('"preference": "A"', '"preference": "maybe"'), *rest]))
         args = ("--model", export, "--table", table, "--output", tmp_path / "run", "--no-thoughts")
-        with pytest.raises(SystemExit, match=r"bad\.jsonl, data row 1 .*'preference': expected A, B, tie.*got 'maybe'"):
-            self.run(*args)
+        refused(capsys, r"bad\.jsonl, data row 1 .*'preference': expected A, B, tie.*got 'maybe'", "evaluate", *args)
         assert not (tmp_path / "run").exists()
         assert self.run(*args, "--on-bad-row", "skip") == 0
         assert "1 rows left out (expected A, B, tie, invalid)" in " ".join(capsys.readouterr().out.split())
@@ -80,8 +110,7 @@ class TestTheCommand:
             self.run("--model", export, "--table", "t.csv", "--output", tmp_path / "run", "--shard", shard)
         assert f"expected I/N, such as 1/4 for the first of four, got '{shard}'" in capsys.readouterr().err
 
-    def test_a_folder_that_is_none_is_refused(self, tmp_path):
-        with pytest.raises(SystemExit, match="is not an output folder of `descore evaluate`"):
-            main(["compare", str(tmp_path), str(tmp_path)])
+    def test_a_folder_that_is_none_is_refused(self, tmp_path, capsys):
+        refused(capsys, "is not an output folder of `descore evaluate`", "compare", tmp_path, tmp_path)
         with pytest.raises(FileNotFoundError, match=r"evaluation\.json"):
             load_evaluation(tmp_path)

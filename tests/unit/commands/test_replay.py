@@ -9,6 +9,7 @@ import pytest
 from descore.cli import main
 from descore.objectives import replay
 from descore.objectives.replay import Replayed
+from tests.helpers.commands import refused
 
 
 @pytest.fixture
@@ -39,6 +40,5 @@ def test_a_row_has_the_numbers_of_its_pair_in_order(command):
     assert [cell for cell in cells if cell] == ["0", "p0", "0.5", "1.25", "-2.5", "3.5"]
 
 
-def test_a_folder_without_a_step_is_named(tmp_path):
-    with pytest.raises(SystemExit, match=r"no rank-0\.json"):
-        main(["replay", str(tmp_path), "--device", "cpu"])
+def test_a_folder_without_a_step_is_named(tmp_path, capsys):
+    refused(capsys, r"no rank-0\.json", "replay", tmp_path, "--device", "cpu")

@@ -105,4 +105,4 @@ def test_a_model_that_is_none_is_refused_in_one_line(clips, capsys):
     with pytest.raises(SystemExit) as error:
         main(["score", "--model", "runs/nothing/export/last", "--prompt", "A circle.", clips[0]])
     assert error.value.code == 2
-    assert capsys.readouterr().err.startswith("descore: runs/nothing/export/last is neither an existing folder")
+    assert capsys.readouterr().err.startswith("descore score: runs/nothing/export/last is neither an existing folder")

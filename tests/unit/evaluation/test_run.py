@@ -9,17 +9,19 @@ import pytest
 import torch
 from filelock import FileLock
 
-from descore.evaluation import run as module
 from descore.evaluation.benchmark import Benchmark, table_benchmark
-from descore.evaluation.folder import Evaluation, EvaluationError
-from descore.evaluation.run import EvaluationProtocol, evaluate
+from descore.evaluation.folder import Evaluation
+from descore.evaluation.run import evaluate
+from descore.scoring import run as module
+from descore.scoring.folder import ScoringError
+from descore.scoring.protocol import ScoringProtocol
 from descore.scoring.scorer import Scorer
 from descore.thinking.readout import ReadoutError
 from tests.helpers.examples import export_model
 from tests.helpers.tables import SCORES_CELL, with_gaps
 
 BATCH = 2
-PROTOCOL = EvaluationProtocol(num_thoughts=2, batch_size=BATCH)
+PROTOCOL = ScoringProtocol(num_thoughts=2, batch_size=BATCH)
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +37,8 @@ def whole(export: str, benchmark: Benchmark, tmp_path_factory: pytest.TempPathFa
 
 def again(export: str, benchmark: Benchmark, folder: Path, **options: object) -> Evaluation:
     asked = {name: options.pop(name) for name in list(options) if hasattr(PROTOCOL, name)}
+    if not asked.get("thoughts", True):
+        asked["num_thoughts"] = 1
     return evaluate(export, benchmark, folder, protocol=replace(PROTOCOL, **asked), **options)
 
 
@@ -49,7 +53,7 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(
         Scorer,
         "_score_batch",
-        lambda self, items, *rest: names.extend(i.name for i in items) or score(self, items, *rest),
+        lambda self, items, *rest: names.extend(i.key for i in items) or score(self, items, *rest),
     )
     return names
 
@@ -68,14 +72,12 @@ def test_each_video_is_scored_once_per_prompt_the_dearest_first(whole, export, d
     costs = [video["cost"] for video in whole.videos]
     lines = [json.loads(line) for line in (whole.folder / "scores.jsonl").read_text().splitlines()]
     assert [line["index"] for line in lines] == sorted(range(6), key=lambda index: -costs[index])
-    names = [f"{video}: {prompt}" for video, prompt in videos]
     plain = Scorer(export, batch_size=BATCH)
     order = [line["index"] for line in lines]
     expected = plain.stream(
         [str(data / videos[index][0]) for index in order],
         [videos[index][1] for index in order],
         num_thoughts=2,
-        names=[names[index] for index in order],
     )
     for line, score in zip(lines, expected, strict=True):
         assert line == {"index": line["index"]} | json.loads(json.dumps(score.to_json())), "to the bit"
@@ -140,7 +142,7 @@ def test_shards_give_the_same_summary_once_all_are_there(whole, export, benchmar
         assert evaluation.is_complete == bool(evaluation.summary) == (index == order[-1])
     assert summary_of(tmp_path / "run") == summary_of(whole.folder)
     assert {path.name for path in (tmp_path / "run").glob("scores*")} == {"scores-1-of-2.jsonl", "scores-2-of-2.jsonl"}
-    with pytest.raises(EvaluationError, match=r"scores-1-of-2\.jsonl.*do not belong to shard 1/1"):
+    with pytest.raises(ScoringError, match=r"scores-1-of-2\.jsonl.*do not belong to shard 1/1"):
         again(export, benchmark, tmp_path / "run")
 
 
@@ -173,24 +175,24 @@ def test_another_mount_point_gives_the_same_thoughts(whole, export, data, tmp_pa
     ],
 )
 def test_a_folder_of_another_protocol_is_refused(whole, export, benchmark, options, reason):
-    with pytest.raises(EvaluationError, match=rf"{reason}[\s\S]*choose another --output"):
+    with pytest.raises(ScoringError, match=rf"{reason}[\s\S]*choose another --output"):
         again(export, benchmark, whole.folder, **options)
 
 
 def test_a_folder_of_another_model_or_table_is_refused(whole, build, benchmark, data, tmp_path):
     other = export_model(build(max_thought_tokens=5), tmp_path / "other")
-    with pytest.raises(EvaluationError, match="model_digest is"):
+    with pytest.raises(ScoringError, match="model_digest is"):
         again(other, benchmark, whole.folder)
     table = data / "changed.jsonl"
     table.write_text((data / "pairs.jsonl").read_text().replace('"preference": "tie"', '"preference": "A"'))
     changed = Benchmark("pairs", data, table)
-    with pytest.raises(EvaluationError, match="table_digest is"):
+    with pytest.raises(ScoringError, match="table_digest is"):
         again(whole.info["model"], changed, whole.folder)
 
 
 def test_a_file_that_is_being_written_is_left_alone(export, benchmark, tmp_path):
     (tmp_path / "run").mkdir()
-    with FileLock(tmp_path / "run/.scores.jsonl.lock"), pytest.raises(EvaluationError, match="by another process"):
+    with FileLock(tmp_path / "run/.scores.jsonl.lock"), pytest.raises(ScoringError, match="by another process"):
         again(export, benchmark, tmp_path / "run")
 
 
@@ -198,13 +200,13 @@ def test_a_file_of_other_scores_is_refused(whole, export, benchmark, tmp_path):
     shutil.copytree(whole.folder, tmp_path / "run")
     lines = (tmp_path / "run/scores.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "run/scores.jsonl").write_text("".join(lines[::-1]))
-    with pytest.raises(EvaluationError, match=r"scores\.jsonl, line 1: expected video \d, got \d"):
+    with pytest.raises(ScoringError, match=r"scores\.jsonl, line 1: expected video \d, got \d"):
         again(export, benchmark, tmp_path / "run")
 
 
 def test_missing_videos_are_listed_before_anything_starts(export, data, tmp_path):
     benchmark = with_gaps(data, tmp_path / "data")
-    with pytest.raises(EvaluationError, match=r"1 of 4 video files are missing[\s\S]*--skip-missing[\s\S]*3\.mp4"):
+    with pytest.raises(ScoringError, match=r"1 of 4 video files are missing[\s\S]*--skip-missing[\s\S]*3\.mp4"):
         again(export, benchmark, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -237,15 +239,15 @@ def test_a_threshold_comes_from_another_split_of_the_same_model(whole, export, b
     assert fixed["threshold"] == other.summary["dimensions"]["overall"]["tie_threshold"]
     assert fixed["from"] == str(other.folder)
     assert 0 <= fixed["accuracy"] <= 1
-    with pytest.raises(EvaluationError, match="these very pairs"):
+    with pytest.raises(ScoringError, match="these very pairs"):
         again(export, benchmark, tmp_path / "run", tie_threshold_from=whole.folder)
-    with pytest.raises(EvaluationError, match="another model or protocol"):
+    with pytest.raises(ScoringError, match="another model or protocol"):
         again(export, benchmark, tmp_path / "one", num_thoughts=1, tie_threshold_from=other.folder)
 
 
 def test_a_model_that_never_thinks_is_said_to(build, benchmark, tmp_path):
     model = export_model(build(thoughts=False), tmp_path / "model")
-    evaluation = again(model, benchmark, tmp_path / "run", num_thoughts=4)
+    evaluation = again(model, benchmark, tmp_path / "run", num_thoughts=1)
     assert (evaluation.info["protocol"]["thoughts"], evaluation.info["protocol"]["temperature"]) == (0, None)
     assert evaluation.summary["thoughts"] is None
     assert evaluation.summary["num_failed_videos"] == 0

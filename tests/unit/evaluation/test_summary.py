@@ -6,8 +6,9 @@ import pytest
 
 from descore.answer import Answer, write_thought
 from descore.evaluation.comparison import compare
-from descore.evaluation.folder import Evaluation, plain
+from descore.evaluation.folder import Evaluation
 from descore.evaluation.summary import summarise
+from descore.scoring.folder import plain
 from tests.helpers.given_rewards import evaluation, numbers_of, score
 
 TRUTH = {"subject": 2, "dynamics": 1, "camera": "N/A", "environment": 0, "style": 2}

@@ -12,14 +12,17 @@ from matplotlib.figure import Figure as Drawing
 
 from descore.cli import main
 from descore.evaluation.benchmark import table_benchmark
-from descore.evaluation.folder import load_evaluation, plain, write_lines
-from descore.evaluation.run import EvaluationProtocol, evaluate
+from descore.evaluation.folder import load_evaluation
+from descore.evaluation.run import evaluate
 from descore.evaluation.summary import summarise
 from descore.report import Cell, Figure, Highlight, Page, Section, Table, browse, figures, report_on, write_page
 from descore.report.figures import Estimate
 from descore.report.page import render
+from descore.scoring.folder import plain, write_lines
+from descore.scoring.protocol import ScoringProtocol
 from descore.tables.writer import write_pairs
 from descore.types import Pair, Side
+from tests.helpers.commands import refused
 from tests.helpers.evaluations import Judged, Shown, write_evaluation
 
 ROOT = Path(__file__).parents[3]
@@ -271,9 +274,8 @@ def test_the_command_writes_the_page(clips, tmp_path, capsys):
     assert "1 of 1 pairs" in capsys.readouterr().out
 
 
-def test_the_command_says_what_is_no_evaluation(tmp_path):
-    with pytest.raises(SystemExit, match=re.escape(str(tmp_path))):
-        main(["report", str(tmp_path)])
+def test_the_command_says_what_is_no_evaluation(tmp_path, capsys):
+    refused(capsys, re.escape(str(tmp_path)), "report", tmp_path)
 
 
 def test_the_page_of_a_real_evaluation(build, clips, tmp_path):
@@ -282,7 +284,7 @@ def test_the_page_of_a_real_evaluation(build, clips, tmp_path):
     sides = [Side(clip, generator=f"made by {i}") for i, clip in enumerate(clips)]
     pairs = [Pair("one", "a bar", sides[0], sides[1], (1.0,)), Pair("two", "a bar", sides[2], sides[3], (-1.0,))]
     write_pairs(table, pairs)
-    asked = EvaluationProtocol(num_thoughts=2)
+    asked = ScoringProtocol(num_thoughts=2)
     run = evaluate(str(model), table_benchmark(table), tmp_path / "run", protocol=asked, device="cpu")
     page = report_on([run.folder])
     shown = {pair["id"]: pair for pair in page.viewer.data["pairs"]}
@@ -295,12 +297,11 @@ def test_the_page_of_a_real_evaluation(build, clips, tmp_path):
     assert [figure.title for figure in page.sections[1].figures][-1] == "Accuracy by number of thoughts"
 
 
-def test_what_is_missing_to_draw_is_said_with_the_remedy(tmp_path, monkeypatch):
+def test_what_is_missing_to_draw_is_said_with_the_remedy(tmp_path, monkeypatch, capsys):
     for name in [name for name in sys.modules if name.startswith("descore.report")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(SystemExit, match=re.escape("pip install 'descore[report]'")):
-        main(["report", str(tmp_path)])
+    refused(capsys, re.escape("pip install 'descore[report]'"), "report", tmp_path)
 
 
 def test_the_wheel_holds_what_a_page_is_made_of():

@@ -1,6 +1,7 @@
 """Scoring real files: a record for each, in order, and a failure that stays with its item."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from torch.testing import assert_close
 
 from descore.answer import Answer, write_thought
 from descore.scoring import scorer as scoring
+from descore.scoring.folder import ScoringError
 from descore.scoring.score import Score
 from descore.scoring.scorer import Scorer
 from descore.thinking.think import think
@@ -52,8 +54,8 @@ def test_a_bad_video_fails_alone(scorer, clips, cut_off):
     assert all(score.error is None for score in good)
 
 
-@pytest.mark.parametrize("prompt", ["", "  ", None])
-def test_a_missing_prompt_fails_alone(scorer, clips, prompt):
+@pytest.mark.parametrize("prompt", ["", "  ", None, 7, math.nan, ["a cat"], "a cat \ud83d", "word " * 20_000])
+def test_a_prompt_that_cannot_be_used_fails_alone(scorer, clips, prompt):
     missing, good = scorer.score(clips[:2], [prompt, PROMPTS[1]])
     assert math.isnan(missing.reward)
     assert clips[0] in missing.error
@@ -61,12 +63,79 @@ def test_a_missing_prompt_fails_alone(scorer, clips, prompt):
     assert_close(rewards_of([good]), rewards_of(scorer.score(clips[1:2], PROMPTS[1:2])))
 
 
+@pytest.mark.parametrize("video", [None, 7, math.nan, ["a.mp4"], "", "a\0.mp4", "a\ud83d.mp4", ".", "x" * 5000])
+def test_a_video_that_is_none_fails_alone(scorer, clips, video):
+    bad, good = scorer.score([video, clips[1]], "a bar")
+    assert math.isnan(bad.reward)
+    assert bad.error
+    assert good.error is None
+
+
+def test_one_path_is_one_video_and_one_prompt_is_that_of_all(scorer, clips):
+    expected = scorer.score(clips, ["a bar"] * 4)
+    assert scorer.score(map(Path, clips), "a bar") == expected
+    assert (
+        scorer.score(Path(clips[0]), "a bar") == scorer.score(clips[0], ["a bar"]) == scorer.score(clips[:1], "a bar")
+    )
+
+
+def poison(values: float, scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the head give these values for the second video of a batch of three, and nothing else."""
+    think_well = scoring.think
+
+    def think_badly(*args: object, **options: object) -> list[Group]:
+        groups = think_well(*args, **options)
+        if len(groups) == 3:
+            groups[1] = replace(groups[1], rewards=torch.full_like(groups[1].rewards, values))
+        return groups
+
+    monkeypatch.setattr(scoring, "think", think_badly)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("num_thoughts", [1, 2])
+def test_a_reward_that_is_not_finite_is_a_failure(scorer, clips, monkeypatch, value, num_thoughts):
+    poison(value, scorer, monkeypatch)
+    first, bad, last = scorer.score(clips[:3], PROMPTS[:3], num_thoughts=num_thoughts)
+    assert bad.to_json()["reward"] is None
+    assert f"the head gives the reward {value:g}, which is not a finite number" in bad.error
+    assert all(math.isfinite(score.reward) and score.error is None for score in (first, last))
+
+
+@pytest.mark.parametrize(
+    "error", [FloatingPointError("the model's logits are not finite"), torch.OutOfMemoryError("no")]
+)
+def test_a_video_that_the_model_cannot_think_about_fails_alone(scorer, clips, monkeypatch, error):
+    expected = scorer.score(clips, PROMPTS)
+    culprit = scorer._read(clips[2], PROMPTS[2]).key
+    think_well = scoring.think
+
+    def think_badly(*args: object, **options: object) -> list[Group]:
+        if culprit in options["names"]:
+            raise error
+        return think_well(*args, **options)
+
+    monkeypatch.setattr(scoring, "think", think_badly)
+    scores = scorer.score(clips, PROMPTS)
+    assert scores[2].error == str(error)
+    assert [score.error for score in scores].count(None) == 3
+    assert_close(rewards_of(scores[:2] + scores[3:]), rewards_of(expected[:2] + expected[3:]), atol=1e-5, rtol=0)
+
+
+def test_sampled_thoughts_depend_on_what_is_shown_and_not_on_the_file(scorer, clips, tmp_path):
+    moved = tmp_path / "elsewhere.mp4"
+    moved.write_bytes(Path(clips[0]).read_bytes())
+    there, here = (scorer.score(path, "a bar", num_thoughts=3) for path in (moved, clips[0]))
+    assert there == here
+    other = scorer.score(clips[0], "a bar.", num_thoughts=3)
+    assert [each.thought for each in other[0].each] != [each.thought for each in here[0].each]
+
+
 def test_a_batch_of_bad_videos_only(scorer):
     assert all(math.isnan(score.reward) for score in scorer.score(["x.mp4", "y.mp4"], ["a", "b"]))
 
 
-@pytest.mark.parametrize("num_thoughts", [1, 3])
-@pytest.mark.parametrize("thoughts", [True, False])
+@pytest.mark.parametrize(("thoughts", "num_thoughts"), [(True, 1), (True, 3), (False, 1)])
 def test_the_batch_size_changes_nothing(export, clips, num_thoughts, thoughts):
     one, all_at_once = (
         Scorer(export, device="cpu", batch_size=size, thoughts=thoughts).score(
@@ -162,5 +231,40 @@ def test_nothing_gives_nothing(scorer):
 
 
 def test_videos_and_prompts_have_to_be_as_many(scorer, clips):
-    with pytest.raises(ValueError, match="got 4 videos and 1 prompts"):
-        scorer.score(clips, ["a bar"])
+    with pytest.raises(ScoringError, match="got 4 videos and 1 prompts"):
+        scorer.stream(clips, ["a bar"])
+
+
+@pytest.mark.parametrize(
+    ("videos", "prompts", "reason"),
+    [
+        (3, "a bar", "videos: expected text or a list, got int 3"),
+        (None, "a bar", "videos: expected text or a list, got NoneType None"),
+        ({"a.mp4": 1}, "a bar", "videos: expected text or a list, got dict"),
+        ("a.mp4", None, "prompts: expected text or a list, got NoneType None"),
+    ],
+)
+def test_what_is_no_list_is_named(scorer, videos, prompts, reason):
+    with pytest.raises(TypeError, match=reason):
+        scorer.score(videos, prompts)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"num_thoughts": 0}, "expected a number of thoughts of at least 1, got 0"),
+        ({"num_thoughts": "3"}, "expected a number of thoughts of at least 1, got '3'"),
+        ({"temperature": -1.0}, "temperature is -1"),
+    ],
+)
+def test_options_out_of_range_are_refused(scorer, clips, options, reason):
+    with pytest.raises(ScoringError, match=reason):
+        scorer.stream(clips, "a bar", **options)
+
+
+def test_options_of_the_scorer_are_checked_before_the_model_is_loaded(tmp_path):
+    with pytest.raises(ScoringError, match="expected a batch size of at least 1, got -1"):
+        Scorer(str(tmp_path), batch_size=-1)
+    for device in ("cuda:99", "gpu", "meta", "cpu:x"):
+        with pytest.raises(ScoringError, match=f"device '{device}' is not there: expected one of cpu"):
+            Scorer(str(tmp_path), device=device)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from descore.evaluation.schedule import costs_of, order_batches, take_shard, total_cost
+from descore.scoring.schedule import costs_of, order_batches, take_shard, total_cost
 from descore.video.settings import VideoSettings
 
 

@@ -1,0 +1,85 @@
+"""Options of how videos are scored, shared by the commands that score."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any, get_args
+
+from descore.inputs.settings import RewardSource
+
+if TYPE_CHECKING:
+    from descore.scoring.protocol import ScoringProtocol
+
+
+def add_model_option(command: Any) -> None:
+    """Add `--model`, which every command that scores needs."""
+    command.add_argument(
+        "--model", required=True, help="exported folder of a training run, such as .../export/best, or a hub id"
+    )
+
+
+def add_scoring_options(group: Any) -> None:
+    """Add the options of a `ScoringProtocol`, of the device and of the shard."""
+    option = group.add_argument
+    option(
+        "--num-thoughts",
+        type=int,
+        default=1,
+        metavar="K",
+        help="thoughts sampled per video; the reward is the mean over them (default 1). More thoughts give a steadier "
+        "reward and its standard deviation, at K times the cost",
+    )
+    option("--no-thoughts", action="store_true", help="score without thinking: faster, but without an explanation")
+    option(
+        "--temperature",
+        type=float,
+        help="sampling temperature of the thoughts; 0 is greedy (default: 0 for one thought, 1 for several)",
+    )
+    option(
+        "--reward-from",
+        choices=get_args(RewardSource),
+        help="source of the reward (default: the one that the model was trained for); every model that thinks can give "
+        "the overall_score or expected_score of its thought",
+    )
+    option(
+        "--batch-size",
+        type=int,
+        default=8,
+        metavar="N",
+        help="videos scored together (default 8); lower it if memory runs out. Another size changes rewards by "
+        "rounding errors",
+    )
+    option(
+        "--shard",
+        type=_shard,
+        default=(1, 1),
+        metavar="I/N",
+        help="score part I of N, to share the work between N machines; the one that finishes last writes the result "
+        "(default 1/1)",
+    )
+    option("--device", help="device to run on, such as cpu or cuda:0 (default: the GPU if there is one)")
+
+
+def protocol_of(options: argparse.Namespace) -> ScoringProtocol:
+    """Return the protocol that the options ask for.
+
+    Raises:
+        ScoringError: If an option is out of its range, or contradicts another one.
+    """
+    from descore.scoring.protocol import ScoringProtocol
+
+    return ScoringProtocol(
+        num_thoughts=options.num_thoughts,
+        thoughts=not options.no_thoughts,
+        temperature=options.temperature,
+        reward_from=options.reward_from,
+        batch_size=options.batch_size,
+    )
+
+
+def _shard(text: str) -> tuple[int, int]:
+    try:
+        part, parts = map(int, text.split("/"))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected I/N, such as 1/4 for the first of four, got {text!r}") from error
+    return part, parts

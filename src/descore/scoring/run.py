@@ -1,0 +1,130 @@
+"""Scoring into a folder from which a killed run resumes.
+
+The batches are determined by the videos alone, and a resumed run repeats only the batch that was not written whole.
+So kills, resumes and shards change no reward.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+
+from descore.atomic import write_whole
+from descore.scoring.folder import (
+    Record,
+    ScoringError,
+    VideoList,
+    check_same,
+    exclusive_writer,
+    find_unscored,
+    name_scores_file,
+    plain,
+    read_lines,
+    write_lines,
+)
+from descore.scoring.progress import progress
+from descore.scoring.schedule import Batches, costs_of, order_batches, take_shard, total_cost
+from descore.scoring.scorer import Scorer
+from descore.video.settings import VideoSettings
+
+
+def begin(request: Path, info: Record, videos: VideoList, settings: VideoSettings) -> None:
+    """Write the request of a run and its videos, or check that the folder already holds the same request.
+
+    Args:
+        request: File of the request, in the run's folder, which need not exist yet.
+        info: Content of the request; its entry "protocol" is a record too.
+        videos: Videos of the run.
+        settings: Sampling of frames, from which the cost of each video is estimated.
+
+    Raises:
+        ScoringError: If the folder holds another request.
+    """
+    if request.is_file():
+        check_same(request.parent, json.loads(request.read_text()), info)
+        return
+    request.parent.mkdir(parents=True, exist_ok=True)
+    costs = costs_of(videos.paths, settings)
+    records = [video | {"cost": cost} for video, cost in zip(videos.records, costs, strict=True)]
+    write_lines(request.parent / "videos.jsonl", records)
+    write_whole(request, json.dumps(info, indent=2, ensure_ascii=False) + "\n")
+
+
+def check_shard(shard: tuple[int, int]) -> None:
+    """Check a shard (i, n), part i of n counted from 1.
+
+    Raises:
+        ScoringError: If there is no such part.
+    """
+    if not 1 <= shard[0] <= shard[1]:
+        raise ScoringError(f"expected a shard I/N with 1 <= I <= N, got {shard[0]}/{shard[1]}")
+
+
+def score_videos(
+    folder: Path,
+    info: Record,
+    paths: Sequence[str],
+    *,
+    shard: tuple[int, int] = (1, 1),
+    device: str | None = None,
+    backbone: str | None = None,
+) -> None:
+    """Score the videos of a run that are left, and append each record to the shard's file as it comes.
+
+    Args:
+        folder: Folder of the run, in which `begin` wrote the request.
+        info: Content of the request: model and protocol.
+        paths: Path of each video, in the order of videos.jsonl.
+        shard: Part to score, as (i, n) for part i of n, counted from 1.
+        device: Device to run on; the GPU if there is one, or else the CPU, if not given.
+        backbone: Hub id or folder of an adapter's backbone, if it is not where the exported folder says.
+
+    Raises:
+        ExportError: If the model cannot be loaded.
+        ScoringError: If the folder is being written by another process, or holds other scores.
+    """
+    videos = read_lines(folder / "videos.jsonl")
+    costs = [video["cost"] for video in videos]
+    part = take_shard(order_batches(costs, info["protocol"]["batch_size"]), costs, shard)
+    file = folder / name_scores_file(folder, shard)
+    with exclusive_writer(file):
+        if left := find_unscored(part, file):
+            scorer = _scorer(info, device, backbone)
+            _score(scorer, file, left, videos, paths, info["protocol"])
+
+
+def _scorer(info: Record, device: str | None, backbone: str | None) -> Scorer:
+    protocol = info["protocol"]
+    return Scorer(
+        info["model"],
+        device=device,
+        thoughts=protocol["thoughts"] > 0,
+        batch_size=protocol["batch_size"],
+        reward_from=protocol["reward_from"],
+        backbone=backbone,
+    )
+
+
+def _score(
+    scorer: Scorer, file: Path, left: Batches, videos: Sequence[Record], paths: Sequence[str], protocol: Record
+) -> None:
+    """Score batch after batch, and append one line per video to the file."""
+    order = list(chain.from_iterable(left))
+    costs = [video["cost"] for video in videos]
+    scores = scorer.stream(
+        [paths[index] for index in order],
+        [videos[index]["prompt"] for index in order],
+        num_thoughts=max(protocol["thoughts"], 1),
+        temperature=protocol["temperature"],
+    )
+    with (
+        file.open("a", encoding="utf-8", newline="\n") as lines,
+        progress("Scoring", len(order), total_cost(costs, order)) as advance,
+    ):
+        for index, score in zip(order, scores, strict=True):
+            record = plain({"index": index} | score.to_json())
+            lines.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+            lines.flush()
+            advance(total_cost(costs, [index]))
