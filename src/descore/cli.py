@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -21,8 +23,8 @@ def main(args: Sequence[str] | None = None) -> int:
         args: Command-line arguments; those of the process if not given.
 
     Returns:
-        Exit code: 0 if all is done, 1 if a video or a pair failed. Options, files or a model that cannot be used end
-        the process with 2, and an interrupt with 130.
+        Exit code: 0 if all is done, 1 if a video or a pair failed, 141 if the reader of its output ended. Options,
+        files or a model that cannot be used end the process with 2, and an interrupt with 130.
     """
     parser = make_parser()
     options = parser.parse_args(args)
@@ -30,6 +32,9 @@ def main(args: Sequence[str] | None = None) -> int:
         return int(options.run(options))
     except (UsageError, ModelError) as error:
         parser.exit(2, f"descore {options.command}: {error}\n")
+    except BrokenPipeError:  # the reader of a pipe has ended, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         parser.exit(130, f"descore {options.command}: interrupted{options.after_interrupt}\n")
 

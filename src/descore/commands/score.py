@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import track
+from descore.commands.scoring_options import add_model_option, add_scoring_options, protocol_of
+from descore.commands.usage import UsageError
 
 if TYPE_CHECKING:
+    from descore.scoring.protocol import ScoringProtocol
     from descore.scoring.score import Score
-    from descore.scoring.scorer import Scorer
+    from descore.tables.unscored import UnscoredTable
 
 EXAMPLES = """examples:
   descore score --model runs/stage1/version_0/export/last --prompt "A red circle moves left fast." a.mp4 b.mp4
+  descore score --model runs/stage1/version_0/export/last --prompt "..." a.mp4 b.mp4 --output scores.jsonl
   descore score --model runs/stage1/version_0/export/last --output scored.csv pairs.csv
 
-A table is a CSV or JSONL file with a column prompt, and the paths of the videos, relative to the table, in a column
-video or path, or in two columns video_a and video_b or path_A and path_B. The scored table has the same rows, with the
-reward and the thought of each video, or the reason why it failed. The exit code is 1 if a video failed.
+A table is a .csv, .tsv, .jsonl, .json or .parquet file with a column prompt, and the paths of the videos, relative to
+the table, in a column video or path, or in two columns video_a and video_b or path_A and path_B. The scored table has
+the same rows, and the fields of each video's score record as further columns, such as reward_a, thought_a and error_a.
+
+To resume a killed run, repeat its command: the scores so far are in OUTPUT.scores, until the table is written whole.
+The exit code is 1 if a video failed, 2 if nothing could start, and 130 after an interrupt.
 """
 
-
-VIDEO_COLUMNS = (("video",), ("path",), ("video_a", "video_b"), ("path_A", "path_B"))
+MAX_SHOWN = 10
+"""Failed videos of a table that are listed."""
 
 
 def add(commands: Any) -> None:
@@ -40,103 +45,126 @@ def add(commands: Any) -> None:
     )
     option = score.add_argument
     option("inputs", nargs="+", metavar="video.mp4 | table.csv", help="video files of one prompt, or one table")
-    option("--model", required=True, help="exported folder of a training run, such as .../export/best, or a hub id")
-    option("--prompt", help="text that the videos were generated from; needed for video files, unused for a table")
+    add_model_option(score)
+    option("--prompt", help="text that the video files were generated from; a table has its own prompts")
     option("--json", action="store_true", help="for video files: print one score record in JSON per video")
-    option("--output", metavar="FILE", help="for a table: scored table to write (default TABLE.scored.csv or .jsonl)")
     option(
-        "--num-thoughts",
-        type=int,
-        default=1,
-        metavar="K",
-        help="thoughts sampled per video; the reward is the mean over them (default 1). More thoughts give a steadier "
-        "reward and its standard deviation, at K times the cost",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="scored table to write, in the format of its name: .csv, .tsv, .jsonl, .json or .parquet (default for a "
+        "table: TABLE.scored.csv beside it; for video files: scores are printed)",
     )
-    option("--no-thoughts", action="store_true", help="score without thinking: faster, but without an explanation")
-    option(
-        "--batch-size",
-        type=int,
-        default=8,
-        metavar="N",
-        help="videos scored together (default 8); lower it if memory runs out",
-    )
-    option("--device", help="device to run on, such as cpu or cuda:0 (default: the GPU if there is one)")
+    add_scoring_options(score.add_argument_group("scoring"))
     score.set_defaults(run=_score)
 
 
 def _score(options: argparse.Namespace) -> int:
+    from descore.scoring.folder import ScoringError
+
+    try:
+        protocol = protocol_of(options)
+        table = _read_table(options)
+        if options.output is None:
+            return _print_scores(options, protocol)
+        options.after_interrupt = "; repeat the command to resume it"
+        return _write_table(options, table, protocol)
+    except (ScoringError, ImportError) as error:
+        raise UsageError(error) from error
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UsageError(f"{error}{options.after_interrupt}") from error
+
+
+def _read_table(options: argparse.Namespace) -> UnscoredTable:
+    """Return the table to score, or the given videos as one; name the output of a table if it is not given."""
+    from descore.tables.formats import READERS
+    from descore.tables.unscored import list_videos, read_unscored
+
+    tables = [name for name in options.inputs if Path(name).suffix.lower() in READERS]
+    if not tables:
+        _check_videos_options(options)
+        return list_videos(options.prompt, options.inputs, options.output)
+    if len(options.inputs) > 1:
+        raise UsageError(f"expected video files, or one table; got {len(options.inputs)} files, among them {tables[0]}")
+    if options.prompt is not None:
+        raise UsageError(f"--prompt goes with video files; the prompts of {tables[0]} are in its column prompt")
+    if options.json:
+        raise UsageError("--json goes with video files; for a table give --output scored.jsonl")
+    table = Path(tables[0])
+    options.output = options.output or table.with_name(f"{table.stem}.scored{table.suffix}")
+    try:
+        return read_unscored(table)
+    except (ValueError, FileNotFoundError) as error:
+        raise UsageError(error) from error
+
+
+def _check_videos_options(options: argparse.Namespace) -> None:
+    if options.prompt is None:
+        raise UsageError("--prompt is needed for video files: the text that they were generated from")
+    if options.json and options.output:
+        raise UsageError("--json prints the records, and --output writes them: give one of the two")
+    if options.shard != (1, 1) and not options.output:
+        raise UsageError("--shard needs --output: the shards meet in its folder of scores")
+
+
+def _print_scores(options: argparse.Namespace, protocol: ScoringProtocol) -> int:
+    from descore.scoring.progress import progress
     from descore.scoring.scorer import Scorer
 
-    inputs: list[str] = options.inputs
-    is_table = len(inputs) == 1 and Path(inputs[0]).suffix in {".csv", ".jsonl"}
-    if not is_table and options.prompt is None:
-        raise SystemExit("descore score: --prompt is needed for video files: the text that they were generated from")
     scorer = Scorer(
-        options.model, device=options.device, thoughts=not options.no_thoughts, batch_size=options.batch_size
+        options.model,
+        device=options.device,
+        thoughts=protocol.thoughts,
+        batch_size=protocol.batch_size,
+        reward_from=protocol.reward_from,
     )
-    if is_table:
-        return _score_table(scorer, Path(inputs[0]), options)
-    scores = _stream(scorer, inputs, [options.prompt] * len(inputs), options)
-    return _print_all(inputs, scores, as_json=options.json)
-
-
-def _stream(scorer: Scorer, videos: list[str], prompts: list[str], options: argparse.Namespace) -> Iterator[Score]:
-    scores = scorer.stream(videos, prompts, num_thoughts=options.num_thoughts)
-    quiet = len(videos) <= options.batch_size
-    progress = track(scores, "Scoring", total=len(videos), console=Console(stderr=True), disable=quiet)
-    return iter(progress)
-
-
-def _print_all(videos: list[str], scores: Iterator[Score], *, as_json: bool) -> int:
+    scores = scorer.stream(
+        options.inputs, options.prompt, num_thoughts=protocol.num_thoughts, temperature=protocol.temperature
+    )
     failed = 0
-    for video, score in zip(videos, scores, strict=True):
-        failed += score.error is not None
-        if as_json:
-            print(json.dumps({"video": video} | score.to_json()), flush=True)
-        elif score.error is not None:
-            print(f"{video}\n  failed: {score.error}\n", flush=True)
-        else:
-            spread = "" if score.reward_std is None else f" (standard deviation {score.reward_std:.4f})"
-            print(f"{video}\n  reward {score.reward:.4f}{spread}\n  {score.thought or 'no thought'}\n", flush=True)
-    return 1 if failed else 0
-
-
-def _score_table(scorer: Scorer, table: Path, options: argparse.Namespace) -> int:
-    rows = _read_table(table)
-    columns = next(([c for c in names if c in rows[0]] for names in VIDEO_COLUMNS if names[0] in rows[0]), [])
-    if not columns or "prompt" not in rows[0]:
-        expected = " or ".join("/".join(names) for names in VIDEO_COLUMNS)
-        found = ", ".join(rows[0])
-        raise SystemExit(f"descore score: {table}: expected a column prompt and one of {expected}; found {found}")
-    videos = [str(table.parent / row[column]) for row in rows for column in columns]
-    scores = _stream(scorer, videos, [row["prompt"] for row in rows for _ in columns], options)
-    failed = 0
-    for row in rows:
-        for column, score in zip(columns, scores, strict=False):
+    with progress("Scoring", len(options.inputs), len(options.inputs)) as advance:
+        for video, score in zip(options.inputs, scores, strict=True):
             failed += score.error is not None
-            suffix = column.removeprefix("video").removeprefix("path")
-            row[f"reward{suffix}"] = score.to_json()["reward"]
-            row[f"thought{suffix}"] = score.thought
-            row[f"error{suffix}"] = score.error
-    output = Path(options.output or table.with_suffix(f".scored{table.suffix}"))
-    _write_table(output, rows)
-    print(f"{len(videos)} videos scored, {failed} failed: {output}")
+            _print_score(video, score, as_json=options.json)
+            advance(1)
     return 1 if failed else 0
 
 
-def _read_table(table: Path) -> list[dict[str, Any]]:
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        rows = [json.loads(line) for line in file] if table.suffix == ".jsonl" else list(csv.DictReader(file))
-    if not rows:
-        raise SystemExit(f"descore score: {table}: expected at least one row, found none")
-    return rows
+def _print_score(video: str, score: Score, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"video": video} | score.to_json()), flush=True)
+    elif score.error is not None:
+        print(f"{video}\n  failed: {score.error}\n", flush=True)
+    else:
+        spread = "" if score.reward_std is None else f" (standard deviation {score.reward_std:.4f})"
+        print(f"{video}\n  reward {score.reward:.4f}{spread}\n  {score.thought or 'no thought'}\n", flush=True)
 
 
-def _write_table(table: Path, rows: list[dict[str, Any]]) -> None:
-    with table.open("w", newline="", encoding="utf-8") as file:
-        if table.suffix == ".jsonl":
-            file.writelines(json.dumps(row) + "\n" for row in rows)
-        else:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+def _write_table(options: argparse.Namespace, table: UnscoredTable, protocol: ScoringProtocol) -> int:
+    from descore.scoring.table import score_table
+
+    scored = score_table(
+        options.model,
+        table,
+        options.output,
+        inputs=options.inputs,
+        root=Path(options.inputs[0]).parent,
+        protocol=protocol,
+        shard=options.shard,
+        device=options.device,
+    )
+    if scored.left:
+        print(f"{scored.left} videos are left to the other shards; the one that ends last writes {scored.output}")
+        return 0
+    print(f"{scored.num_videos} videos scored, {len(scored.failed)} failed: {scored.output}")
+    _print_failures(scored.failed)
+    return 1 if scored.failed else 0
+
+
+def _print_failures(reasons: Sequence[str]) -> None:
+    for reason in reasons[:MAX_SHOWN]:
+        print(f"  {reason}", file=sys.stderr)
+    if len(reasons) > MAX_SHOWN:
+        print(f"  and {len(reasons) - MAX_SHOWN} more: see the column error of the table", file=sys.stderr)

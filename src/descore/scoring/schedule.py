@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from descore.scoring.progress import progress
 from descore.video.checks import VideoError, VideoHeader, read_header
 from descore.video.frames import sample_indices
 from descore.video.isolation import IsolatedReader
@@ -32,8 +33,12 @@ def costs_of(paths: Sequence[str], settings: VideoSettings) -> list[int]:
         except VideoError:
             return 0
 
-    with ThreadPoolExecutor(4) as pool:
-        return list(pool.map(cost, paths))
+    costs = []
+    with ThreadPoolExecutor(4) as pool, progress("Reading headers", len(paths), len(paths)) as advance:
+        for found in pool.map(cost, paths):
+            costs.append(found)
+            advance(1)
+    return costs
 
 
 def _pixels_seen(header: VideoHeader, settings: VideoSettings) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -116,18 +117,18 @@ class Scorer:
     ) -> Iterator[Score]:
         """Score videos batch by batch, and yield each record as soon as its batch is done.
 
-        The videos of the next batch are decoded while a batch is scored. Arguments and errors are those of `score`.
+        The videos of the next batch are decoded while a batch is scored. A video that is given several times with one
+        prompt is scored once. Arguments and errors are those of `score`.
 
         Yields:
             One record per video, in the order of the videos. A video that fails has reward nan and an error.
         """
-        videos, prompts = _as_lists(videos, prompts)
+        asked, order = _unique(*_as_lists(videos, prompts))
         sampling = sampling_of(num_thoughts, temperature, thoughts=self.thoughts)
-        asked = list(zip(videos, prompts, strict=True))
-        batches = [asked[start : start + self.batch_size] for start in range(0, len(asked), self.batch_size)]
-        return self._stream(batches, sampling)
+        return _in_order(self._stream(asked, sampling), order)
 
-    def _stream(self, batches: Sequence[Sequence[tuple[Video, str]]], sampling: Sampling) -> Iterator[Score]:
+    def _stream(self, asked: Sequence[tuple[Video, str]], sampling: Sampling) -> Iterator[Score]:
+        batches = [asked[start : start + self.batch_size] for start in range(0, len(asked), self.batch_size)]
         with ThreadPoolExecutor(2) as pool:
             # Decode one batch ahead and no further, to bound memory.
             ahead = [pool.submit(self._read, *one) for one in batches[0]] if batches else []
@@ -234,6 +235,30 @@ def _listed(name: str, values: Iterable[Any]) -> list[Any]:
     if isinstance(values, bytes | dict) or not isinstance(values, Iterable):
         raise TypeError(f"{name}: expected text or a list, got {type(values).__name__} {values!r:.100}")
     return list(values)
+
+
+def _unique(videos: Sequence[Video], prompts: Sequence[str]) -> tuple[list[tuple[Video, str]], list[int]]:
+    """Return each (video, prompt) once, and the index of each given one among them."""
+    asked: list[tuple[Video, str]] = []
+    known: dict[tuple[str, str], int] = {}
+    order = []
+    for video, prompt in zip(videos, prompts, strict=True):
+        usable = isinstance(video, str | os.PathLike) and isinstance(prompt, str)
+        index = known.setdefault((os.fspath(video), prompt), len(asked)) if usable else len(asked)
+        order.append(index)
+        if index == len(asked):
+            asked.append((video, prompt))
+    return asked, order
+
+
+def _in_order(scores: Iterator[Score], order: Sequence[int]) -> Iterator[Score]:
+    """Yield the score of each index; scores come in the order of their first use, and are kept until their last."""
+    left, kept = Counter(order), dict[int, Score]()
+    for index in order:
+        if index not in kept:
+            kept[index] = next(scores)
+        left[index] -= 1
+        yield kept[index] if left[index] else kept.pop(index)
 
 
 def _key(frames: Frames, prompt: str) -> str:

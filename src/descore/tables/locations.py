@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 
 def is_url(path: str) -> bool:
@@ -34,3 +35,15 @@ def locate(table: str, cell: str) -> str:
     if is_url(cell) or os.path.isabs(cell):
         return cell
     return f"{table.rpartition('/')[0]}/{cell}" if is_url(table) else os.path.join(os.path.dirname(table), cell)
+
+
+def relative_to(video: str, folder: Path) -> str:
+    """Return the path of a video relative to the folder of a table, as `locate` resolves it.
+
+    >>> relative_to("data/clips/a.mp4", Path("data"))
+    'clips/a.mp4'
+    """
+    try:
+        return Path(video).absolute().relative_to(folder.absolute()).as_posix()
+    except ValueError:  # the video is outside the folder; ".." is only safe between paths without symbolic links
+        return Path(os.path.relpath(Path(video).resolve(), folder.resolve())).as_posix()

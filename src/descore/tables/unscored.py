@@ -9,6 +9,7 @@ from typing import Any
 
 from descore.tables.faults import BadCell, listed
 from descore.tables.formats import RawRow, read_rows
+from descore.tables.locations import relative_to
 from descore.tables.pairs import Rejected
 from descore.tables.row import Row
 
@@ -90,6 +91,26 @@ def read_unscored(table: str | Path) -> UnscoredTable:
     videos = _video_columns(name, columns)
     read = (_read_row(name, number, columns, videos, row) for number, row in enumerate(rows, start=1))
     return UnscoredTable(columns, videos, tuple(read))
+
+
+def list_videos(prompt: str, videos: Sequence[str], table: str | Path | None = None) -> UnscoredTable:
+    """Return video files of one prompt as a table with the columns `prompt` and `video`.
+
+    Args:
+        prompt: Text that all videos were generated from.
+        videos: Paths of the video files.
+        table: Table that the rows will be written to; its cells name the videos relative to its folder. If not given,
+            the cells name them as given.
+
+    >>> list_videos("a cat", ["clips/a.mp4"], "clips/scores.csv").rows[0].cells
+    {'prompt': 'a cat', 'video': 'a.mp4'}
+    """
+    rows = []
+    for number, video in enumerate(videos, start=1):
+        cell = video if table is None else relative_to(video, Path(table).parent)
+        cells = {"prompt": prompt, "video": cell}
+        rows.append(UnscoredRow(number, None, cells, prompt, {"video": video}, {}))
+    return UnscoredTable(("prompt", "video"), ("video",), tuple(rows))
 
 
 def _video_columns(table: str, columns: Sequence[str]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from typing import Any
 from descore.answer import NOT_ASKED
 from descore.atomic import check_writable, write_whole
 from descore.tables.formats import READERS
-from descore.tables.locations import is_url
+from descore.tables.locations import is_url, relative_to
 from descore.types import Pair
 
 _LABELS = {1.0: "A", -1.0: "B", 0.0: "tie"}
@@ -168,7 +168,7 @@ def _record(pair: Pair, folder: Path, dimensions: Sequence[str]) -> dict[str, An
     suffixes = [""] if len(dimensions) == 1 else [f"_{name}" for name in dimensions]
     record: dict[str, Any] = {"id": pair.id, "prompt": pair.prompt}
     for key, side in (("a", pair.a), ("b", pair.b)):
-        record[f"video_{key}"] = _relative(side.video, folder)
+        record[f"video_{key}"] = relative_to(side.video, folder)
         if side.thought:
             record[f"cot_{key}"] = side.thought
         if side.scores is not None:
@@ -179,10 +179,3 @@ def _record(pair: Pair, folder: Path, dimensions: Sequence[str]) -> dict[str, An
             record[f"mos_{key}{suffix}"] = None if math.isnan(value) else value
     labels = (_LABELS.get(value, "invalid") for value in pair.preference)
     return record | {f"preference{suffix}": label for suffix, label in zip(suffixes, labels, strict=True)}
-
-
-def _relative(video: str, folder: Path) -> str:
-    try:
-        return Path(video).absolute().relative_to(folder.absolute()).as_posix()
-    except ValueError:  # the video is outside the folder; ".." is only safe between paths without symbolic links
-        return Path(os.path.relpath(Path(video).resolve(), folder.resolve())).as_posix()

@@ -1,14 +1,18 @@
 """`descore score`, from the arguments to what is printed and written."""
 
-import csv
 import json
-import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from descore.cli import main
 from descore.scoring.scorer import Scorer
+from descore.tables.formats import read_rows
+from descore.tables.writer import write_rows
+from tests.helpers.commands import refused
 
 
 def run(export: str, *args: str) -> int:
@@ -49,60 +53,115 @@ def test_the_command_prints_for_people(export, clips, capsys):
     assert "gone.mp4\n  failed: gone.mp4: " in printed
 
 
-def write_table(path: Path, rows: list[dict[str, str]]) -> str:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return str(path)
+@pytest.fixture
+def table(clips: list[str], tmp_path: Path) -> Path:
+    rows = [("1", "a bar, moving", clips[0], clips[1]), ("2", "a cat", "gone.mp4", clips[2])]
+    names = ("id", "prompt", "video_a", "video_b")
+    write_rows(tmp_path / "pairs.csv", [dict(zip(names, row, strict=True)) for row in rows])
+    return tmp_path / "pairs.csv"
 
 
-def read_table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+def test_a_table_is_scored_beside_it(export, table, capsys):
+    assert run(export, str(table), "--batch-size", "2") == 1
+    printed = capsys.readouterr()
+    output = table.with_name("pairs.scored.csv")
+    assert printed.out == f"4 videos scored, 1 failed: {output}\n"
+    assert "row 2, video_a: " in printed.err
+    assert "gone.mp4: cannot be opened" in printed.err
+    first, second = (row.cells for row in read_rows(str(output)))
+    assert first["thought_a"]
+    assert not second["reward_a"]
+    assert [name for name in os.listdir(table.parent) if "pairs" in name] == ["pairs.csv", "pairs.scored.csv"]
 
 
-def test_a_table_is_scored_beside_its_rows(export, scorer, clips, capsys):
-    folder = Path(clips[0]).parent
-    table = [
-        {"id": "1", "prompt": "a bar, moving", "video_a": "0.mp4", "video_b": "1.mp4"},
-        {"id": "2", "prompt": "a cat", "video_a": "gone.mp4", "video_b": "2.mp4"},
-    ]
-    assert run(export, write_table(folder / "pairs.csv", table)) == 1
-    assert "4 videos scored, 1 failed" in capsys.readouterr().out
-    first, second = read_table(folder / "pairs.scored.csv")
-    expected = scorer.score(clips[:3], ["a bar, moving"] * 2 + ["a cat"])
-    found = [float(first["reward_a"]), float(first["reward_b"]), float(second["reward_b"])]
-    assert found == pytest.approx([score.reward for score in expected], abs=1e-5)
-    assert (first["id"], first["thought_b"], first["error_a"]) == ("1", expected[1].thought, "")
-    assert second["reward_a"] == ""
-    assert "gone.mp4" in second["error_a"]
+def test_many_failures_are_counted_and_not_all_listed(export, tmp_path, capsys):
+    write_rows(tmp_path / "t.csv", [{"prompt": "a", "video": f"{i}.mp4"} for i in range(12)])
+    assert run(export, str(tmp_path / "t.csv")) == 1
+    printed = capsys.readouterr().err.splitlines()
+    assert len(printed) == 11
+    assert printed[-1] == "  and 2 more: see the column error of the table"
 
 
-def test_a_table_of_single_videos_goes_where_it_is_asked_to(export, clips, tmp_path):
-    table = write_table(tmp_path / "videos.csv", [{"prompt": "a bar", "video": clips[0]}])
-    assert run(export, table, "--output", str(tmp_path / "out.csv"), "--no-thoughts") == 0
-    (row,) = read_table(tmp_path / "out.csv")
-    assert math.isfinite(float(row["reward"]))
-    assert row["error"] == ""
+def test_scores_of_video_files_are_written_where_they_are_asked_to(export, scorer, clips, tmp_path, capsys):
+    output = tmp_path / "new folder" / "scores.jsonl"
+    assert run(export, "--prompt", "a bar", "--output", str(output), *clips[:2]) == 0
+    assert capsys.readouterr().out == f"2 videos scored, 0 failed: {output}\n"
+    rows = [row.cells for row in read_rows(str(output))]
+    expected = scorer.score(clips[:2], "a bar")
+    for row, clip, score in zip(rows, clips, expected, strict=False):
+        fields = json.loads(json.dumps(score.to_json()))
+        assert row == {"prompt": "a bar", "video": os.path.relpath(clip, output.parent)} | fields
+
+
+def test_a_video_that_is_given_twice_is_scored_once_and_printed_twice(export, clips, capsys, monkeypatch):
+    read, read_one = [], Scorer._read
+    monkeypatch.setattr(Scorer, "_read", lambda *one: read.append(one) or read_one(*one))
+    assert run(export, "--prompt", "a bar", "--json", *clips[:2], clips[0], "--batch-size", "1") == 0
+    first, _, again = capsys.readouterr().out.splitlines()
+    assert first == again
+    assert len(read) == 2
 
 
 @pytest.mark.parametrize(
-    ("rows", "reason"),
-    [([{"prompt": "a", "film": "x"}], "found prompt, film"), ([{"text": "a", "video": "x"}], "found text, video")],
+    ("args", "reason"),
+    [
+        (["CLIP"], "--prompt is needed for video files"),
+        (["CLIP", "--prompt", "a", "--num-thoughts", "0"], "expected a number of thoughts of at least 1, got 0"),
+        (["CLIP", "--prompt", "a", "--batch-size", "-1"], "expected a batch size of at least 1, got -1"),
+        (["CLIP", "--prompt", "a", "--no-thoughts", "--num-thoughts", "3"], "contradicts scoring without thoughts"),
+        (["CLIP", "--prompt", "a", "--device", "cuda:99"], "device 'cuda:99' is not there: expected one of cpu"),
+        (["CLIP", "--prompt", "a", "--shard", "1/2"], "--shard needs --output"),
+        (["CLIP", "--prompt", "a", "--json", "--output", "x.csv"], "give one of the two"),
+        (["CLIP", "--prompt", "a", "--output", "CLIP"], r"expected a name for the output that ends in \.csv"),
+        (["TABLE", "--prompt", "a"], "--prompt goes with video files"),
+        (["TABLE", "--json"], r"--json goes with video files; for a table give --output scored\.jsonl"),
+        (["TABLE", "CLIP", "--prompt", "a"], "expected video files, or one table; got 2 files"),
+        (["TABLE", "--output", "TABLE"], "found one of the inputs"),
+        (["TABLE", "--output", "/proc/none/scored.csv"], "cannot be written to"),
+        (["TABLE", "--reward-from", "checklist"], "this model was trained to give 'head'; it has no 'checklist'"),
+        (["gone.csv"], r"gone\.csv: expected a table, found no file of this name"),
+        (["conf"], "--prompt is needed"),
+    ],
 )
-def test_a_table_without_its_columns_is_refused(export, tmp_path, rows, reason):
-    with pytest.raises(SystemExit, match=reason):
-        run(export, write_table(tmp_path / "bad.csv", rows))
+def test_what_cannot_be_obeyed_is_refused_before_the_first_video(
+    export, table, clips, capsys, monkeypatch, args, reason
+):
+    monkeypatch.setattr(Scorer, "stream", None)
+    before = table.read_bytes()
+    named = [{"CLIP": clips[0], "TABLE": str(table)}.get(arg, arg) for arg in args]
+    told = refused(capsys, reason, "score", "--model", export, "--device", "cpu", *named)
+    assert told.count("\n") == 1
+    assert table.read_bytes() == before
 
 
-def test_videos_without_a_prompt_are_refused(export, clips):
-    with pytest.raises(SystemExit, match="--prompt is needed"):
-        run(export, clips[0])
+@pytest.mark.parametrize("columns", ["prompt,film", "text,video", "prompt,video,path"])
+def test_a_table_without_its_columns_is_refused(export, tmp_path, capsys, columns):
+    (tmp_path / "bad.csv").write_text(f"{columns}\n" + ",".join("x" for _ in columns.split(",")))
+    reason = f"expected a column prompt, and exactly one of video, or path.*found {', '.join(columns.split(','))}"
+    refused(capsys, reason, "score", "--model", export, tmp_path / "bad.csv")
 
 
 def test_a_model_that_is_none_is_refused_in_one_line(clips, capsys):
-    with pytest.raises(SystemExit) as error:
-        main(["score", "--model", "runs/nothing/export/last", "--prompt", "A circle.", clips[0]])
-    assert error.value.code == 2
-    assert capsys.readouterr().err.startswith("descore score: runs/nothing/export/last is neither an existing folder")
+    reason = "descore score: runs/nothing/export/last is neither an existing folder"
+    refused(capsys, reason, "score", "--model", "runs/nothing/export/last", "--prompt", "A circle.", clips[0])
+
+
+def test_an_interrupt_says_how_to_resume(export, table, capsys, monkeypatch):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Scorer, "_score_batch", interrupt)
+    with pytest.raises(SystemExit) as ended:
+        run(export, str(table))
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "descore score: interrupted; repeat the command to resume it\n"
+
+
+def test_a_reader_that_ends_early_ends_the_command_quietly(export, clips):
+    command = [sys.executable, "-m", "descore.cli", "score", "--model", export, "--prompt", "a bar", "--no-thoughts"]
+    with subprocess.Popen([*command, *clips], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait() == 141
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
