@@ -116,6 +116,7 @@ def _print_scores(options: argparse.Namespace, protocol: ScoringProtocol) -> int
     scorer = Scorer(
         options.model,
         device=options.device,
+        backbone=options.backbone,
         thoughts=protocol.thoughts,
         batch_size=protocol.batch_size,
         reward_from=protocol.reward_from,
@@ -154,6 +155,7 @@ def _write_table(options: argparse.Namespace, table: UnscoredTable, protocol: Sc
         protocol=protocol,
         shard=options.shard,
         device=options.device,
+        backbone=options.backbone,
     )
     if scored.left:
         print(f"{scored.left} videos are left to the other shards; the one that ends last writes {scored.output}")

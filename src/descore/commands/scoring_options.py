@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def add_model_option(command: Any) -> None:
-    """Add `--model`, which every command that scores needs."""
-    command.add_argument(
-        "--model", required=True, help="exported folder of a training run, such as .../export/best, or a hub id"
-    )
+    """Add `--model`, which every command that scores needs, and `--backbone`."""
+    option = command.add_argument
+    option("--model", required=True, help="exported folder of a training run, such as .../export/best, or a hub id")
+    option("--backbone", help="hub id or folder of an adapter's backbone, if it is not where the exported folder says")
 
 
 def add_scoring_options(group: Any) -> None:

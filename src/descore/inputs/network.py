@@ -6,8 +6,8 @@ transformers opens no weights here: a configuration, an index or an adapter in t
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from safetensors import safe_open
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+from transformers.utils import logging
 
 from descore.inputs.tensor_files import Header, read_headers, reading, weight_files
 from descore.inputs.typed_json import FileError, read_json
@@ -44,7 +45,7 @@ def load_network(folder: Path, *, exact: bool = True) -> PreTrainedModel:
                 file = stack.enter_context(safe_open(path, framework="pt"))
                 state |= {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
         _check_sizes(folder, config, headers)
-        with reading(folder):
+        with reading(folder), _without_bar():
             network, found = _model_class(config).from_pretrained(
                 None,
                 config=config,
@@ -64,6 +65,18 @@ def load_network(folder: Path, *, exact: bool = True) -> PreTrainedModel:
         with reading(folder / "generation_config.json"):
             network.generation_config = GenerationConfig.from_pretrained(folder)
     return network
+
+
+@contextmanager
+def _without_bar() -> Iterator[None]:
+    """Keep transformers from drawing a progress bar of its own."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def read_config(folder: Path) -> PreTrainedConfig:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from descore.atomic import draft_of, remove
-from descore.inputs.settings import ModelSettings
 from descore.model.export import describe, digest
 from descore.scoring.folder import Record, ScoringError, VideoList, plain, read_scores, relative
 from descore.scoring.protocol import ScoringProtocol, describe_protocol
@@ -60,6 +59,7 @@ def score_table(
     protocol: ScoringProtocol | None = None,
     shard: tuple[int, int] = (1, 1),
     device: str | None = None,
+    backbone: str | None = None,
 ) -> TableScores:
     """Score the videos of a table, or resume: score those left, then write the scored table in one step.
 
@@ -76,6 +76,7 @@ def score_table(
         shard: Part to score, as (i, n) for part i of n, counted from 1. The shards share the output; the one that
             finishes last writes it.
         device: Device to run on, such as "cpu" or "cuda:0"; the GPU if there is one, or else the CPU, if not given.
+        backbone: Hub id or folder of an adapter's backbone, if it is not where the exported folder says.
 
     Raises:
         ExportError: If the model cannot be loaded.
@@ -89,19 +90,19 @@ def score_table(
     choose_device(device)
     _check_columns(table)
     _check_replaceable(output, [*inputs, *table.videos()])
-    settings = ModelSettings.from_json(describe(model)["settings"])
+    settings = describe(model, backbone).settings
     videos, places = _collect(table, root)
     info = {
         "format": 1,
         "table_digest": hashlib.blake2b(json.dumps(videos.records).encode(), digest_size=16).hexdigest(),
         "model": model,
-        "model_digest": digest(model),
+        "model_digest": digest(model, backbone),
         "protocol": describe_protocol(settings, protocol),
     }
     folder = output.with_name(f"{output.name}.scores")
     remove(draft_of(folder))
     begin(folder / "request.json", info, videos, settings.video)
-    score_videos(folder, info, videos.paths, shard=shard, device=device)
+    score_videos(folder, info, videos.paths, shard=shard, device=device, backbone=backbone)
     return _finish(table, places, output, folder, inputs)
 
 
