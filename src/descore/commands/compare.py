@@ -51,8 +51,6 @@ def add(commands: Any) -> None:
 
 def _compare(options: argparse.Namespace) -> int:
     from descore.evaluation.comparison import compare, name_runs
-    from descore.evaluation.folder import load_evaluation, plain
-    from descore.evaluation.comparison import compare
     from descore.evaluation.folder import load_evaluation
     from descore.scoring.folder import plain
 

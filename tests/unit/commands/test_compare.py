@@ -8,6 +8,7 @@ import pytest
 
 from descore.cli import main
 from descore.commands.compare import _difference
+from tests.helpers.commands import refused
 from tests.helpers.evaluations import Judged, Shown, write_evaluation
 
 
@@ -58,6 +59,6 @@ def test_a_table_fits_80_columns_whatever_the_runs_are_called(tmp_path, capsys, 
 
 
 @pytest.mark.parametrize("names", [["a"], ["a", "a"], ["a", "b", "c"]])
-def test_every_run_has_a_name_of_its_own(folders, names):
-    with pytest.raises(SystemExit, match="expected a different --name for each of the 2 runs"):
-        main(["compare", *folders, *(word for name in names for word in ("--name", name))])
+def test_every_run_has_a_name_of_its_own(folders, capsys, names):
+    reason = "expected a different --name for each of the 2 runs"
+    refused(capsys, reason, "compare", *folders, *(word for name in names for word in ("--name", name)))
