@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webdriver import WebDriver
@@ -152,7 +154,7 @@ def test_thoughts_and_prompts_are_text(browser, pages):
     browser.find_element(By.ID, "search").send_keys("onerror")
     assert text(browser, ".prompt") == EVIL
     assert EVIL in text(browser, ".thought")
-    assert browser.title == "Evaluation on bars"
+    assert browser.title == "runs/one/export on bars"
     inside = "return document.querySelectorAll('.prompt *, .thought > :not(code)').length"
     assert browser.execute_script(inside) == 0
     assert browser.execute_script("return document.querySelectorAll('img:not(.stage img, .strip img)').length") == 0
@@ -165,6 +167,38 @@ def test_a_phone_scrolls_the_page_down_only(browser, pages, page):
         assert browser.execute_script("return document.documentElement.scrollWidth") == PHONE[0]
         press(browser, "j")
     assert browser.execute_script("return document.querySelector('.scroll').scrollWidth") > PHONE[0]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_table_that_goes_on_has_a_shadow_at_that_edge(browser, pages, scheme):
+    opened(browser, pages / "two.html", PHONE, scheme=scheme)
+    table = browser.find_element(By.CSS_SELECTOR, ".scroll")
+
+    def edges() -> list[bool]:
+        """Whether the left and the right edge are darker than the paper, in the corner where no text is."""
+        picture = Image.open(io.BytesIO(table.screenshot_as_png)).convert("L")
+        paper = picture.getpixel((picture.width // 2, 2))
+        return [picture.getpixel((x, 2)) < paper - 5 for x in (0, picture.width - 1)]
+
+    assert edges() == [False, True]
+    browser.execute_script("arguments[0].scrollLeft = 60", table)
+    assert edges() == [True, True]
+    browser.execute_script("arguments[0].scrollLeft = 9999", table)
+    assert edges() == [True, False]
+
+
+def test_what_is_coloured_has_a_legend(browser, pages):
+    opened(browser, pages / "two.html")
+    assert text(browser, ".key").splitlines() == [
+        "called right",
+        "called wrong by a run",
+        "failed",
+        "dimension scores: ✓ as annotated, ✗ and what is annotated",
+        "bar: the margin, towards the video with the larger reward; full at twice the run's root mean square margin",
+    ]
+    swatch = "return getComputedStyle(document.querySelector(arguments[0])).backgroundColor"
+    for verdict in ("right", "wrong", "failed"):
+        assert browser.execute_script(swatch, f".key .{verdict}") == browser.execute_script(swatch, f".map .{verdict}")
 
 
 def test_frames_are_pictures_and_show_one_after_the_other(browser, pages):
@@ -205,7 +239,19 @@ def test_both_colour_schemes_are_readable_in_figures_too(browser, pages, scheme,
     opened(browser, pages / "two.html", scheme=scheme)
     assert browser.execute_script("return getComputedStyle(document.body).backgroundColor") == paper
     assert len(browser.execute_script(CONTRAST, "figure svg text")) > 30
-    for selector in ("figure svg text", "p", "td", "th", ".chip", ".thought", ".thought code", ".scores li span", "dt"):
+    for selector in (
+        "figure svg text",
+        "p",
+        "td",
+        "th",
+        ".chip",
+        ".thought",
+        ".thought code",
+        ".key",
+        ".sides",
+        ".scores li span",
+        "dt",
+    ):
         assert min(browser.execute_script(CONTRAST, selector), default=21) >= 4.5, selector
 
 

@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from descore.commands.formatting import add_names, percent, percents
+from descore.commands.names import add_names
 from descore.commands.usage import UsageError
+from descore.evaluation.percentages import percent, percents
 
 if TYPE_CHECKING:
     from descore.scoring.folder import Record

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, get_args
 from rich.console import Console
 from rich.table import Table
 
-from descore.commands.formatting import percent, percents
 from descore.commands.scoring_options import add_model_option, add_scoring_options, protocol_of
 from descore.commands.usage import UsageError
 from descore.evaluation.benchmark_files import known_benchmarks
+from descore.evaluation.percentages import percent, percents
 from descore.tables.pairs import OnBadRow
 
 if TYPE_CHECKING:

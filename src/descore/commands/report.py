@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from descore.commands.formatting import add_names
+from descore.commands.names import add_names
 from descore.commands.usage import UsageError
 
 EXAMPLES = """examples:

@@ -15,6 +15,8 @@ from descore.report.viewer import judged_dimension
 CHANCE = 0.5
 """Accuracy without ties of random rewards."""
 
+_ACCURACY = "accuracy without ties"
+
 Runs = Mapping[str, Evaluation]
 Colors = Mapping[str, str]
 _Make = Callable[[Runs, Colors], Figure | None]
@@ -40,7 +42,7 @@ def accuracies(runs: Runs, colors: Colors) -> Figure | None:
     }
     if not series:
         return None
-    picture = figures.bars(series, x_label="accuracy without ties", reference=CHANCE, colors=colors)
+    picture = figures.bars(series, x_label=_ACCURACY, reference=CHANCE, percent=True, colors=colors)
     return Figure(picture, "With 95 % intervals over prompts; the dashed line is chance.", "Accuracy by dimension")
 
 
@@ -48,7 +50,7 @@ def generators(runs: Runs, colors: Colors) -> Figure | None:
     """Draw the accuracy over the pairs that each generator takes part in; None if no generator is known."""
     series = {
         name: {
-            generator: Estimate(group["without_ties"], *wilson_interval(group["without_ties"], group["num_decided"]))
+            generator: _share(group["without_ties"], group["num_decided"])
             for generator, group in result_of(run)["by_generator"].items()
             if group["num_decided"]
         }
@@ -56,7 +58,7 @@ def generators(runs: Runs, colors: Colors) -> Figure | None:
     }
     if not any(series.values()):
         return None
-    picture = figures.bars(series, x_label="accuracy without ties", reference=CHANCE, colors=colors)
+    picture = figures.bars(series, x_label=_ACCURACY, reference=CHANCE, percent=True, colors=colors)
     caption = "Pairs that a generator takes part in, with Wilson's 95 % intervals; the dashed line is chance."
     return Figure(picture, caption, "Accuracy by generator")
 
@@ -79,13 +81,16 @@ def margins(runs: Runs, colors: Colors) -> Figure | None:
 def calibrations(runs: Runs, colors: Colors) -> Figure | None:
     """Draw the accuracy of margins against their confidence; None without decided pairs."""
     series = {
-        name: [(bin_["confidence"], bin_["accuracy"], bin_["num"]) for bin_ in bins if bin_["num"]]
+        name: [(bin_["confidence"], _share(bin_["accuracy"], bin_["num"]), bin_["num"]) for bin_ in bins if bin_["num"]]
         for name, run in runs.items()
         if (bins := result_of(run)["calibration"]["bins"])
     }
     if not any(series.values()):
         return None
-    caption = "On the dashed line, confidence equals accuracy; below it, the reward is overconfident."
+    caption = (
+        "On the dashed line, confidence equals accuracy; below it, the reward is overconfident. With Wilson's 95 % "
+        "intervals, which are wide over few pairs."
+    )
     return Figure(figures.calibration_curves(series, colors=colors), caption, "Calibration")
 
 
@@ -99,7 +104,7 @@ def numbers_of_thoughts(runs: Runs, colors: Colors) -> Figure | None:
     if not series:
         return None
     picture = figures.lines(
-        series, x_label="thoughts per video", y_label="accuracy without ties", log_x=True, colors=colors
+        series, x_label="thoughts per video", y_label=_ACCURACY, log_x=True, percent=True, colors=colors
     )
     return Figure(picture, "The reward is the mean over the thoughts.", "Accuracy by number of thoughts")
 
@@ -121,6 +126,10 @@ def result_of(run: Evaluation) -> dict[str, Any]:
     """Return a run's summary of the dimension that the page judges pairs by."""
     result: dict[str, Any] = run.summary["dimensions"][judged_dimension(run)]
     return result
+
+
+def _share(share: float, num: int) -> Estimate:
+    return Estimate(share, *wilson_interval(share, num))
 
 
 def _accuracy(result: Mapping[str, Any]) -> Estimate:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from descore.evaluation.comparison import compare, name_runs
 from descore.evaluation.folder import Evaluation, load_evaluation, number
+from descore.evaluation.percentages import percent, percents
 from descore.report import figures
 from descore.report.evaluation_figures import figures_of, result_of
 from descore.report.page import Cell, Highlight, Page, Section, Table
 from descore.report.viewer import browse, key_of
+from descore.scoring.folder import plain
 
 _HOW_TO_READ = """\
 Accuracy is the share of pairs in which the video that people prefer has the larger reward. "Without ties" leaves out
 the pairs that people call a tie. "With ties" counts all pairs, and calls a tie where the margin is below the threshold
-that fits these pairs best. Ranges are 95 % intervals over prompts. Failed pairs count in neither."""
+that fits these pairs best. In brackets are 95 % intervals over prompts. Failed pairs count in neither. ECE is the
+expected calibration error: how far the confidence of the rewards is from their accuracy."""
 
 
 def report_on(
@@ -27,7 +29,7 @@ def report_on(
 
     Args:
         folders: Output folders of `descore evaluate`.
-        title: Heading of the page; the names of the benchmarks if empty.
+        title: Heading of the page; the names, or else the models, and the benchmarks if empty.
         names: Name of each evaluation on the page; the ends of their folders' paths if empty.
         num_pairs: Largest number of pairs in the viewer.
 
@@ -47,7 +49,7 @@ def report_on(
         description = next(iter(chosen.values())).info["description"]
         sections.append(Section(benchmark, description, panels, _differences(chosen, list(runs))))
     return Page(
-        title or f"Evaluation on {' and '.join(benchmarks)}",
+        title or f"{_listed(_models(runs, names))} on {_listed(benchmarks)}",
         sections=sections,
         configuration={name: run.info for name, run in runs.items()},
         viewer=browse(runs, num_pairs=num_pairs) if any(run.pairs for run in evaluations) else None,
@@ -60,7 +62,8 @@ def tables_of(runs: Mapping[str, Evaluation]) -> list[Table]:
     pairs, videos = [], []
     for index, (name, run) in enumerate(runs.items()):
         for dimension, result in run.summary["dimensions"].items():
-            head, end = [Cell(name, series=index), dimension], [run.info["benchmark"], protocol_of(run)]
+            head = [Cell(name, series=index), dimension]
+            end = [run.info["benchmark"], run.info["model"], protocol_of(run)]
             if run.pairs:
                 pairs.append([*head, *_pair_cells(result), *end])
             if result["correlation"]:
@@ -85,7 +88,16 @@ def protocol_of(run: Evaluation) -> str:
     return ", ".join(parts)
 
 
-_HEAD, _END = ("run", "dimension"), ("benchmark", "protocol")
+_HEAD, _END = ("run", "dimension"), ("benchmark", "model", "protocol")
+
+
+def _models(runs: Mapping[str, Evaluation], names: Sequence[str]) -> list[str]:
+    return list(names) or list(dict.fromkeys(run.info["model"] for run in runs.values()))
+
+
+def _listed(names: Sequence[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _check_finished(run: Evaluation) -> None:
@@ -99,19 +111,18 @@ def _check_finished(run: Evaluation) -> None:
 
 def _highlight(name: str, run: Evaluation, index: int) -> Highlight:
     result = result_of(run)
-    value, low, high = (100 * number(value) for value in (result["without_ties"], *result["without_ties_interval"]))
-    if math.isnan(value):
+    if result["without_ties"] is None:
         return Highlight("-", name, "no pair that people decided", series=index)
-    note = f"without ties, {low:.0f} to {high:.0f} %, {result['num_decided']} pairs"
-    return Highlight(f"{value:.1f} %", name, note, series=index)
+    note = f"accuracy without ties {percents(result['without_ties_interval'])}, {result['num_decided']} pairs"
+    return Highlight(percent(result["without_ties"]), name, note, series=index)
 
 
 def _pair_cells(result: Mapping[str, Any]) -> list[object]:
     accuracies = [
-        Cell(number(result[name]), _range(result[f"{name}_interval"])) for name in ("without_ties", "with_ties")
+        Cell(percent(result[name]), percents(result[f"{name}_interval"])) for name in ("without_ties", "with_ties")
     ]
     counts = [result[name] for name in ("num_pairs", "num_decided", "num_failed")]
-    return [*accuracies, *counts, number(result["calibration"]["expected_error"])]
+    return [*accuracies, *counts, percent(result["calibration"]["expected_error"])]
 
 
 def _video_cells(correlation: Mapping[str, Any]) -> list[object]:
@@ -128,18 +139,13 @@ def _differences(runs: Mapping[str, Evaluation], names: Sequence[str]) -> list[T
         [
             Cell(name, series=names.index(name)),
             dimension,
-            record["accuracy"],
-            Cell(f"{record['difference']:+.3f}", _range(record["difference_interval"], "+.2f")),
-            f"{record['p_value']:.2g}",
+            percent(record["accuracy"]),
+            Cell(percent(record["difference"], sign=True), percents(record["difference_interval"], sign=True)),
+            "-" if record["p_value"] is None else f"{record['p_value']:.2g}",
             record["num_pairs"],
         ]
-        for dimension, records in compare(list(runs.values()))["dimensions"].items()
+        for dimension, records in plain(compare(list(runs.values())))["dimensions"].items()
         for name, record in list(zip(runs, records, strict=True))[1:]
     ]
     header = ("run", "dimension", "without ties", "difference", "p (McNemar)", "decided")
     return [Table(header, rows, f"Compared with {next(iter(runs))}, on the {len(shared)} pairs that all runs share")]
-
-
-def _range(interval: Sequence[float | None], form: str = ".2f") -> str:
-    low, high = map(number, interval)
-    return "" if math.isnan(low) else f"{low:{form}} to {high:{form}}"

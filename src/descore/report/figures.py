@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from descore.evaluation.percentages import percent as percentage
 from descore.report.style import (
     INK,
     MARKERS,
@@ -42,6 +43,7 @@ __all__ = [
 ]
 
 
+_PERCENT = PercentFormatter(1.0, decimals=0, symbol=" %")
 _DASHED: Any = {"color": MUTED, "linewidth": 1, "linestyle": (0, (4, 3))}
 
 
@@ -65,6 +67,7 @@ def bars(
     x_label: str = "",
     reference: float | None = None,
     limits: tuple[float, float] = (0.0, 1.0),
+    percent: bool = False,
     colors: Mapping[str, str] | None = None,
 ) -> Figure:
     """Draw horizontal bars with intervals, grouped by category.
@@ -74,6 +77,7 @@ def bars(
         x_label: Quantity on the x axis, and its unit.
         reference: Value of a dashed line, such as the level of chance; no line if not given.
         limits: Ends of the x axis.
+        percent: Whether the estimates are shares, to be written as percentages.
         colors: Colour of each series by name; `colors_of` the series if not given.
 
     >>> figure = bars({"stage 2": {"in-domain": Estimate(0.81, 0.77, 0.85), "out-of-domain": Estimate(0.7)}})
@@ -90,11 +94,14 @@ def bars(
             widths = [estimate.value for estimate in values.values()]
             axes.barh(centres, widths, thick * 0.86, color=colors[name], alpha=0.85, label=name)
             for centre, estimate in zip(centres, values.values(), strict=True):
-                _draw_bar_end(axes, centre, estimate, limits)
+                text = percentage(estimate.value) if percent else f"{estimate.value:.2f}"
+                _draw_bar_end(axes, centre, estimate, limits, text)
         if reference is not None:
             axes.axvline(reference, **_DASHED)
         axes.set(xlim=limits, ylim=(len(categories) - 0.45, -0.55), xlabel=x_label)
         axes.set_yticks(range(len(categories)), categories)
+        if percent:
+            axes.xaxis.set_major_formatter(_PERCENT)
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
         draw_legend(figure, axes, series)
@@ -108,6 +115,7 @@ def lines(
     y_label: str = "",
     reference: float | None = None,
     log_x: bool = False,
+    percent: bool = False,
     colors: Mapping[str, str] | None = None,
 ) -> Figure:
     """Draw a line per series, with an interval at each point.
@@ -118,6 +126,7 @@ def lines(
         y_label: Quantity on the y axis, and its unit.
         reference: Value of a dashed line, such as the level of chance; no line if not given.
         log_x: Whether the x axis is logarithmic, with ticks at the x values themselves.
+        percent: Whether the estimates are shares, to be written as percentages.
         colors: Colour of each series by name; `colors_of` the series if not given.
     """
     colors = colors or colors_of(series)
@@ -136,6 +145,8 @@ def lines(
                 ticks = [tick for tick in ticks if math.log2(tick).is_integer()]
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             axes.set_xticks([], minor=True)
+        if percent:
+            axes.yaxis.set_major_formatter(_PERCENT)
         axes.set(xlabel=x_label, ylabel=y_label)
         draw_legend(figure, axes, series)
     return figure
@@ -177,9 +188,9 @@ def curves(
 
 
 def calibration_curves(
-    series: Mapping[str, Sequence[tuple[float, float, int]]], *, colors: Mapping[str, str] | None = None
+    series: Mapping[str, Sequence[tuple[float, Estimate, int]]], *, colors: Mapping[str, str] | None = None
 ) -> Figure:
-    """Draw accuracy against confidence by bin, with the number of pairs in each bin below.
+    """Draw accuracy with its interval against confidence by bin, and the number of pairs in each bin below.
 
     Args:
         series: (confidence from 0.5 to 1, accuracy, number of pairs) of each bin with pairs, for each series by name.
@@ -190,13 +201,18 @@ def calibration_curves(
         figure = Figure(figsize=(WIDTH, 3.6 + legend_height(series)), layout="constrained")
         axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
         for row, (name, bins) in enumerate(series.items()):
-            confidence, accuracy, num = ([point[i] for point in bins] for i in range(3))
-            axes.plot(confidence, accuracy, color=colors[name], marker=MARKERS[row % len(MARKERS)], label=name)
+            confidence, num = ([bin_[i] for bin_ in bins] for i in (0, 2))
+            accuracy = [bin_[1] for bin_ in bins]
+            values, low, high = ([estimate[i] for estimate in accuracy] for i in range(3))
+            axes.plot(confidence, values, color=colors[name], marker=MARKERS[row % len(MARKERS)], label=name)
+            axes.vlines(confidence, low, high, color=colors[name], alpha=0.6)
             counts.plot(confidence, num, color=colors[name], marker=MARKERS[row % len(MARKERS)], markersize=3)
         axes.plot([0.5, 1], [0.5, 1], **_DASHED)
         axes.set(ylabel="accuracy", ylim=(-0.03, 1.03))
         counts.set(xlabel="confidence, sigmoid of |margin|", ylabel="pairs", ylim=(0, None))
         counts.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+        for axis in (axes.yaxis, counts.xaxis):
+            axis.set_major_formatter(_PERCENT)
         draw_legend(figure, axes, series)
     return figure
 
@@ -230,7 +246,7 @@ def scatter_plots(
 def margin_histograms(
     series: Mapping[str, Sequence[float]], *, x_label: str, num_bins: int = 30, colors: Mapping[str, str] | None = None
 ) -> Figure:
-    """Draw a histogram per series, one below the other, each in its own unit, with paler bars below 0.
+    """Draw a histogram of margins per series, one below the other, each in its own unit; paler where the call is wrong.
 
     Args:
         series: Finite values, for each series by name.
@@ -246,8 +262,10 @@ def margin_histograms(
             edges = np.linspace(-end, end, 2 * (num_bins // 2) + 1)
             counts, _ = np.histogram(list(values), edges)
             centres = (edges[1:] + edges[:-1]) / 2
-            for side, alpha in ((centres < 0, 0.4), (centres > 0, 0.9)):
-                axes.bar(centres[side], counts[side], np.diff(edges)[side] * 0.9, color=colors[name], alpha=alpha)
+            for side, alpha, label in ((centres < 0, 0.4, "called wrong"), (centres > 0, 0.9, "called right")):
+                width = np.diff(edges)[side] * 0.9
+                axes.bar(centres[side], counts[side], width, color=colors[name], alpha=alpha, label=label)
+            axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=8, handlelength=1.2)
             axes.axvline(0, color=MUTED, linewidth=1)
             axes.yaxis.set_major_locator(MaxNLocator(2, integer=True))
             axes.set(title=name, ylabel="pairs")
@@ -255,12 +273,11 @@ def margin_histograms(
     return figure
 
 
-def _draw_bar_end(axes: Axes, y: float, estimate: Estimate, limits: tuple[float, float]) -> None:
+def _draw_bar_end(axes: Axes, y: float, estimate: Estimate, limits: tuple[float, float], text: str) -> None:
     ends = [bound for bound in estimate if not math.isnan(bound)]
     if not ends:
         axes.text(limits[0] + 0.01 * (limits[1] - limits[0]), y, "no value", va="center", color=MUTED, fontsize=8)
         return
     if not math.isnan(estimate.low):
         axes.hlines(y, estimate.low, estimate.high, color=INK, linewidth=1.2)
-    gap, text = 0.012 * (limits[1] - limits[0]), f"{estimate.value:.2f}"
-    axes.text(max(ends) + gap, y, text, va="center", color=MUTED, fontsize=8, clip_on=False)
+    axes.text(max(ends) + 0.012 * (limits[1] - limits[0]), y, text, va="center", color=MUTED, fontsize=8, clip_on=False)

@@ -1,10 +1,11 @@
 """Evaluations side by side, on the pairs that all of them have."""
 
 import math
+from pathlib import Path
 
 import pytest
 
-from descore.evaluation.comparison import compare
+from descore.evaluation.comparison import compare, name_runs
 from tests.helpers.given_rewards import evaluation, score
 
 PAIRS = [(0, 1, 1), (2, 3, 1), (4, 5, 0), (6, 7, -1)]
@@ -55,3 +56,17 @@ class TestComparing:
         apart = evaluation([1.0, 0.0], PAIRS[:1], pairs=[one.pairs[0] | {"id": "another"}])
         with pytest.raises(ValueError, match="no pair in common"):
             compare([one, apart])
+
+
+@pytest.mark.parametrize(
+    ("folders", "names"),
+    [
+        (["/runs/a"], ["a"]),
+        (["/runs/a", "/runs/b"], ["a", "b"]),
+        (["/runs/a/val", "/runs/b/val", "/runs/c"], ["a/val", "b/val", "runs/c"]),
+        (["/runs/a", "/runs/b", "/runs/b"], ["a", "b", "b (3)"]),
+        (["/runs/a", "/runs/a", "/runs/a"], ["a", "a (2)", "a (3)"]),
+    ],
+)
+def test_runs_have_the_shortest_names_that_tell_them_apart(folders, names):
+    assert name_runs([Path(folder) for folder in folders]) == names

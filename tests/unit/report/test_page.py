@@ -134,9 +134,9 @@ def test_the_page_of_two_runs(runs, clips, tmp_path):
         ("two", "100.0 %", 1),
     ]
     assert first[:2] == ["one", "overall"]
-    assert first[2] == pytest.approx(2 / 3)
-    assert second[2:7] == [1.0, 1.0, 4, 3, 0]
-    assert first[-2] == "bars"
+    assert first[2] == "66.7 %"
+    assert second[2:7] == ["100.0 %", "100.0 %", 4, 3, 0]
+    assert first[-3:-1] == ["bars", "runs/one/export"]
     assert first[-1] == "4 thoughts, temperature 1, reward from head, 2 frames per second"
     section = page.sections[1]
     assert section.text == "Bars that move."
@@ -148,8 +148,12 @@ def test_the_page_of_two_runs(runs, clips, tmp_path):
         "Accuracy by number of thoughts",
     ]
     against = [cell.value if isinstance(cell, Cell) else cell for cell in section.tables[0].rows[0]]
-    assert against == ["two", "overall", 1.0, "+0.333", "1", 3]  # one pair tells them apart: McNemar's p is 1
+    assert against == ["two", "overall", "100.0 %", "+33.3 %", "1", 3]  # one pair tells them apart: McNemar's p is 1
     assert set(page.configuration) == {"one", "two"}
+    assert page.title == "runs/one/export and runs/two/export on bars"
+    assert (
+        report_on([tmp_path / "one", tmp_path / "two"], names=["before", "after"]).title == "before and after on bars"
+    )
     html = render(page)
     assert ">x$y</text>" in html
     ids = re.findall(r'\bid="([^"]+)"', html)

@@ -96,7 +96,8 @@
     const bar = h("i");
     bar.style.left = `${start}%`;
     bar.style.width = `${width}%`;
-    return h("span", { class: "balance", "--color": color(call.run), role: "img", "aria-label": `margin ${fixed(call.margin)}`, title: "left: A is better, right: B" }, bar);
+    return h("span", { class: "sides" }, "A",
+      h("span", { class: "balance", "--color": color(call.run), role: "img", "aria-label": `margin ${fixed(call.margin)}, towards ${call.margin > 0 ? "A" : "B"}` }, bar), "B");
   }
 
   function callOf(call, pair) {
@@ -177,6 +178,18 @@
 
   // The viewer
 
+  const MEANINGS = { right: "called right", wrong: "called wrong", failed: "failed", tie: "people call it a tie", unlabelled: "no label" };
+
+  function key() {
+    const found = new Set(pairs.flatMap((pair) => pair.calls.map((call) => call.verdict)));
+    const annotated = pairs.some((pair) => pair.sides.some((side) => side.annotated));
+    return h("p", { class: "key" },
+      Object.keys(MEANINGS).filter((verdict) => found.has(verdict)).map((verdict) =>
+        h("span", {}, h("i", { class: verdict, "aria-hidden": "true" }), MEANINGS[verdict], runs.length > 1 && verdict === "wrong" && " by a run")),
+      annotated && h("span", {}, "dimension scores: ✓ as annotated, ✗ and what is annotated"),
+      h("span", {}, "bar: the margin, towards the video with the larger reward; full at twice the run's root mean square margin"));
+  }
+
   const radios = h("fieldset", {}, h("legend", {}, "Which pairs"));
   const map = h("div", { class: "map", role: "group", "aria-label": "pairs" });
   const stage = h("div", { "aria-live": "polite" });
@@ -250,7 +263,7 @@
     h("option", { value: "" }, "all runs"), runs.map((run, number) => h("option", { value: number }, run.name)));
   const search = h("input", { type: "search", id: "search", placeholder: "Search prompts and thoughts", "aria-label": "Search prompts and thoughts", oninput: (event) => choose({ words: event.target.value }) });
 
-  document.getElementById("viewer").append(h("div", { class: "bar" }, radios, picker, search), map, stage);
+  document.getElementById("viewer").append(h("div", { class: "bar" }, radios, picker, search), map, key(), stage);
   document.addEventListener("keydown", (event) => {
     if (event.altKey || event.ctrlKey || event.metaKey || event.target.closest("input, select, .thought, .scroll, pre")) return;
     const by = { ArrowRight: 1, j: 1, ArrowLeft: -1, k: -1 }[event.key];

@@ -1,19 +1,8 @@
-"""What commands that print tables share: the format of numbers, and the names of runs."""
+"""Shares as percentages: the one format of accuracies, in what commands print and on pages."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-
-
-def add_names(command: argparse.ArgumentParser) -> None:
-    """Add the option that names the runs of a command."""
-    command.add_argument(
-        "--name",
-        action="append",
-        default=[],
-        help="name of a run; give one for each run, in their order (default: the ends of their paths)",
-    )
 
 
 def percent(share: float | None, *, sign: bool = False) -> str:
