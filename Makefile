@@ -1,18 +1,18 @@
 PYTHON ?= python3
-STAGE1_EXPORT := runs/stage1/version_0/export/last
-STAGE2_EXPORT := runs/stage2/version_0/export/last
+# A run that is trained first if none of its starts has finished.
+unfinished = $(if $(wildcard runs/$(1)/version_*/export/last/descore.json),,runs/$(1))
 
 ARGS ?=
 train-stage1: CONF ?= conf/stage1.yaml
 train-stage2: CONF ?= conf/stage2.yaml
-FROM ?= $(STAGE1_EXPORT)
+FROM ?= runs/stage1
 train-stage1 train-stage2: AGAIN = $(if $(RESUME),--resume $(RESUME))
 
 BIN := .venv/bin
 READY := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train-stage1 train-stage2 tiny-backbone demo evidence evidence-quick test test-all lint format tensorboard bench
+.PHONY: runs/stage1 runs/stage2 help setup train-stage1 train-stage2 tiny-backbone demo evidence evidence-quick test test-all lint format tensorboard bench
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' Makefile
@@ -28,18 +28,18 @@ $(READY): pyproject.toml constraints.txt
 train-stage1: $(READY) ## train the cold start; CONF=conf/x.yaml and ARGS="--trainer.max_steps 10" override, RESUME=auto goes on
 	$(BIN)/python -m descore.train fit -c $(CONF) $(AGAIN) $(ARGS)
 
-train-stage2: $(READY) $(if $(filter $(STAGE1_EXPORT),$(FROM)),$(FROM)/descore.json) ## train stage 2 on what stage 1 exported (made first where it is not there); FROM=folder, CONF, ARGS and RESUME as above
+train-stage2: $(READY) $(if $(filter runs/stage1,$(FROM)),$(call unfinished,stage1)) ## train stage 2 on the newest finished export of stage 1 (trained first if there is none); FROM=run or export, CONF, ARGS and RESUME as above
 	$(BIN)/python -m descore.train fit -c $(CONF) --model.pretrained $(FROM) $(AGAIN) $(ARGS)
 
-$(STAGE1_EXPORT)/descore.json:
+runs/stage1: $(READY)
 	$(MAKE) train-stage1 CONF=conf/stage1.yaml ARGS= RESUME=
 
-$(STAGE2_EXPORT)/descore.json:
-	$(MAKE) train-stage2 CONF=conf/stage2.yaml FROM=$(STAGE1_EXPORT) ARGS= RESUME=
+runs/stage2: $(READY) $(call unfinished,stage1)
+	$(MAKE) train-stage2 CONF=conf/stage2.yaml FROM=runs/stage1 ARGS= RESUME=
 
-demo: $(READY) $(STAGE1_EXPORT)/descore.json $(STAGE2_EXPORT)/descore.json ## train both stages where that is not done, evaluate them, and show one page of results
-	$(BIN)/descore evaluate --model $(STAGE1_EXPORT) --benchmark rendered_ood --limit 150 --output runs/demo/stage1
-	$(BIN)/descore evaluate --model $(STAGE2_EXPORT) --benchmark rendered_ood --limit 150 --output runs/demo/stage2
+demo: $(READY) $(call unfinished,stage1) $(call unfinished,stage2) ## train both stages where that is not done, evaluate them, and show one page of results
+	$(BIN)/descore evaluate --model runs/stage1 --benchmark rendered_ood --limit 150 --output runs/demo/stage1
+	$(BIN)/descore evaluate --model runs/stage2 --benchmark rendered_ood --limit 150 --output runs/demo/stage2
 	$(BIN)/descore report runs/demo/stage1 runs/demo/stage2 --output runs/demo/report.html
 
 evidence: $(READY) ## train the paradigms of the paper side by side and show the results, in 70 minutes on two cores; resumes a stopped run

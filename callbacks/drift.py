@@ -112,5 +112,5 @@ def _message(monitor: str, best: _Validation, now: _Validation) -> str:
     return (
         f"the head drifts: {monitor} fell from {best.accuracy:.3f} at step {best.step} to {now.accuracy:.3f} at step "
         f"{now.step}, while the rollout reward rose from {best.rollout_reward:.3f} to {now.rollout_reward:.3f}; raise "
-        "model.weights.calibration, lower model.optimization.learning_rates, or stop and take export/best"
+        "--model.weights.calibration, lower --model.optimization.learning_rates, or stop and take export/best"
     )

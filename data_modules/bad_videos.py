@@ -146,7 +146,7 @@ class BadVideos:
         allowed = self.budget * max(self.num_read, self.num_videos)
         if bad and self.num_bad > allowed:
             raise ValueError(
-                f"{self.num_bad} of {self.num_read} videos read could not be used, but data.on_bad.video_budget "
+                f"{self.num_bad} of {self.num_read} videos read could not be used, but --data.on_bad.video_budget "
                 f"{self.budget:g} allows {int(allowed)}; {self.file} lists them. The last one is {bad[-1].video}: "
                 f"{bad[-1].reason}. Repair these videos, remove their pairs from the table, or raise the budget"
             )

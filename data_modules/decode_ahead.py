@@ -65,8 +65,9 @@ def plan(num_workers: int, batch_bytes: int, max_bytes: int) -> DecodeAhead:
             return ahead
     warnings.warn(
         f"one batch of the longest and largest videos takes {(1 + _BUILDING) * batch_bytes / 2**30:.1f} GiB to build, "
-        f"but data.decoding.ahead_gb allows {max_bytes / 2**30:.1f}; one worker decodes one batch at a time. To decode "
-        "further ahead, raise that limit, or lower the batch size, model.video.max_frames or model.video.max_pixels",
+        f"but --data.decoding.ahead_gb allows {max_bytes / 2**30:.1f}; one worker decodes one batch at a time. To "
+        "decode further ahead, raise that limit, or lower the batch size, --model.video.max_frames or "
+        "--model.video.max_pixels",
         stacklevel=2,
     )
     return DecodeAhead(1, 1)

@@ -17,6 +17,7 @@ from data_modules.options import Cache, Decoding, OnBad
 from data_modules.remote import RemoteVideos, video_state
 from data_modules.shards import read_tables, ungraded
 from descore.inputs.processor import Processor
+from descore.tables.locations import is_url
 from descore.types import Frames, Pair, PairBatch
 from descore.video.frame_cache import FrameCache
 
@@ -29,7 +30,8 @@ class PreferencePairDataModule(LightningDataModule):
     Args:
         train: Table of the training pairs: a CSV, JSONL or Parquet file, or a folder of such files, a pattern such as
             train/*.parquet, or a URL.
-        val: Tables of the validation pairs by name, in the same forms; the first table gives the headline accuracy.
+        val: Table of the validation pairs, or several by name, in the same forms; the first gives the headline
+            accuracy. Without any the run is not validated.
         preset: Layout of the tables; docs/data.md lists them.
         dimensions: Label dimensions to train on, one reward each.
         batch_size: Number of training pairs per batch and device.
@@ -47,7 +49,7 @@ class PreferencePairDataModule(LightningDataModule):
     def __init__(
         self,
         train: str,
-        val: dict[str, str] | None = None,
+        val: dict[str, str] | str | None = None,
         preset: str = "descore",
         dimensions: Sequence[str] = ("overall",),
         batch_size: int = 4,
@@ -61,7 +63,7 @@ class PreferencePairDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.train = train
-        self.val = val or {}
+        self.val = {"val": val} if isinstance(val, str) else dict(val or {})
         self.preset = preset
         self.dimensions = tuple(dimensions)
         self.batch_size = batch_size
@@ -81,8 +83,10 @@ class PreferencePairDataModule(LightningDataModule):
     def setup(self, stage: str) -> None:
         """Read the tables, and start counting bad videos."""
         if stage == "fit":
-            self.train_pairs = self._read(self.train)
-        self.val_pairs = {name: self._first(self._read(table)) for name, table in self.val.items()}
+            self.train_pairs = self._read(self.train, "train")
+        self.val_pairs = {name: self._first(self._read(table, "val")) for name, table in self.val.items()}
+        if not self.val:
+            rank_zero_info("No validation table (--data.val FILE): the run has no headline, and exports no best model")
         self.bad_videos = self._watch(len(self.train_pairs) if stage == "fit" else 0)
 
     def teardown(self, stage: str) -> None:
@@ -114,7 +118,9 @@ class PreferencePairDataModule(LightningDataModule):
         """Move a batch to a device; Lightning cannot move a frozen dataclass on its own."""
         return batch.to(device, non_blocking=True)
 
-    def _read(self, table: str) -> Sequence[Pair]:
+    def _read(self, table: str, option: str) -> Sequence[Pair]:
+        if not (is_url(table) or Path(table).exists() or set(table) & set("*?[")):
+            raise FileNotFoundError(f"{table}: no such file or folder; give your table with --data.{option} FILE")
         options = {"preset": self.preset, "dimensions": self.dimensions, "on_bad_row": self.on_bad.row}
         folder = str(Path(self.cache.folder, "tables")) if self.cache.folder else None
         pairs, num_rejected = read_tables(table, folder=folder, **options)

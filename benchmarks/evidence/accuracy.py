@@ -1,6 +1,6 @@
 """Preference accuracy and thought quality of exported models on held-out rendered pairs.
 
-    python -m benchmarks.evidence.accuracy before=runs/stage1/version_0/export/last after=FOLDER
+    python -m benchmarks.evidence.accuracy before=runs/stage1 after=FOLDER
 
 Several folders of one NAME, separated by commas, are seeds: the table shows their mean and each of them. All models see
 the same pairs, so `--against NAME` compares pair by pair. Intervals are 95 % bootstrap intervals over pairs or videos.

@@ -15,6 +15,7 @@ from descore.evaluation.benchmark import table_benchmark
 from descore.evaluation.folder import load_evaluation
 from descore.evaluation.query_attention import query_attention
 from descore.evaluation.run import evaluate
+from descore.model.finished import find_export
 from descore.model.reward_model import RewardModel
 from descore.scoring.protocol import ScoringProtocol
 from descore.tables.pairs import read_pairs
@@ -54,7 +55,7 @@ def measure(root: str, run: str, paradigm: str, num_thoughts: str, num_pairs: st
         extent: "accuracy" measures evaluations only, "whole" everything.
     """
     folder = Path(root)
-    model = str(folder / "training" / run / "version_0" / "export" / "last")
+    model = str(find_export(folder / "training" / run))
     for split in SPLITS:
         evaluate(
             model,
@@ -83,7 +84,7 @@ def swap(root: str, seed: str) -> None:
     folder = Path(root)
     found: dict[str, Any] = {}
     for head in HEADS:
-        model = RewardModel.from_pretrained(str(folder / "training" / f"{head}-{seed}" / "version_0/export/last"))
+        model = RewardModel.from_pretrained(str(find_export(folder / "training" / f"{head}-{seed}")))
         for split in SPLITS:
             written = [_written(folder, f"{writer}-{seed}", split) for writer in WRITERS]
             pairs = read_pairs(pairs_table(folder, split)).pairs

@@ -169,7 +169,7 @@ def _options(scale: Scale, root: Path, seed: int, name: str, size: int) -> dict[
         options |= {"data.batch_size": 8, "trainer.max_epochs": scale.epochs}
         options |= {"trainer.val_check_interval": scale.val_every, "trainer.check_val_every_n_epoch": "null"}
     else:
-        start = root / "training" / run_name(paradigm.start, seed) / "version_0/export/last"
+        start = root / "training" / run_name(paradigm.start, seed)
         options |= {"model.pretrained": start, "data.batch_size": 6, "model.batching.mini_batch_pairs": 3}
         options |= {"trainer.max_steps": 2 * scale.rollout_batches}
         options |= {"trainer.val_check_interval": scale.rollout_val_every}

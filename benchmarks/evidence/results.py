@@ -19,6 +19,7 @@ from benchmarks.evidence.plan import PARADIGMS, Scale, run_name
 from descore.evaluation.folder import Evaluation, load_evaluation
 from descore.evaluation.query_attention import SOURCES
 from descore.metrics import bootstrap_interval, calibration, calls, preference_accuracy
+from descore.model.finished import find_export
 from descore.scoring.folder import plain
 
 Json = dict[str, Any]
@@ -141,7 +142,8 @@ def _mean_quality(evaluations: Sequence[Evaluation]) -> float | None:
 
 def _curves(root: Path, scale: Scale, paradigm: str) -> Json:
     """Logged values that figures show: by tag, the steps and `[seeds, steps]`."""
-    runs = [logged_points(root / "training" / run_name(paradigm, seed) / "version_0") for seed in scale.seeds]
+    exports = [find_export(root / "training" / run_name(paradigm, seed)) for seed in scale.seeds]
+    runs = [logged_points(export.parents[1]) for export in exports]
     found: Json = {}
     for tag in sorted(tag for tag in runs[0] if tag.startswith(("train/loss", "rollout/", "val/"))):
         steps = [step + 1 for step, _ in runs[0][tag]]

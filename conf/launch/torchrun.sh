@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # One node of a run on several. Start it on each of them, with the same values:
-#   NODES=2 GPUS=8 HEAD=node0:29500 bash conf/launch/torchrun.sh -c conf/qwen3_vl_8b/stage1.yaml -c conf/overlay/fsdp.yaml --data.train train.csv
+#   NODES=2 GPUS=8 HEAD=node0:29500 bash conf/launch/torchrun.sh -c conf/qwen3_vl_8b/stage1.yaml -c conf/overlay/fsdp.yaml --data.train train.csv --data.val val.csv
 # NODES nodes with GPUS processes each meet at HEAD, an address of one of the nodes; RUN names the run, if several meet there.
 # On SIGTERM or SIGUSR1 the run has GRACE seconds to finish its step and save, and ends with exit code 143.
 set -euo pipefail

@@ -2,21 +2,47 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import set_parsing_settings
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from transformers.utils.logging import disable_progress_bar
 
+from descore import __version__
 from descore.atomic import check_writable, sweep
+from descore.runtime.parsing import TrainParser
 from descore.runtime.ranks import AllRanksOrNone, follow_launcher
 from descore.runtime.resume import find_checkpoint
+from descore.runtime.starts import NothingBeforeTheFirstStep, check_backbone, find_start
+from descore.runtime.wrong_use import WRONG_USE, find_wrong_use
+
+_NOISE = (
+    ".*LeafSpec",
+    ".*`is_gradient_checkpointing` is deprecated",
+    ".*Total length of `list` across ranks is zero",  # a run without validation, which the data module tells of
+    ".*could not find the monitored key",
+    ".*tie_word_embeddings=True` and a tied layer is part of the adapter",
+    ".*is smaller than the logging interval",
+    ".*does not have many workers",
+)
+"""Warnings of libraries that a user cannot act on."""
+
+INTERRUPTED = 128 + signal.SIGINT
+"""Exit code of a run that was ended by Ctrl-C."""
 
 
 class TrainCLI(LightningCLI):
     """LightningCLI with an option `--resume` that finds the newest checkpoint of a run."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Return what can be run, and which arguments of Lightning's method are not options."""
+        return {"fit": LightningCLI.subcommands()["fit"]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the option `--resume`."""
@@ -28,31 +54,50 @@ class TrainCLI(LightningCLI):
         )
 
     def before_instantiate_classes(self) -> None:
-        """Find the checkpoint to resume from, and log and save into the folder of the run that wrote it.
+        """Find the checkpoint to resume from and the model to start from, before any data is rendered or read.
 
         Raises:
             OSError: If the folder of the run cannot be written to.
-            ValueError: If the run has checkpoints, and none of them can be loaded.
+            ValueError: If the run has checkpoints, and none of them can be loaded; or if there is no such model.
         """
-        subcommand = self.config.get("subcommand")
-        config = self.config.get(subcommand or "", self.config)
-        if subcommand == "fit" and (save_dir := config.get("trainer.logger.init_args.save_dir")):
+        if self.config.get("subcommand") != "fit":
+            return
+        config = self.config.fit
+        if save_dir := config.get("trainer.logger.init_args.save_dir"):
             check_writable(Path(save_dir))
-        if not (resume := config.pop("resume", None)):
-            return
-        if resume != "auto":
-            config.ckpt_path = resume
-            return
-        logger = config.trainer.logger.init_args
+        if resume := config.pop("resume", None):
+            config.ckpt_path = self._resume(config.trainer) if resume == "auto" else resume
+        self._find_start(config)
+
+    def before_fit(self) -> None:
+        """Let a start that fails leave nothing."""
+        logger = self.trainer.logger
+        folder = Path(str(getattr(logger, "log_dir", None) or "."))
+        if not folder.exists():
+            self.trainer.callbacks.insert(0, NothingBeforeTheFirstStep(folder))  # type: ignore[attr-defined]
+
+    def _resume(self, trainer: Any) -> str | None:
+        """Find the newest checkpoint of the run, and log and save into the folder of the run that wrote it."""
+        logger = trainer.logger.init_args
         run = Path(logger.save_dir) / (logger.name or "")
         if (found := find_checkpoint(run)) is None:
             rank_zero_info(f"{run} has no checkpoint to resume from; starting a new run")
-            return
+            return None
         rank_zero_only(sweep)(run / f"version_{found.version}")
         rank_zero_info(f"Resuming from {found.path} at step {found.global_step}")
-        config.ckpt_path = str(found.path)
         logger.version = found.version
         logger.purge_step = found.logged_step  # TensorBoard drops what was logged after the checkpoint
+        return str(found.path)
+
+    def _find_start(self, config: Any) -> None:
+        """Replace a run of stage 1 by its export, which config.yaml then names; check that a backbone is there."""
+        options = config.model.init_args
+        if pretrained := options.get("pretrained"):
+            found = find_start(pretrained, Path(config.ckpt_path) if config.ckpt_path else None)
+            rank_zero_info(f"Starting from {found}")
+            options.pretrained = str(found)
+        elif backbone := options.get("backbone"):
+            check_backbone(backbone)
 
 
 def main(args: ArgsType = None, *, run: bool = True) -> LightningCLI:
@@ -63,7 +108,8 @@ def main(args: ArgsType = None, *, run: bool = True) -> LightningCLI:
         run: Whether to run the subcommand. If False, everything is built and nothing runs.
     """
     disable_progress_bar()  # transformers would draw one for every export, across the progress bar of the run
-    warnings.filterwarnings("ignore", message=".*LeafSpec")  # raised by Lightning's own code; users cannot act on it
+    for message in _NOISE:
+        warnings.filterwarnings("ignore", message=message)
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     follow_launcher()
     return TrainCLI(
@@ -72,11 +118,43 @@ def main(args: ArgsType = None, *, run: bool = True) -> LightningCLI:
         auto_configure_optimizers=False,
         save_config_kwargs={"overwrite": True},
         trainer_defaults={"callbacks": [AllRanksOrNone()]},
-        parser_kwargs={"parser_mode": "omegaconf+", "allow_abbrev": False},
+        parser_class=TrainParser,
+        parser_kwargs={
+            "prog": "python -m descore.train",
+            "version": __version__,
+            "parser_mode": "omegaconf+",
+            "allow_abbrev": False,
+        },
         args=args,
         run=run,
     )
 
 
+def command(args: ArgsType = None) -> int:
+    """Run a command line, and say in one line what is wrong with it.
+
+    Args:
+        args: Command-line arguments; those of the process if not given.
+
+    Returns:
+        Exit code: 0 done, 2 wrong use, 130 interrupted. A fault of the program is raised.
+    """
+    try:
+        main(args)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except SystemExit as end:  # Lightning's own after Ctrl-C has code 1
+        if isinstance(end.__context__, KeyboardInterrupt):
+            return INTERRUPTED
+        raise
+    except Exception as error:
+        if (wrong := find_wrong_use(error)) is None:
+            raise
+        said = str(wrong).replace("set on_bad_row to 'skip'", "give --data.on_bad.row skip")
+        sys.stderr.write(f"descore.train: {said}\n")
+        return WRONG_USE
+    return 0
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(command())

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from descore.scoring.folder import Record
 
 EXAMPLES = """examples:
-  descore evaluate --model runs/stage1/version_0/export/last --benchmark rendered_ood --output runs/evaluations/ood
-  descore evaluate --model runs/stage1/version_0/export/last --table data/pairs.csv --output runs/evaluations/mine
+  descore evaluate --model runs/stage1 --benchmark rendered_ood --output runs/evaluations/ood
+  descore evaluate --model runs/stage1 --table data/pairs.csv --output runs/evaluations/mine
   descore evaluate --model FOLDER --benchmark videogen_rewardbench --root data/videogen --output runs/videogen
   descore evaluate ... --num-thoughts 8                  accuracy by number of thoughts, 1 to 8
   descore evaluate ... --shard 1/4                       the first of four machines that share --output

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from descore.tables.unscored import UnscoredTable
 
 EXAMPLES = """examples:
-  descore score --model runs/stage1/version_0/export/last --prompt "A red circle moves left fast." a.mp4 b.mp4
-  descore score --model runs/stage1/version_0/export/last --prompt "..." a.mp4 b.mp4 --output scores.jsonl
-  descore score --model runs/stage1/version_0/export/last --output scored.csv pairs.csv
+  descore score --model runs/stage1 --prompt "A red circle moves left fast." a.mp4 b.mp4
+  descore score --model runs/stage1 --prompt "..." a.mp4 b.mp4 --output scores.jsonl
+  descore score --model runs/stage1 --output scored.csv pairs.csv
 
 A table is a .csv, .tsv, .jsonl, .json or .parquet file with a column prompt, and the paths of the videos, relative to
 the table, in a column video or path, or in two columns video_a and video_b or path_A and path_B. The scored table has

@@ -120,7 +120,7 @@ class PairCollator:
                 if len(labels) != len(names):
                     raise ValueError(
                         f"pair {pair.id!r} has {len(labels)} labels {tuple(labels)}, but the model has {len(names)} "
-                        f"rewards {tuple(names)}: set data.dimensions and model.reward_names to the same names"
+                        f"rewards {tuple(names)}: set --data.dimensions and --model.reward_names to the same names"
                     )
 
     def _masks(self, epoch: int, pair: Pair) -> bool:

@@ -11,6 +11,7 @@ from descore.atomic import complete_path
 from descore.inputs.backbone import TINY, download, is_hub_id
 from descore.inputs.settings import ModelSettings
 from descore.inputs.typed_json import read_json, shorten, typed
+from descore.model.finished import find_export
 from descore.types import ModelError
 
 FILE = "descore.json"
@@ -101,12 +102,12 @@ def describe(folder: str | Path, backbone: str | None = None) -> Description:
 
 
 def find(folder: str | Path) -> Path:
-    """Return the path of an exported folder, downloaded first if it is a hub id.
+    """Return the path of an exported folder, of a run's newest finished export, or of a hub id, downloaded first.
 
     Raises:
         ExportError: If there is none.
     """
-    if (path := complete_path(Path(folder))).is_dir():
+    if (path := complete_path(find_export(folder))).is_dir():
         return path
     if not is_hub_id(str(folder)):
         raise ExportError(

@@ -141,14 +141,14 @@ class ColdStartModule(SupervisedSystem):
             ids = ", ".join(pair.id for pair in batch.pairs[:3])
             raise ValueError(
                 f"the {self.objective.loss} loss needs opinion scores, and the pairs {ids} have none: add mos columns "
-                "to the table, or choose another model.objective.loss"
+                "to the table, or choose another --model.objective.loss"
             )
         lacking = any(not (pair.a.thought and pair.b.thought) for pair in batch.pairs)
         if self.settings.thoughts and not self._warned and lacking:
             self._warned = True
             rank_zero_warn(
                 "a pair has no teacher thought while model.thoughts is true: its videos are scored without one. If no "
-                "pair has any, the model learns to score without; set model.thoughts to false if it must never think"
+                "pair has any, the model learns to score without; give --model.thoughts false if it must never think"
             )
 
 

@@ -136,7 +136,7 @@ class RLModule(RewardSystem):
             raise ValueError(
                 f"the {needing} reward needs the annotated scores of both videos, and {num_ungraded} of "
                 f"{len(data.train_pairs)} training pairs lack them, such as {', '.join(names)}: give the table "
-                f"scores_a and scores_b, or leave {needing} out of model.rubric.weights"
+                f"scores_a and scores_b, or leave {needing} out of --model.rubric.weights"
             )
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> dict[str, Any]:

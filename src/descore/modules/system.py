@@ -196,7 +196,8 @@ class RewardSystem(LightningModule):
             if num_steps is None:
                 raise ValueError(
                     f"optimization.schedule {schedule} decays to the end of the run, and {describe_limits(trainer)} "
-                    "set no end: give trainer.max_steps or trainer.max_epochs, or choose constant_with_warmup"
+                    "set no end: give --trainer.max_steps or --trainer.max_epochs, or choose "
+                    "--model.optimization.schedule constant_with_warmup"
                 )
             if any(isinstance(callback, Timer) for callback in trainer.callbacks):  # type: ignore[attr-defined]
                 rank_zero_warn(f"trainer.max_time may end the run before the {num_steps} steps of its schedule")

@@ -10,6 +10,8 @@ import sys
 
 from lightning import Callback, LightningModule, Trainer
 
+from descore.runtime.wrong_use import WRONG_USE, find_wrong_use
+
 PR_SET_PDEATHSIG = 1
 
 log = logging.getLogger(__name__)
@@ -27,7 +29,7 @@ class AllRanksOrNone(Callback):
         trainer.strategy.barrier("teardown")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Exit with code 1; a run of one rank, and one that was asked to stop, end in the usual way."""
+        """Exit with code 1, or 2 for wrong use; a run of one rank, or one that was asked to stop, ends as usual."""
         if trainer.world_size == 1 or not isinstance(exception, Exception):
             return
         for logger in trainer.loggers:
@@ -35,7 +37,7 @@ class AllRanksOrNone(Callback):
         log.error("rank %d failed", trainer.global_rank, exc_info=exception)
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(1)
+        os._exit(1 if find_wrong_use(exception) is None else WRONG_USE)
 
 
 def follow_launcher() -> None:

@@ -1,4 +1,4 @@
-"""torchrun that passes the exit code 143 on: `python -m descore.runtime.torchrun`, with torchrun's own arguments.
+"""torchrun that passes the exit codes 143, 130 and 2 of its ranks on: `python -m descore.runtime.torchrun`.
 
 torchrun itself exits with code 1 where its ranks stopped with 143 after a SIGTERM, and a scheduler would not requeue
 the job.
@@ -13,22 +13,26 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main
 
+from descore.runtime.wrong_use import WRONG_USE
+
 ASKED_TO_STOP = 128 + signal.SIGTERM
+INTERRUPTED = 128 + signal.SIGINT
 
 
 def run() -> None:
     """Run torchrun.
 
     Raises:
-        SystemExit: With exit code 143, if torchrun or the first rank to end was sent a signal and stopped cleanly.
+        SystemExit: With exit code 143 or 130, if torchrun or the first rank to end was sent a signal and stopped
+            cleanly; with 2, if the first rank to end was asked for something that cannot be done.
     """
     try:
         main()
-    except SignalException:
-        sys.exit(ASKED_TO_STOP)
+    except SignalException as stopped:
+        sys.exit(INTERRUPTED if stopped.sigval == signal.SIGINT else ASKED_TO_STOP)
     except ChildFailedError as error:
-        if error.get_first_failure()[1].exitcode == ASKED_TO_STOP:
-            sys.exit(ASKED_TO_STOP)
+        if (code := error.get_first_failure()[1].exitcode) in (ASKED_TO_STOP, INTERRUPTED, WRONG_USE):
+            sys.exit(code)
         raise
 
 

@@ -59,7 +59,7 @@ class Scorer:
         ScoringError: If the device is not there, or the batch size is not at least 1.
 
     Example:
-        scorer = Scorer("runs/stage1/version_0/export/last")
+        scorer = Scorer("runs/stage1")
         (score,) = scorer.score(["a.mp4"], ["A red circle moves left."])
         print(score.reward, score.dimension_scores, score.thought)
     """

@@ -1,4 +1,4 @@
-"""A run that a signal asks to leave ends its step, saves, and exits with 143; resumed, it ends where it would have."""
+"""A run that a signal asks to leave ends its step, saves, and exits with 143, or 130 after Ctrl-C; it resumes."""
 
 import os
 import signal
@@ -50,6 +50,7 @@ def run_of(folder: Path, *callbacks: Callback) -> Trainer:
     [
         (0, signal.SIGTERM, False, 1),
         (1, signal.SIGUSR1, False, 2),
+        (1, signal.SIGINT, False, 2),
         pytest.param(2, signal.SIGUSR2, False, 3, id="before a validation, which is not skipped"),
         pytest.param(3, signal.SIGUSR1, True, 3, id="in a validation"),
     ],
@@ -59,13 +60,23 @@ def test_it_leaves_after_the_step_and_goes_on_from_there(tmp_path, step, number,
     run = run_of(tmp_path, Ask(step, number, validating))
     with pytest.raises(SystemExit) as left:
         run.fit(BoringModel())
-    assert left.value.code == 143
+    assert left.value.code == (130 if number == signal.SIGINT else 143)
     assert signal.getsignal(number) is handler
     checkpoint = tmp_path / "checkpoints/last.ckpt"
     assert torch.load(checkpoint, weights_only=True)["global_step"] == run.global_step == saved
     resumed = run_of(tmp_path)
     resumed.fit(BoringModel(), ckpt_path=checkpoint, weights_only=True)
     assert resumed.global_step == 6
+
+
+def test_a_second_interrupt_stops_at_once(tmp_path):
+    handler = signal.getsignal(signal.SIGINT)
+    run = run_of(tmp_path, Ask(1, signal.SIGINT, False), Ask(1, signal.SIGINT, False))
+    with pytest.raises(SystemExit) as left:
+        run.fit(BoringModel())
+    assert (left.value.code, run.global_step) == (130, 1)
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_that_nobody_asks_saves_nothing(tmp_path):

@@ -30,7 +30,7 @@ def test_what_is_held_stays_within_the_bound_and_no_worker_too_many_is_dropped(n
 
 
 def test_a_batch_that_does_not_fit_is_decoded_alone_and_said():
-    with pytest.warns(UserWarning, match=r"takes 6\.0 GiB to build, but data\.decoding\.ahead_gb allows 4\.0"):
+    with pytest.warns(UserWarning, match=r"takes 6\.0 GiB to build, but --data\.decoding\.ahead_gb allows 4\.0"):
         assert plan(8, batch_bytes=2 * 2**30, max_bytes=4 * 2**30) == DecodeAhead(1, 1)
 
 
