@@ -19,7 +19,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from descore.inputs.network import load_network, read_config
 from descore.inputs.pixel_statistics import read_pixel_statistics
 from descore.inputs.tensor_files import reading
-from descore.inputs.typed_json import FileError
+from descore.inputs.typed_json import FileError, read_json
 
 TINY = "tiny"
 """Name of the backbone that is part of the package."""
@@ -179,11 +179,14 @@ def is_hub_id(name: str) -> bool:
 
 def _read_tokenizer(folder: Path, config: PreTrainedConfig, query_tokens: Sequence[str]) -> Any:
     """Read a tokenizer, check it against the configuration, and add the query tokens."""
-    path = folder / "tokenizer.json"
+    for path in folder.glob("tokenizer*.json"):
+        read_json(path)
+    path = folder / "tokenizer*.json"
     with reading(path):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         added = {"additional_special_tokens": list(query_tokens)}
         tokenizer.add_special_tokens(added, replace_extra_special_tokens=False)
+        tokenizer.decode(tokenizer.encode("text", add_special_tokens=False))
         vocabulary, num_rows = tokenizer.get_vocab(), max(config.get_text_config().vocab_size, len(tokenizer))
         video_id = config.video_token_id
     if missing := [token for token in CONTROL_TOKENS if token not in vocabulary]:

@@ -20,6 +20,9 @@ from transformers.utils import logging
 from descore.inputs.tensor_files import Header, read_headers, reading, weight_files
 from descore.inputs.typed_json import FileError, read_json
 
+ATTENTION = "sdpa"
+"""Attention that a model is built with; for one that a configuration names, transformers would ask the hub."""
+
 REFUSED = ("quantization_config", "fusion_config", "per_layer_config")
 """Keys of a configuration that change how transformers builds the model."""
 
@@ -51,7 +54,7 @@ def load_network(folder: Path, *, exact: bool = True) -> PreTrainedModel:
                 config=config,
                 state_dict=state,
                 dtype=torch.float32,
-                attn_implementation="sdpa",
+                attn_implementation=ATTENTION,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
             )
@@ -91,7 +94,9 @@ def read_config(folder: Path) -> PreTrainedConfig:
         if refused := [key for key in REFUSED if part.get(key)]:
             raise FileError(f"{path} has a {refused[0]}, which is not supported; expected a model without")
     with reading(path):
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        config._attn_implementation = ATTENTION
+    return config
 
 
 def _check_sizes(folder: Path, config: PreTrainedConfig, headers: Mapping[str, Header]) -> None:
@@ -107,6 +112,7 @@ def _check_sizes(folder: Path, config: PreTrainedConfig, headers: Mapping[str, H
     for name, (number, found) in asked.items():
         if number != found:
             raise FileError(f"{path}: {name} is {number}, but the weights have {found}")
+    _check_rotation(path, text)
     with reading(path), torch.device("meta"):
         if len(getattr(vision, "deepstack_visual_indexes", None) or ()) > vision.depth:
             raise FileError(f"{path}: deepstack_visual_indexes has more entries than the {vision.depth} vision layers")
@@ -114,6 +120,16 @@ def _check_sizes(folder: Path, config: PreTrainedConfig, headers: Mapping[str, H
     held = sum(torch.Size(header.shape).numel() for header in headers.values())
     if needed > 2 * held:  # a little less is a missing tensor, which is reported by its name
         raise FileError(f"{path} asks for {needed:,} weights, but the files beside it hold {held:,}")
+
+
+def _check_rotation(path: Path, text: Any) -> None:
+    """Check the numbers of M-RoPE, which no tensor shows: how many frequencies time, height and width get."""
+    sections = text.rope_parameters.get("mrope_section")
+    half = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    if not isinstance(sections, list) or [type(one) for one in sections] != [int] * 3 or sum(sections) != half // 2:
+        raise FileError(
+            f"{path}: expected three whole numbers that add up to {half // 2} for mrope_section, got {sections}"
+        )
 
 
 def _model_class(config: PreTrainedConfig) -> Any:

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from descore.inputs.typed_json import FileError, first_line, read_json
+from descore.inputs.typed_json import FileError, in_one_line, read_json
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 FLOATS = {"BF16", "F16", "F32", "F64"}
@@ -38,7 +38,7 @@ def reading(path: Path) -> Iterator[None]:
     except FileError:
         raise
     except Exception as error:  # readers of damaged files raise anything: KeyError, TypeError, their own classes
-        raise FileError(f"{path} cannot be read: {first_line(error)}") from error
+        raise FileError(f"{path} cannot be read: {in_one_line(error)}") from error
 
 
 def read_headers(path: Path) -> dict[str, Header]:

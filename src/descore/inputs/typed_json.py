@@ -29,7 +29,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError, OSError) as error:
-        raise FileError(f"{path} is not valid JSON: {first_line(error)}") from error
+        raise FileError(f"{path} is not valid JSON: {in_one_line(error)}") from error
     if not isinstance(content, dict):
         raise FileError(f"{path}: expected a JSON object, got {shorten(content)}")
     return content
@@ -42,7 +42,7 @@ def typed(kind: type[T], value: Any, place: str) -> T:
         kind: A dataclass, `str`, `bool`, `int`, `float`, a `Literal`, or a `list`, `tuple[X, ...]`, `dict[str, X]` or
             optional of these.
         value: JSON value; a dataclass is an object with its fields, of which those with a default may be left out.
-        place: Name of the value, for the error message.
+        place: Name of the value, for the error message; empty for the content of a file.
 
     Raises:
         ValueError: If a field is unknown or missing, or a value has another type; a bool is no number, and a number is
@@ -59,9 +59,9 @@ def typed(kind: type[T], value: Any, place: str) -> T:
     return built
 
 
-def first_line(error: BaseException) -> str:
-    """Return the kind and the first line of an error, shortened."""
-    return shorten(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}", quote=False)
+def in_one_line(error: BaseException) -> str:
+    """Return the kind and the text of an error in one line, shortened."""
+    return shorten(f"{type(error).__name__}: {' '.join(str(error).split())}", quote=False)
 
 
 def shorten(value: Any, limit: int = 200, *, quote: bool = True) -> str:
@@ -96,19 +96,20 @@ def _build(kind: Any, value: Any, place: str) -> Any:
 
 def _build_record(kind: Any, value: Any, place: str) -> Any:
     known = {field.name: field for field in fields(kind)}
+    at, inside = (f"{place}: ", f"{place}.") if place else ("", "")
     if type(value) is not dict:
-        raise ValueError(f"{place}: expected an object with {', '.join(known)}; got {shorten(value)}")
+        raise ValueError(f"{at}expected an object with {', '.join(known)}; got {shorten(value)}")
     if unknown := sorted(value.keys() - known.keys()):
-        raise ValueError(f"{place}: unknown {shorten(unknown)}; this version knows {', '.join(known)}")
+        raise ValueError(f"{at}unknown {shorten(unknown)}; this version knows {', '.join(known)}")
     required = {name for name, field in known.items() if field.default is field.default_factory is MISSING}
     if missing := sorted(required - value.keys()):
-        raise ValueError(f"{place}: {', '.join(missing)} missing")
+        raise ValueError(f"{at}{', '.join(missing)} missing")
     hints = get_type_hints(kind)
-    values = {name: _build(hints[name], item, f"{place}.{name}") for name, item in value.items()}
+    values = {name: _build(hints[name], item, f"{inside}{name}") for name, item in value.items()}
     try:
         return kind(**values)
     except ValueError as error:
-        raise ValueError(f"{place}: {error}") from error
+        raise ValueError(f"{at}{error}") from error
 
 
 def _name(kind: Any) -> str:

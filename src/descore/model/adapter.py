@@ -23,18 +23,20 @@ def load_adapter(processor: Processor, folder: Path) -> Any:
     """
     path = folder / "adapter_model.safetensors"
     headers = read_headers(path)
-    config = _read_config(folder / "adapter_config.json", processor.query_ids)
+    sizes = [header.shape for name, header in headers.items() if "lora_A" in name]
+    ranks = {shape[0] for shape in sizes if shape and 0 not in shape}  # one without numbers proves nothing
+    config = _read_config(folder / "adapter_config.json", processor.query_ids, ranks)
     network = processor.backbone.load_weights()
     with reading(folder / "adapter_config.json"):
-        wrapped = PeftModel(network, config, low_cpu_mem_usage=True)  # empty: its sizes are still to be checked
+        wrapped = PeftModel(network, config)
         state = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
     check_shapes(path, headers, {name: list(tensor.shape) for name, tensor in state.items()})
     with reading(path):
-        set_peft_model_state_dict(wrapped, load_finite(path), low_cpu_mem_usage=True)
+        set_peft_model_state_dict(wrapped, load_finite(path))
     return wrapped.merge_and_unload()
 
 
-def _read_config(path: Path, query_ids: list[int]) -> LoraConfig | TrainableTokensConfig:
+def _read_config(path: Path, query_ids: list[int], ranks: set[int]) -> LoraConfig | TrainableTokensConfig:
     """Read PEFT's configuration, and refuse every value that this project would not write."""
     content = read_json(path)
 
@@ -49,8 +51,8 @@ def _read_config(path: Path, query_ids: list[int]) -> LoraConfig | TrainableToke
     else:
         tokens = {"embed_tokens": query_ids} if content.get("trainable_token_indices") else None
         rank, alpha, targets = read("r", int), read("lora_alpha", int), read("target_modules", list[str])
-        if rank < 1:
-            raise FileError(f"{path}: expected r of at least 1, got {rank}")
+        if rank not in ranks:
+            raise FileError(f"{path}: r is {rank}, but the tensors have rank {', '.join(map(str, sorted(ranks)))}")
         config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, trainable_token_indices=tokens)
     expected = config.to_dict()
     for key in content.keys() - _NO_MATTER:

@@ -28,7 +28,7 @@ from descore.inputs.backbone import resolve
 from descore.inputs.network import load_network
 from descore.inputs.processor import Processor
 from descore.inputs.tensor_files import INDEX, check_shapes, load_finite, read_headers, weight_files
-from descore.inputs.typed_json import FileError, first_line, read_json
+from descore.inputs.typed_json import FileError, in_one_line, read_json
 from descore.model.description import (
     FILE,
     FORMAT,
@@ -177,7 +177,7 @@ def _loading(folder: Path) -> Iterator[None]:
     except FileError as error:
         raise ExportError(str(error)) from error
     except Exception as error:
-        raise ExportError(f"{folder} cannot be loaded: {first_line(error)}") from error
+        raise ExportError(f"{folder} cannot be loaded: {in_one_line(error)}") from error
 
 
 def _load_merged(processor: Processor, folder: Path) -> Any:

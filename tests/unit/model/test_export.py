@@ -1,5 +1,6 @@
 """An exported folder gives the model back, is refused when anything in it does not fit, and is never half written."""
 
+import hashlib
 import json
 import shutil
 from copy import deepcopy
@@ -200,6 +201,112 @@ def test_a_pickle_in_place_of_safetensors_is_not_read(exports, tmp_path, weights
     (folder / file).unlink()
     with pytest.raises((ExportError, OSError), match=r"\.safetensors"):
         RewardModel.from_pretrained(str(folder))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    ("weights", "file", "name"),
+    [("merged", REWARD, "head.weight"), ("adapter", REWARD, MERGER), ("adapter", ADAPTER, LORA_A)],
+)
+def test_numbers_that_are_not_finite_are_refused(exports, tmp_path, weights, file, name, value):
+    folder = shutil.copytree(exports[weights], tmp_path / "export")
+    tensors = load_file(folder / file)
+    tensors[name].flatten()[0] = value
+    save_file(tensors, folder / file)
+    with pytest.raises(ExportError, match=rf"{file}: {name} has numbers that are not finite"):
+        RewardModel.from_pretrained(str(folder))
+
+
+@pytest.mark.parametrize(("weights", "file", "name"), TENSORS, ids=[f"{file}:{name}" for _, file, name in TENSORS])
+def test_integers_are_refused(exports, tmp_path, weights, file, name):
+    folder = shutil.copytree(exports[weights], tmp_path / "export")
+    tensors = load_file(folder / file)
+    save_file(tensors | {name: tensors[name].int()}, folder / file)
+    with pytest.raises(ExportError, match=rf"{file}: {name} has the type I32; expected one of BF16, F16, F32, F64"):
+        RewardModel.from_pretrained(str(folder))
+
+
+@pytest.mark.parametrize(("weights", "file"), [("merged", BACKBONE), ("merged", REWARD), ("adapter", ADAPTER)])
+def test_a_flipped_bit_of_a_weight_is_found(exports, tmp_path, weights, file):
+    folder = shutil.copytree(exports[weights], tmp_path / "export")
+    content = bytearray((folder / file).read_bytes())
+    content[-8] ^= 1
+    (folder / file).write_bytes(content)
+    with pytest.raises(ExportError, match=rf"{file} is damaged: its SHA-256 is [0-9a-f]+, expected .*copy the folder"):
+        RewardModel.from_pretrained(str(folder))
+
+
+def test_text_that_was_edited_is_warned_of(exports, tmp_path):
+    folder = shutil.copytree(exports["merged"], tmp_path / "export")
+    path = folder / "backbone/chat_template.jinja"
+    path.write_text(path.read_text() + " ")
+    with pytest.warns(UserWarning, match=r"chat_template\.jinja is not as it was exported: damaged, or edited by hand"):
+        RewardModel.from_pretrained(str(folder))
+
+
+def test_sums_are_those_that_sha256sum_prints(exports):
+    sums = json.loads((exports["merged"] / "descore.json").read_text())["sums"]
+    assert sums[REWARD] == hashlib.sha256((exports["merged"] / REWARD).read_bytes()).hexdigest()
+    assert set(sums) == set(contents(exports["merged"])) - {"descore.json"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("r", 10**9, "r is 1000000000, but the tensors have rank 3"),
+        ("r", 0, "r is 0, but the tensors have rank 3"),
+        ("r", "3", "r: expected int"),
+        ("lora_alpha", None, "lora_alpha: expected int"),
+        ("target_modules", "(a+)+$", "target_modules: expected list"),
+        ("target_modules", ["lm_head"], "missing"),
+        ("layer_replication", [[0, 10**9]], "expected null for layer_replication"),
+        ("modules_to_save", ["model"], "expected null for modules_to_save"),
+        ("megatron_core", "antigravity", "for megatron_core"),
+        ("use_dora", True, "expected false for use_dora"),
+        ("rank_pattern", {"(a+)+$": 4}, "for rank_pattern"),
+        ("peft_type", "PREFIX_TUNING", 'expected "LORA" for peft_type'),
+        ("trainable_token_indices", {"embed_tokens": [10**9]}, "for trainable_token_indices"),
+    ],
+)
+def test_an_adapter_of_another_kind_is_refused(exports, tmp_path, key, value, message):
+    folder = shutil.copytree(exports["adapter"], tmp_path / "export")
+    path = folder / "adapter/adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(ExportError, match=message):
+        RewardModel.from_pretrained(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": True}, "has format true"),
+        ({"format": None}, "has format null"),
+        ({"weights": "whole"}, "weights: expected one of merged, adapter"),
+        ({"settings": None}, "settings: expected an object with backbone"),
+        ({"tensors": {"head.weight": "1"}}, r"tensors\.head\.weight: expected list"),
+        ({"tensors": {}}, "head.weight has the shape"),
+        ({"calibration": {"mean": [0.0], "std": [-1.0]}}, "calibration: expected a mean and a std of at least 0"),
+        ({"calibration": {"mean": [0.0, 1.0], "std": [1.0, 1.0]}}, "calibration: expected a mean and a std"),
+        ({"calibration": [0.0]}, "calibration: expected an object"),
+        ({"sums": []}, "sums: expected"),
+        ({"name": "x"}, r'unknown \["name"\]'),
+    ],
+)
+def test_a_description_of_another_shape_is_refused(exports, tmp_path, change, message):
+    description = json.loads((exports["merged"] / "descore.json").read_text())
+    (tmp_path / "descore.json").write_text(json.dumps(description | change))
+    with pytest.raises(ExportError, match=message) as error:
+        RewardModel.from_pretrained(str(tmp_path))
+    assert str(tmp_path / "descore.json") in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", "null", '"text"', "[" * 100_000, '{"format": NaN}', '{"format": ' + "9" * 5000 + "}"]
+)
+def test_a_description_that_is_no_object_is_refused(tmp_path, text):
+    (tmp_path / "descore.json").write_text(text)
+    with pytest.raises(ExportError, match=r"descore\.json"):
+        RewardModel.from_pretrained(str(tmp_path))
 
 
 def test_no_export_holds_a_pickle(exports):
