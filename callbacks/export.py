@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from callbacks.tensorboard import reward_names
 from descore.model.export import RewardStatistics, save
@@ -17,6 +17,9 @@ from descore.model.export import RewardStatistics, save
 
 class ExportModel(Callback):
     """Writes `<run>/export/last` at the end of fit and `<run>/export/best` at every new best of a metric.
+
+    Nan is the worst value, as for ModelCheckpoint: the first validation gives a `best`, and any number is better. A run
+    that ends without a number says what its `best` is, or why there is none.
 
     Args:
         monitor: Name of the logged metric whose highest value is exported as `best`.
@@ -34,7 +37,7 @@ class ExportModel(Callback):
         self.monitor = monitor
         self.weights = weights
         self.folder = folder
-        self.best = -torch.inf
+        self.best: float | None = None
         self.calibration: RewardStatistics | None = None
         self._exported = False
 
@@ -43,8 +46,11 @@ class ExportModel(Callback):
         if trainer.sanity_checking:
             return
         self.calibration = _calibration(trainer, reward_names(pl_module))
-        value = float(trainer.callback_metrics.get(self.monitor, torch.nan))
-        if value > self.best:
+        if self.monitor not in trainer.callback_metrics:
+            return
+        value = float(trainer.callback_metrics[self.monitor])
+        value = -math.inf if math.isnan(value) else value
+        if self.best is None or value > self.best:
             self.best = value
             self._save(trainer, pl_module, "best")
 
@@ -52,6 +58,7 @@ class ExportModel(Callback):
         """Export the model as `last`."""
         self._exported = True
         path = self._save(trainer, pl_module, "last")
+        self._explain_best(trainer)
         rank_zero_info(f"Exported to {path}. Score a video: descore score --model {path} --prompt '...' video.mp4")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -72,6 +79,21 @@ class ExportModel(Callback):
         self.best = state_dict["best"]
         self.calibration = state_dict["calibration"] and RewardStatistics(**state_dict["calibration"])
 
+    def _explain_best(self, trainer: Trainer) -> None:
+        if self.best is None:
+            logged = (
+                ", ".join(sorted(name for name in trainer.callback_metrics if name.startswith("val/"))) or "nothing"
+            )
+            rank_zero_warn(
+                f"there is no export/best: {self.monitor} was never measured, and of the validation was logged: "
+                f"{logged}. Set monitor of callbacks.export.ExportModel to one of these"
+            )
+        elif self.best == -math.inf:
+            rank_zero_warn(
+                f"export/best is the model after its first validation: {self.monitor} was nan in every one, since no "
+                "pair was decided. Use export/last"
+            )
+
     def _save(self, trainer: Trainer, pl_module: LightningModule, name: str) -> Path:
         path = Path(self.folder or trainer.log_dir or ".") / ("export" if self.folder is None else "") / name
         system: Any = pl_module
@@ -83,10 +105,10 @@ class ExportModel(Callback):
 
 
 def _calibration(trainer: Trainer, names: Sequence[str]) -> RewardStatistics | None:
-    """Return the reward statistics of the first validation table; None before its first validation."""
+    """Return the reward statistics of the first validation table; None if it was not validated, or a reward is nan."""
     metrics = trainer.callback_metrics
     endings = [f"/{name}" for name in names] if len(names) > 1 else [""]
     if f"val/reward_mean{endings[0]}" not in metrics:
         return None
     mean, std = (tuple(float(metrics[f"val/reward_{kind}{end}"]) for end in endings) for kind in ("mean", "std"))
-    return RewardStatistics(mean, std)
+    return RewardStatistics(mean, std) if all(map(math.isfinite, (*mean, *std))) else None

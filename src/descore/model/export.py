@@ -107,7 +107,8 @@ def load(folder: str | Path, build: Callable[[Processor, Any], Model], backbone:
         ExportError: If a file is missing or damaged, or a tensor is missing, extra, not finite or of another shape. No
             tensor is ever left at random values.
     """
-    description, folder = describe(folder, backbone), find(folder)
+    folder = find(folder)
+    description = describe(folder, backbone)
     with _loading(folder):
         tensors = _read_tensors(folder / "reward.safetensors", description.tensors)
         processor = Processor(description.settings, folder / "backbone")

@@ -11,7 +11,7 @@ from descore.types import ModelError
 LAST = Path("export/last")
 """Export of a run that reached its end; one that was interrupted has at most `export/best`."""
 
-_VERSION = re.compile(r"version_(\d+)")
+_VERSION = re.compile(r"version_(0|[1-9][0-9]*)")
 
 
 def find_export(folder: str | Path) -> Path:
@@ -33,8 +33,8 @@ def find_export(folder: str | Path) -> Path:
     folder = Path(folder)
     if is_export(folder) or not folder.is_dir():
         return folder
-    versions = sorted(_versions(folder), reverse=True)
-    starts = [folder, *(path for _, path in versions)]
+    versions = versions_of(folder)
+    starts = [folder, *(versions[number] for number in sorted(versions, reverse=True))]
     for start in starts:
         if is_export(start / LAST):
             return start / LAST
@@ -51,9 +51,10 @@ def is_export(folder: Path) -> bool:
     return (complete_path(folder) / "descore.json").is_file()
 
 
-def _versions(run: Path) -> list[tuple[int, Path]]:
+def versions_of(run: Path) -> dict[int, Path]:
+    """Return the folders `version_<n>` of a run by their number; other files and folders are passed over."""
     found = [(_VERSION.fullmatch(path.name), path) for path in run.glob("version_*") if path.is_dir()]
-    return [(int(match[1]), path) for match, path in found if match]
+    return {int(match[1]): path for match, path in found if match}
 
 
 def _is_version(folder: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 
 from descore.atomic import complete_path
+from descore.model.finished import versions_of
 from descore.runtime.checkpoints import METADATA, check_bytes
 
 
@@ -73,11 +73,8 @@ def find_checkpoint(run: Path) -> Resumable | None:
 
 
 def _versions(run: Path) -> dict[int, Path]:
-    """Return the folders of a run by the number in their name; a folder without a file is of a start that failed."""
-    found = {path: re.fullmatch(r"version_(0|[1-9][0-9]*)", path.name) for path in run.glob("version_*")}
-    return {
-        int(name[1]): path for path, name in found.items() if name and any(one.is_file() for one in path.rglob("*"))
-    }
+    """Return the folders of a run by their number; a folder without a file is of a start that failed."""
+    return {n: path for n, path in versions_of(run).items() if any(one.is_file() for one in path.rglob("*"))}
 
 
 def _newest_whole(candidates: list[Resumable], broken: list[str]) -> Resumable | None:

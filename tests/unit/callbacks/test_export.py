@@ -64,6 +64,46 @@ def test_what_was_not_measured_and_the_sanity_check_are_no_best(saved):
     assert saved == []
 
 
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("values", "exported"),
+    [([NAN], 1), ([NAN, NAN], 1), ([NAN, 0.2, NAN, 0.1], 2), ([0.2, NAN], 1), ([0.0], 1), ([NAN, -1.0], 2)],
+)
+def test_nan_is_the_worst_value(saved, values, exported):
+    callback = ExportModel()
+    for value in values:
+        callback.on_validation_end(run_of(**{"val/preference_accuracy": value}), MODULE)
+    assert len(saved) == exported
+
+
+def test_a_run_whose_validations_were_all_nan_says_what_its_best_is(saved):
+    before, after = ExportModel(), ExportModel()
+    before.on_validation_end(run_of(**{"val/preference_accuracy": NAN}), MODULE)
+    after.load_state_dict(before.state_dict())
+    with pytest.warns(
+        UserWarning, match="export/best is the model after its first validation: val/preference_accuracy"
+    ):
+        after.on_train_end(run_of(), MODULE)
+    assert [path.rpartition("/")[2] for path, _ in saved] == ["best", "last"]
+
+
+def test_a_run_without_a_best_says_why(saved):
+    callback, run = ExportModel(monitor="val/acuracy"), run_of(**{"val/accuracy": 0.5, "train/loss": 1.0})
+    callback.on_validation_end(run, MODULE)
+    with pytest.warns(UserWarning, match=r"no export/best: val/acuracy was never measured, .*: val/accuracy\. Set"):
+        callback.on_train_end(run, MODULE)
+    assert [path for path, _ in saved] == ["run/export/last"]
+
+
+@pytest.mark.parametrize("kind", ["mean", "std"])
+def test_statistics_that_are_not_finite_are_left_out(saved, kind):
+    metrics = {"val/reward_mean": 0.0, "val/reward_std": 1.0} | {f"val/reward_{kind}": NAN}
+    ExportModel().on_validation_end(run_of(**metrics, **{"val/preference_accuracy": 0.5}), MODULE)
+    assert saved[0][1]["calibration"] is None
+
+
 def test_the_end_of_training_is_exported_once_and_by_rank_0(saved):
     callback, run = ExportModel(folder="elsewhere"), run_of()
     run.strategy.root_device = None
