@@ -151,7 +151,8 @@ def _attention(model: RewardModel, root: Path, split: str) -> dict[str, Any]:
     """Mean attention of the query token by layer and source, with an exact thought and without one."""
     pairs = read_pairs(thoughts_table(root, split, 0.0)).pairs[:NUM_ATTENDED]
     texts = [[getattr(pair, side).thought, ""] for pair in pairs for side in ("a", "b")]
-    shares = torch.cat([query_attention(model, branches) for branches in _packed(model, pairs, texts)])
+    packed = _packed(model, pairs, texts)
+    shares = torch.stack([one.shares for branches in packed for one in query_attention(model, branches)])
     layers = shares.view(-1, 2, *shares.shape[1:]).mean(0)
     return {"thought": layers[0].tolist(), "none": layers[1].tolist()}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,12 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webdriver import WebDriver
 
+from descore.evaluation.benchmark import table_benchmark
+from descore.evaluation.run import evaluate
 from descore.report import report_on, write_page
+from descore.tables.writer import write_pairs
+from descore.types import Pair, Side
+from tests.conftest import Build
 from tests.helpers.browsing import PHONE, check_quiet, opened
 from tests.helpers.evaluations import Judged, Shown, write_evaluation
 
@@ -264,3 +270,40 @@ def test_every_control_and_picture_has_a_name(browser, pages):
     )
     assert nameless == []
     assert browser.find_element(By.TAG_NAME, "html").get_attribute("lang") == "en"
+
+
+class TestAttention:
+    @pytest.fixture
+    def page(self, build: Build, clips: list[str], tmp_path: Path) -> Path:
+        """A page of two runs of one model."""
+        model, table = tmp_path / "model", tmp_path / "pairs.jsonl"
+        build().save_pretrained(str(model))
+        write_pairs(table, [Pair("one", "a bar", Side(clips[0]), Side(clips[1]), (1.0,))])
+        folders = [tmp_path / name for name in ("one", "two")]
+        for folder in folders:
+            evaluate(str(model), table_benchmark(table), folder, device="cpu")
+        return write_page(report_on(folders, attention=True, device="cpu"), tmp_path / "page.html")
+
+    def test_shares_and_a_heat_map_that_can_be_left_out(self, browser, page):
+        check_quiet(opened(browser, page))
+        shares = browser.find_element(By.CSS_SELECTOR, ".attention").text.replace("\n", " ")
+        assert re.fullmatch(r"attends to video [\d.]+ % prompt [\d.]+ % thought [\d.]+ % query [\d.]+ %", shares)
+        assert sum(map(float, re.findall(r"[\d.]+(?= %)", shares))) == pytest.approx(100, abs=0.3)
+        size = "return [...document.querySelectorAll(arguments[0])].map((e) => [e.naturalWidth, e.naturalHeight])"
+        assert browser.execute_script(size, ".stage .heat") == browser.execute_script(size, ".stage img:not(.heat)")
+        place = "return JSON.stringify(document.querySelector(arguments[0]).getBoundingClientRect())"
+        assert browser.execute_script(place, ".stage .heat") == browser.execute_script(place, ".stage img:not(.heat)")
+        source = "return document.querySelector('.stage .heat').src"
+        first = browser.execute_script(source)
+        browser.find_elements(By.CSS_SELECTOR, ".strip button")[5].click()
+        assert browser.execute_script(source) != first
+        assert "heat map: what the query token attends to" in text(browser, ".key")
+        options = browser.find_elements(By.CSS_SELECTOR, "#heat option")
+        assert [option.text for option in options] == ["no heat map", "heat map: one", "heat map: two"]
+        options[0].click()
+        assert browser.find_elements(By.CSS_SELECTOR, ".heat") == []
+
+    def test_a_phone_scrolls_it_down_only(self, browser, page):
+        opened(browser, page, PHONE)
+        assert browser.execute_script("return document.documentElement.scrollWidth") == PHONE[0]
+        assert min(browser.execute_script(CONTRAST, ".key, .attention .key span")) >= 4.5

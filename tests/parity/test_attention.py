@@ -19,7 +19,8 @@ from tests.parity.plain import inputs_of, use_stock_attention
 def test_query_attention_is_that_of_the_maps_of_a_whole_sequence(model: RewardModel) -> None:
     prefixes = make_prefixes(model, 2)
     thoughts = [[make_thought(5), Thought()], [make_thought(9, seed=1)]]
-    found = query_attention(model, model.processor.pack(prefixes, thoughts))
+    attended = query_attention(model, model.processor.pack(prefixes, thoughts))
+    found = torch.stack([one.shares for one in attended])
     assert found.shape == (3, model.base.config.get_text_config().num_hidden_layers, len(SOURCES))
     assert torch.allclose(found.sum(-1), torch.ones(found.shape[:2]))
 
@@ -27,7 +28,7 @@ def test_query_attention_is_that_of_the_maps_of_a_whole_sequence(model: RewardMo
     use_stock_attention(plain)
     plain.base.config.get_text_config()._attn_implementation = "eager"
     cases = [(prefix, thought) for prefix, own in zip(prefixes, thoughts, strict=True) for thought in own]
-    for row, (prefix, thought) in zip(found, cases, strict=True):
+    for one, (prefix, thought) in zip(attended, cases, strict=True):
         inputs = inputs_of(plain, prefix, [*thought.token_ids, *model.processor.query_ids])
         with torch.no_grad():
             maps = plain.base.model(**inputs, output_attentions=True).attentions
@@ -35,7 +36,11 @@ def test_query_attention_is_that_of_the_maps_of_a_whole_sequence(model: RewardMo
         place = torch.arange(len(video))
         text = len(prefix.input_ids)
         sources = [video, ~video & (place < text), (place >= text) & (place < len(video) - 1), place == len(video) - 1]
-        for layer, weights in zip(row, maps, strict=True):
+        tokens = torch.stack([weights[0, :, -1, video].mean(0) for weights in maps]).mean(0)
+        torch.testing.assert_close(one.video.flatten(), tokens, atol=1e-5, rtol=0)
+        time, rows, columns = prefix.grid.tolist()
+        assert one.video.shape == (time, rows // 2, columns // 2)
+        for layer, weights in zip(one.shares, maps, strict=True):
             expected = [weights[0, :, -1, source].sum(-1).mean() for source in sources]
             assert torch.allclose(layer, torch.stack(expected), atol=1e-5)
     assert found[1, :, 2].abs().max() == 0  # no thought, no attention to it
@@ -48,7 +53,8 @@ def test_a_query_token_sees_none_that_follows_it(build: Build) -> None:
     other = whole.input_ids.clone()
     other[0, second] = 7
     found, changed = (
-        query_attention(model, replace(whole, input_ids=ids, query_index=first)) for ids in (whole.input_ids, other)
+        query_attention(model, replace(whole, input_ids=ids, query_index=first))[0].shares
+        for ids in (whole.input_ids, other)
     )
     torch.testing.assert_close(found, changed, atol=1e-6, rtol=0)
 

@@ -12,6 +12,7 @@ from descore.commands.usage import UsageError
 EXAMPLES = """examples:
   descore report runs/evaluations/ood
   descore report runs/evaluations/stage1 runs/evaluations/stage2 --output page.html --pairs 100
+  descore report runs/evaluations/ood --attention --pairs 10
 
 The page is one self-contained file. Several evaluations of one benchmark are shown side by side, pair by pair.
 """
@@ -44,14 +45,32 @@ def add(commands: Any) -> None:
         metavar="N",
         help="largest number of pairs to show (default 40); more pairs make a larger file",
     )
+    command.add_argument(
+        "--attention",
+        action="store_true",
+        help="show what the query token attends to: the shares of video, prompt and thought, and a heat map over the "
+        "frames. Loads the model of each run, from where `descore evaluate` found it",
+    )
+    command.add_argument("--device", help="for --attention: device to run on (default: the GPU if there is one)")
+    command.add_argument("--backbone", help="for --attention: backbone of an adapter, if it is not where it says")
     command.set_defaults(run=_report)
 
 
 def _report(options: argparse.Namespace) -> int:
+    if not options.attention and (options.device or options.backbone):
+        raise UsageError("--device and --backbone are for --attention, which loads the models")
     try:
         from descore.report import report_on, write_page
 
-        page = report_on(options.runs, title=options.title, names=options.name, num_pairs=options.pairs)
+        page = report_on(
+            options.runs,
+            title=options.title,
+            names=options.name,
+            num_pairs=options.pairs,
+            attention=options.attention,
+            device=options.device,
+            backbone=options.backbone,
+        )
     except (FileNotFoundError, ImportError, ValueError) as error:
         raise UsageError(error) from error
     path = write_page(page, options.output)

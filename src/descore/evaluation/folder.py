@@ -43,6 +43,10 @@ class Evaluation:
         """Whether every video has a score record, be it of a reward or of a failure."""
         return None not in self.scores
 
+    def path_of(self, index: int) -> str:
+        """Return the path of a video."""
+        return str(Path(self.info["root"]) / self.videos[index]["video"])
+
     def rewards(self, dimension: str) -> Tensor:
         """Return the reward of each video, `[num_videos]` float64; nan where a video failed or is not scored yet.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,29 +24,52 @@ SOURCES = ("video", "prompt", "thought", "query")
 Observe = Callable[[nn.Module, Tensor, Tensor, float], None]
 
 
+@dataclass(frozen=True, slots=True)
+class QueryAttention:
+    """What the query tokens of one branch attend to: the mean over the heads and over the query tokens.
+
+    Attributes:
+        shares: Attention by layer and source, in the order of `SOURCES`; the four sources sum to 1.
+        video: Attention to each video token, the mean over layers: T temporal patches of h x w tokens.
+    """
+
+    shares: Tensor  # [num_layers, 4] float32
+    video: Tensor  # [T, h, w] float32
+
+
 @torch.no_grad()
-def query_attention(model: RewardModel, branches: Branches) -> Tensor:
-    """Measure how the query tokens of each branch divide their attention between the `SOURCES`.
+def query_attention(model: RewardModel, branches: Branches) -> list[QueryAttention]:
+    """Measure what the query tokens of each branch attend to.
 
     Args:
         model: Model to measure.
         branches: Packed batch of B branches on the model's device.
 
     Returns:
-        Attention by layer and source, `[B, num_layers, 4]` float32: the mean over the heads and over the query tokens
-        of a branch. The four sources sum to 1.
+        The attention of each branch, on the CPU.
     """
     branch_of, key_of = _positions(model, branches)
-    layers: list[Tensor] = []
+    layers: list[list[Tensor]] = []
 
     def observe(module: nn.Module, query: Tensor, key: Tensor, scaling: float) -> None:
         keys = key[0].repeat_interleave(query.shape[1] // key.shape[1], dim=0)
-        rows = [_shares(query[0], keys, at, *key_of[index], scaling) for index, at in enumerate(branch_of)]
-        layers.append(torch.stack(rows))
+        layers.append([_weights(query[0], keys, at, key_of[index][0], scaling) for index, at in enumerate(branch_of)])
 
     with _observed(model, observe):
         model.hidden(branches)
-    return torch.stack(layers, dim=1).cpu()
+    merge = model.base.config.vision_config.spatial_merge_size
+    shapes = [(time, rows // merge, columns // merge) for time, rows, columns in branches.grids.tolist()]
+    owners = [video for video, own in enumerate(branches.layout.branch_lengths) for _ in own]
+    return [
+        _divide(torch.stack([layer[index] for layer in layers]).cpu(), key_of[index][1].cpu(), shapes[owner])
+        for index, owner in enumerate(owners)
+    ]
+
+
+def _divide(weights: Tensor, sources: Tensor, shape: tuple[int, int, int]) -> QueryAttention:
+    """Divide the attention to N positions, `[num_layers, N]`, by their sources `[N]`."""
+    shares = torch.zeros(len(weights), len(SOURCES)).index_add_(1, sources, weights)
+    return QueryAttention(shares, weights[:, sources == 0].mean(0).view(shape))
 
 
 def _positions(model: RewardModel, branches: Branches) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
@@ -67,11 +91,10 @@ def _positions(model: RewardModel, branches: Branches) -> tuple[Tensor, list[tup
     return queries, seen
 
 
-def _shares(query: Tensor, key: Tensor, at: Tensor, positions: Tensor, sources: Tensor, scaling: float) -> Tensor:
-    """Sum the attention from the queries at `[Q]` of a row `[H, T, d]` to N positions by their sources: `[4]`."""
+def _weights(query: Tensor, key: Tensor, at: Tensor, positions: Tensor, scaling: float) -> Tensor:
+    """Return the attention from the queries at `[Q]` of a row `[H, T, d]` to N positions: `[N]`."""
     scores = torch.einsum("hqd,hnd->hqn", query[:, at].float(), key[:, positions].float()) * scaling
-    weights = scores.masked_fill(positions > at[:, None], -torch.inf).softmax(-1).mean((0, 1))
-    return torch.zeros(len(SOURCES), device=weights.device).index_add_(0, sources, weights)
+    return scores.masked_fill(positions > at[:, None], -torch.inf).softmax(-1).mean((0, 1))
 
 
 @contextmanager

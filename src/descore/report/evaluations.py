@@ -23,7 +23,14 @@ expected calibration error: how far the confidence of the rewards is from their 
 
 
 def report_on(
-    folders: Sequence[str | Path], *, title: str = "", names: Sequence[str] = (), num_pairs: int = 40
+    folders: Sequence[str | Path],
+    *,
+    title: str = "",
+    names: Sequence[str] = (),
+    num_pairs: int = 40,
+    attention: bool = False,
+    device: str | None = None,
+    backbone: str | None = None,
 ) -> Page:
     """Make the page of one or more finished evaluations; `write_page` writes it to a file.
 
@@ -32,10 +39,14 @@ def report_on(
         title: Heading of the page; the names, or else the models, and the benchmarks if empty.
         names: Name of each evaluation on the page; the ends of their folders' paths if empty.
         num_pairs: Largest number of pairs in the viewer.
+        attention: Whether to measure what the query tokens attend to, which loads the model of each evaluation.
+        device: Device to measure on; the GPU if there is one, or else the CPU, if not given.
+        backbone: Hub id or folder of an adapter's backbone, if it is not where the exported folder says.
 
     Raises:
         FileNotFoundError: If a folder holds no evaluation.
-        ValueError: If an evaluation is not finished, or there is not one name for each.
+        ValueError: If an evaluation is not finished, there is not one name for each, or its attention cannot be
+            measured.
     """
     evaluations = [load_evaluation(folder) for folder in folders]
     for run in evaluations:
@@ -48,11 +59,12 @@ def report_on(
         panels = figures_of(chosen, figures.colors_of(runs))
         description = next(iter(chosen.values())).info["description"]
         sections.append(Section(benchmark, description, panels, _differences(chosen, list(runs))))
+    options: dict[str, Any] = {"num_pairs": num_pairs, "attention": attention, "device": device, "backbone": backbone}
     return Page(
         title or f"{_listed(_models(runs, names))} on {_listed(benchmarks)}",
         sections=sections,
         configuration={name: run.info for name, run in runs.items()},
-        viewer=browse(runs, num_pairs=num_pairs) if any(run.pairs for run in evaluations) else None,
+        viewer=browse(runs, **options) if any(run.pairs for run in evaluations) else None,
         highlights=[_highlight(name, run, index) for index, (name, run) in enumerate(runs.items()) if run.pairs],
     )
 
@@ -113,7 +125,8 @@ def _highlight(name: str, run: Evaluation, index: int) -> Highlight:
     result = result_of(run)
     if result["without_ties"] is None:
         return Highlight("-", name, "no pair that people decided", series=index)
-    note = f"accuracy without ties {percents(result['without_ties_interval'])}, {result['num_decided']} pairs"
+    measured = f"accuracy without ties {percents(result['without_ties_interval'])}".rstrip()
+    note = f"{measured}, decided pairs: {result['num_decided']}"
     return Highlight(percent(result["without_ties"]), name, note, series=index)
 
 

@@ -8,12 +8,12 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from descore.evaluation.folder import Evaluation, reward_of
+from descore.report.attention import Attended, attend
 from descore.report.page import Viewer
 from descore.scoring.folder import plain
 from descore.types import Frames
@@ -21,6 +21,8 @@ from descore.video.checks import VideoError
 from descore.video.frames import VideoReader
 from descore.video.isolation import IsolatedReader
 from descore.video.settings import VideoSettings
+
+_Attention = dict[tuple[int, int], Attended]  # by the number of the run, and the index of the video in it
 
 _SHARES = {"errors": 2, "failed": 1, "others": 1}
 """Shares of each kind of pair in a page; what one kind does not use goes to the next."""
@@ -33,6 +35,9 @@ def browse(
     num_frames: int = 6,
     max_pixels: int = 36_000,
     quality: int = 62,
+    attention: bool = False,
+    device: str | None = None,
+    backbone: str | None = None,
 ) -> Viewer:
     """Choose the pairs of a page, and read the frames of their videos.
 
@@ -46,9 +51,12 @@ def browse(
         num_frames: Number of frames per video, an even number.
         max_pixels: Largest number of pixels of a frame.
         quality: Quality of the WebP images of the frames, from 0 to 100.
+        attention: Whether to measure what the query tokens attend to, which loads the model of each evaluation.
+        device: Device to measure on; the GPU if there is one, or else the CPU, if not given.
+        backbone: Hub id or folder of an adapter's backbone, if it is not where the exported folder says.
 
     Raises:
-        ValueError: If there is no evaluation.
+        ValueError: If there is no evaluation, or its attention cannot be measured, see `attend`.
     """
     if not runs:
         raise ValueError("expected at least one evaluation to browse, got none")
@@ -56,7 +64,8 @@ def browse(
     chosen = _choose(list(entries.values()), num_pairs)
     settings = VideoSettings(fps=1000, min_frames=1, max_frames=num_frames, min_pixels=1, max_pixels=max_pixels)
     videos = _Videos(IsolatedReader(VideoReader(settings, factor=2, even=2), seconds=60.0, memory_gb=4.0), quality)
-    pairs = [_pair_of(entry, videos) for entry in chosen]
+    attended = _attend(runs, chosen, device=device, backbone=backbone) if attention else {}
+    pairs = [_pair_of(entry, videos, attended) for entry in chosen]
     data = {
         "runs": [{"name": name, "benchmark": run.info["benchmark"]} for name, run in runs.items()],
         "videos": videos.found,
@@ -149,6 +158,16 @@ def _choose(entries: list[_Entry], num_pairs: int) -> list[_Entry]:
     return sorted(chosen, key=lambda entry: -entry.wrongness)
 
 
+def _attend(runs: Mapping[str, Evaluation], chosen: Iterable[_Entry], **options: str | None) -> _Attention:
+    """Measure the attention of each evaluation's model, one after the other, on the videos of the chosen pairs."""
+    calls = [call for entry in chosen for call in entry.calls]
+    found: _Attention = {}
+    for number, (name, run) in enumerate(runs.items()):
+        indices = dict.fromkeys(call.pair[side] for call in calls if call.run == number for side in "ab")
+        found |= {(number, index): one for index, one in attend(name, run, indices, **options).items()}
+    return found
+
+
 class _Videos:
     """Frames of each video file as images; a file that several pairs show is read once."""
 
@@ -156,6 +175,12 @@ class _Videos:
         self.found: list[dict[str, Any]] = []
         self._decoder, self._quality = decoder, quality
         self._indices: dict[str, int] = {}
+        self._sizes: dict[int, tuple[int, int]] = {}
+
+    def heat_maps(self, video: int, attended: Attended) -> list[str]:
+        """Draw the attention to each frame of a video, by its index in `found`; empty if it cannot be shown."""
+        times = self.found[video].get("times", [])
+        return [attended.heat_map(seconds, self._sizes[video]) for seconds in times]
 
     def index_of(self, path: str, name: str) -> int:
         """Return the index of a file in `found`, and read it if it is new."""
@@ -169,6 +194,7 @@ class _Videos:
             frames = self._decoder(path)
         except VideoError as error:
             return {"error": error.reason}
+        self._sizes[len(self.found)] = (frames.pixels.shape[3], frames.pixels.shape[2])
         times = [round(index / frames.source_fps, 2) for index in frames.indices]
         return {"frames": self._draw(frames), "times": times, "seconds": frames.num_source_frames / frames.source_fps}
 
@@ -181,11 +207,12 @@ class _Videos:
         return pictures
 
 
-def _pair_of(entry: _Entry, videos: _Videos) -> dict[str, Any]:
+def _pair_of(entry: _Entry, videos: _Videos, attended: _Attention) -> dict[str, Any]:
     """Return everything that the page shows of a pair, as plain JSON values."""
     first = entry.calls[0]
     run, pair = first.evaluation, first.pair
     dimension = judged_dimension(run)
+    sides = [_side_of(run, pair, side, videos) for side in ("a", "b")]
     return {
         "id": pair["id"],
         "benchmark": run.info["benchmark"],
@@ -193,14 +220,18 @@ def _pair_of(entry: _Entry, videos: _Videos) -> dict[str, Any]:
         "dimension": dimension,
         "label": pair["preference"][dimension],
         "preference": pair["preference"],
-        "sides": [_side_of(run, pair, side, videos) for side in ("a", "b")],
+        "sides": sides,
         "calls": [
             {
                 "run": call.run,
                 "verdict": call.verdict,
                 "margin": plain(call.margin),
                 "wrongness": plain(call.wrongness),
-                "sides": [_score_of(call.evaluation, call.pair[side]) for side in ("a", "b")],
+                "sides": [
+                    _score_of(call.evaluation, call.pair[key])
+                    | _attention_of(attended.get((call.run, call.pair[key])), side["video"], videos)
+                    for key, side in zip("ab", sides, strict=True)
+                ],
             }
             for call in entry.calls
         ],
@@ -209,13 +240,18 @@ def _pair_of(entry: _Entry, videos: _Videos) -> dict[str, Any]:
 
 def _side_of(run: Evaluation, pair: Mapping[str, Any], side: str, videos: _Videos) -> dict[str, Any]:
     video = run.videos[pair[side]]
-    path = str(Path(run.info["root"]) / video["video"])
     return {
-        "video": videos.index_of(path, video["video"]),
+        "video": videos.index_of(run.path_of(pair[side]), video["video"]),
         "generator": video["generator"],
         "annotated": pair[f"scores_{side}"],
         "mos": {name: value for name, value in video["mos"].items() if value is not None},
     }
+
+
+def _attention_of(attended: Attended | None, video: int, videos: _Videos) -> dict[str, Any]:
+    if attended is None:
+        return {}
+    return {"attention": {"shares": attended.shares, "maps": videos.heat_maps(video, attended)}}
 
 
 def _score_of(run: Evaluation, index: int) -> dict[str, Any]:

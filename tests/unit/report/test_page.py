@@ -1,21 +1,29 @@
 """Pages: which pairs they show, what their tables and figures say, and that text stays text."""
 
+import base64
+import io
 import json
 import math
 import re
+import shutil
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 from matplotlib.figure import Figure as Drawing
+from PIL import Image
 
 from descore.cli import main
 from descore.evaluation.benchmark import table_benchmark
 from descore.evaluation.folder import load_evaluation
+from descore.evaluation.query_attention import query_attention
 from descore.evaluation.run import evaluate
 from descore.evaluation.summary import summarise
+from descore.model.reward_model import RewardModel
 from descore.report import Cell, Figure, Highlight, Page, Section, Table, browse, figures, report_on, write_page
+from descore.report.attention import Attended
 from descore.report.figures import Estimate
 from descore.report.page import render
 from descore.scoring.folder import plain, write_lines
@@ -278,6 +286,13 @@ def test_the_command_writes_the_page(clips, tmp_path, capsys):
     assert "1 of 1 pairs" in capsys.readouterr().out
 
 
+def test_options_of_attention_without_it_are_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit) as error:
+        main(["report", str(tmp_path), "--device", "cpu"])
+    assert error.value.code == 2
+    assert "are for --attention" in capsys.readouterr().err
+
+
 def test_the_command_says_what_is_no_evaluation(tmp_path, capsys):
     refused(capsys, re.escape(str(tmp_path)), "report", tmp_path)
 
@@ -299,6 +314,64 @@ def test_the_page_of_a_real_evaluation(build, clips, tmp_path):
     assert shown["two"]["sides"][1]["generator"] == "made by 3"
     assert all(len(video["frames"]) == 6 for video in page.viewer.data["videos"])
     assert [figure.title for figure in page.sections[1].figures][-1] == "Accuracy by number of thoughts"
+
+
+class TestAttention:
+    @pytest.fixture
+    def run(self, build, clips, tmp_path):
+        """An evaluation of one pair, whose first video cannot be read any more."""
+        model, table = tmp_path / "model", tmp_path / "pairs.jsonl"
+        build().save_pretrained(str(model))
+        gone = shutil.copy(clips[2], tmp_path / "gone.mp4")
+        pairs = [Pair("one", "a bar", Side(clips[0]), Side(clips[1]), (1.0,))]
+        pairs.append(Pair("two", "a bar", Side(str(gone)), Side(clips[1]), (1.0,)))
+        write_pairs(table, pairs)
+        run = evaluate(str(model), table_benchmark(table), tmp_path / "run", device="cpu")
+        gone.unlink()
+        return run
+
+    def test_shares_and_heat_maps_are_those_of_the_first_thought(self, run, clips):
+        found = report_on([run.folder], attention=True, device="cpu").viewer.data
+        pairs = {pair["id"]: pair for pair in found["pairs"]}
+        (one,), (two,) = pairs["one"]["calls"], pairs["two"]["calls"]
+        assert "attention" not in two["sides"][0]
+        assert one["sides"][1]["attention"] == two["sides"][1]["attention"]
+
+        model = RewardModel.from_pretrained(run.info["model"])
+        frames = model.processor.read(clips[0])
+        thought = model.processor.thought(run.scores[run.pairs[0]["a"]]["thought"])
+        packed = model.processor.pack([model.processor.prefix("a bar", frames)], [[thought]])
+        (expected,) = query_attention(model, packed)
+        shares = one["sides"][0]["attention"]["shares"]
+        assert list(shares) == ["video", "prompt", "thought", "query"]
+        assert list(shares.values()) == pytest.approx(expected.shares.mean(0).tolist(), abs=1e-6)
+        maps = one["sides"][0]["attention"]["maps"]
+        assert len(maps) == len(found["videos"][pairs["one"]["sides"][0]["video"]]["frames"])
+
+    def test_the_heat_is_where_the_attention_is(self):
+        """Two patches of one second; the first attends to its left half, the second to nothing."""
+        video = torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
+        attended = Attended({}, video, (0.5, 1.5))
+        hot, cold = (decoded(attended.heat_map(seconds, (64, 32))) for seconds in (0.9, 1.1))
+        assert hot.size == (64, 32)
+        assert [hot.getpixel((x, 16))[3] for x in (4, 60)] == pytest.approx([178, 0], abs=6)
+        assert cold.getextrema()[3][1] < 6
+
+    def test_another_model_and_another_reward_are_refused(self, run, tmp_path):
+        info = json.loads((run.folder / "evaluation.json").read_text())
+        changes = {
+            "changed since": info | {"model_digest": "0"},
+            "from overall_score": info | {"protocol": info["protocol"] | {"reward_from": "overall_score"}},
+            "neither an existing folder": info | {"model": str(tmp_path / "elsewhere")},
+        }
+        for reason, changed in changes.items():
+            (run.folder / "evaluation.json").write_text(json.dumps(changed))
+            with pytest.raises(ValueError, match=reason):
+                report_on([run.folder], attention=True, device="cpu")
+
+
+def decoded(uri: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGBA")
 
 
 def test_what_is_missing_to_draw_is_said_with_the_remedy(tmp_path, monkeypatch, capsys):

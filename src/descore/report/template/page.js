@@ -6,7 +6,10 @@
   const color = (run) => `var(--series-${(run % 8) + 1})`;
   const SIDES = ["A", "B"];
   const VERDICTS = { right: "right", wrong: "wrong", failed: "failed", tie: "people: tie", unlabelled: "no label" };
-  const state = { kind: "all", run: "", words: "", place: 0 };
+  const SOURCES = { video: 5, prompt: 8, thought: 4, query: 7 };  // and the numbers of their colours
+  const attentive = runs.map((_, number) => number).filter((number) =>
+    pairs.some((pair) => pair.calls.some((call) => call.run === number && call.sides.some((side) => side.attention))));
+  const state = { kind: "all", run: "", words: "", place: 0, heat: String(attentive[0] ?? "") };
   let shown = [];
   let timer = 0;
 
@@ -70,6 +73,19 @@
       }));
   }
 
+  function attentionOf({ shares }) {
+    const said = Object.entries(shares).map(([source, share]) => `${source} ${(100 * share).toFixed(1)} %`);
+    return h("div", { class: "attention" },
+      h("span", { class: "shares", role: "img", "aria-label": `attention of the query token: ${said.join(", ")}` },
+        Object.entries(shares).map(([source, share]) => {
+          const part = h("i", { "--color": `var(--series-${SOURCES[source]})` });
+          part.style.width = `${100 * share}%`;
+          return part;
+        })),
+      h("span", { class: "key" }, "attends to ", Object.keys(shares).map((source, i) =>
+        h("span", {}, h("i", { "--color": `var(--series-${SOURCES[source]})`, "aria-hidden": "true" }), said[i]))));
+  }
+
   function thoughtOf(text) {
     const parts = /^<think>([^]*?)<\/think>([^]*)$/.exec(text);
     return parts ? [parts[1].trim(), h("code", {}, parts[2].trim())] : [text];
@@ -85,6 +101,7 @@
     ].filter(Boolean).join(", ");
     return h("div", {},
       h("p", { class: "reward" }, `${name} `, h("b", {}, fixed(side.reward)), spread ? `${spread}; the first: ` : "", details),
+      side.attention && attentionOf(side.attention),
       scoreList(side.dimension_scores, annotated),
       side.thought && h("div", { class: "thought", tabindex: "0", role: "region", "aria-label": `thought about ${name}` }, thoughtOf(side.thought)));
   }
@@ -126,17 +143,21 @@
     const top = h("div", { class: "side-top" }, h("b", {}, SIDES[i]), side.generator || video.name,
       preferred && h("span", { class: "chip right" }, "people prefer this"));
     if (!video.frames) return { element: h("div", {}, top, h("div", { class: "stage" }, h("p", {}, `Cannot be shown: ${video.error}`)), annotation(side)), show() {}, num: 0 };
+    const call = pair.calls.find((call) => String(call.run) === state.heat);
+    const maps = call?.sides[i].attention?.maps ?? [];
     const image = h("img", { decoding: "sync" });
+    const heat = maps.length > 0 && h("img", { class: "heat", alt: "" });
     const buttons = video.frames.map((uri, frame) =>
       h("button", { type: "button", "aria-label": `show frame ${frame + 1} of video ${SIDES[i]}`, onclick: () => { stop(); show(frame); } },
-        h("img", { src: uri, alt: "" })));
+        h("img", { src: uri, alt: "" }), heat && h("img", { class: "heat", src: maps[frame], alt: "" })));
     function show(frame) {
       image.src = video.frames[frame];
+      if (heat) heat.src = maps[frame];
       image.alt = `Video ${SIDES[i]}, frame ${frame + 1} of ${video.frames.length}, at ${video.times[frame]} s`;
       buttons.forEach((button, other) => button.setAttribute("aria-pressed", String(other === frame)));
     }
     show(0);
-    const element = h("div", {}, top, h("div", { class: "stage" }, image), h("div", { class: "strip" }, buttons), annotation(side));
+    const element = h("div", {}, top, h("div", { class: "stage" }, image, heat), h("div", { class: "strip" }, buttons), annotation(side));
     return { element, show, num: video.frames.length };
   }
 
@@ -187,6 +208,7 @@
       Object.keys(MEANINGS).filter((verdict) => found.has(verdict)).map((verdict) =>
         h("span", {}, h("i", { class: verdict, "aria-hidden": "true" }), MEANINGS[verdict], runs.length > 1 && verdict === "wrong" && " by a run")),
       annotated && h("span", {}, "dimension scores: ✓ as annotated, ✗ and what is annotated"),
+      attentive.length > 0 && h("span", {}, h("i", { class: "hot", "aria-hidden": "true" }), "heat map: what the query token attends to, from the 2nd to the 98th percentile of the video"),
       h("span", {}, "bar: the margin, towards the video with the larger reward; full at twice the run's root mean square margin"));
   }
 
@@ -261,9 +283,11 @@
   }
   const picker = runs.length > 1 && h("select", { id: "run", "aria-label": "Which run", onchange: (event) => choose({ run: event.target.value }) },
     h("option", { value: "" }, "all runs"), runs.map((run, number) => h("option", { value: number }, run.name)));
+  const heater = attentive.length > 0 && h("select", { id: "heat", "aria-label": "Heat map", onchange: (event) => { state.heat = event.target.value; draw(); } },
+    h("option", { value: "" }, "no heat map"), attentive.map((run) => h("option", { value: run, selected: String(run) === state.heat }, `heat map: ${runs[run].name}`)));
   const search = h("input", { type: "search", id: "search", placeholder: "Search prompts and thoughts", "aria-label": "Search prompts and thoughts", oninput: (event) => choose({ words: event.target.value }) });
 
-  document.getElementById("viewer").append(h("div", { class: "bar" }, radios, picker, search), map, key(), stage);
+  document.getElementById("viewer").append(h("div", { class: "bar" }, radios, picker, heater, search), map, key(), stage);
   document.addEventListener("keydown", (event) => {
     if (event.altKey || event.ctrlKey || event.metaKey || event.target.closest("input, select, .thought, .scroll, pre")) return;
     const by = { ArrowRight: 1, j: 1, ArrowLeft: -1, k: -1 }[event.key];
