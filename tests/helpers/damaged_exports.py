@@ -16,7 +16,18 @@ from safetensors.torch import load_file
 
 VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 3, 0.5, 10**9, 2**31, 2**62, 10**30, 1e308, -1e308, float("nan"), float("inf")),
-    *("", "a", "tiny", "../../elsewhere", "/dev/zero", "owner/name", "kernels-community/flash-attn", "\ud800", "\0"),
+    *(
+        "",
+        "a",
+        "a" * 5000,
+        "tiny",
+        "../../elsewhere",
+        "/dev/zero",
+        "owner/name",
+        "kernels-community/flash-attn",
+        "\ud800",
+        "\0",
+    ),
     *([], {}, [0], [[]], {"a": 1}, [10**9], ["x"] * 40, {"": None}),
 )
 """What takes the place of a value in a JSON file."""
@@ -28,11 +39,11 @@ def damage(export: Path, folder: Path, seed: int) -> tuple[Path, str]:
     """Copy an export by hard links, and damage one file of the copy; return its path and what was done."""
     draw = random.Random(seed)
     copy = Path(shutil.copytree(export, folder / f"export{seed}", copy_function=os.link))
-    files = sorted(path for path in copy.rglob("*") if path.is_file() and path.suffix not in {".md", ".jinja"})
+    files = sorted(path for path in copy.rglob("*") if path.is_file() and path.suffix != ".md")
     path = draw.choice([*files, *(file for file in files if file.name in {"descore.json", "config.json"})])
     kinds: tuple[Damage, ...] = (_cut, _swap, _flip, _replace_bytes, _remove)
-    own: tuple[Damage, ...] = (_header_size, _header_text, _pickle) if path.suffix == ".safetensors" else (_value,) * 9
-    done = draw.choice([*kinds, *own])(path, draw)
+    own: dict[str, tuple[Damage, ...]] = {".safetensors": (_header_size, _header_text, _pickle), ".json": (_value,) * 9}
+    done = draw.choice([*kinds, *own.get(path.suffix, ())])(path, draw)
     return copy, f"seed {seed}, {export.name}: {path.relative_to(copy)}: {done}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -141,7 +142,7 @@ def resolve(name: str, *, metadata_only: bool) -> Path:
     """
     if name == TINY:
         return Path(str(files("descore") / TINY))
-    if Path(name).is_dir():
+    if os.path.isdir(name):
         return Path(name)
     if not is_hub_id(name):
         raise ValueError(

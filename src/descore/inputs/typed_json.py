@@ -29,7 +29,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError, OSError) as error:
-        raise FileError(f"{path} is not valid JSON: {in_one_line(error)}") from error
+        raise FileError(f"{path} cannot be read as JSON: {in_one_line(error)}") from error
     if not isinstance(content, dict):
         raise FileError(f"{path}: expected a JSON object, got {shorten(content)}")
     return content

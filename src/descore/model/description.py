@@ -107,8 +107,11 @@ def find(folder: str | Path) -> Path:
     Raises:
         ExportError: If there is none.
     """
-    if (path := complete_path(find_export(folder))).is_dir():
-        return path
+    try:
+        if (path := complete_path(find_export(folder))).is_dir():
+            return path
+    except OSError as error:  # a name that is too long, a folder that may not be read
+        raise ExportError(f"{shorten(str(folder), quote=False)} cannot be read: {error.strerror}") from error
     if not is_hub_id(str(folder)):
         raise ExportError(
             f"{folder} is neither an existing folder nor a hub id such as owner/name; a run of either stage writes its "
@@ -128,7 +131,7 @@ def portable(name: str, folder: Path) -> str:
     >>> portable(".", Path("runs/export"))
     '../..'
     """
-    if name == TINY or not Path(name).is_dir():
+    if name == TINY or not os.path.isdir(name):
         return name
     relative = os.path.relpath(os.path.abspath(name), folder.resolve())
     return relative if relative.startswith("..") else f"./{relative}"
@@ -143,7 +146,7 @@ def _locate(folder: Path, description: Description, backbone: str | None) -> str
             )
         return _from_folder(folder, description.settings.backbone)
     name = backbone if backbone is not None else _from_folder(folder, description.settings.backbone)
-    if name != TINY and not Path(name).is_dir() and not is_hub_id(name):
+    if name != TINY and not os.path.isdir(name) and not is_hub_id(name):
         raise ExportError(
             f"{folder} holds an adapter, and its backbone is not at {name}: name it with --backbone FOLDER_OR_HUB_ID "
             "(in Python backbone=...)"

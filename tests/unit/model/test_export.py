@@ -352,6 +352,11 @@ def test_the_calibration_travels(qwen3, tmp_path):
     assert json.loads((tmp_path / "export/descore.json").read_text())["calibration"] == {"mean": [0.5], "std": [2.0]}
 
 
+def test_a_name_that_is_too_long_is_refused():
+    with pytest.raises(ExportError, match=r"^a{200}\.\.\. cannot be read: File name too long$"):
+        RewardModel.from_pretrained("a" * 5000)
+
+
 @pytest.mark.parametrize("path", ["no/such/folder", "./nothing", "nothing"])
 def test_a_folder_that_is_nowhere_is_refused(path):
     with pytest.raises(ExportError, match="neither an existing folder nor a hub id"):
