@@ -95,12 +95,24 @@ class Frames:
         indices: Index of each frame in the source video.
         source_fps: Average frame rate of the source video, in frames per second.
         num_source_frames: Number of frames of the source video.
+        times: When each frame is shown, in seconds after the first frame of the source video; empty if the frame rate
+            is constant.
+
+    >>> import torch
+    >>> Frames(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), (0, 5), source_fps=10.0, num_source_frames=6).seconds
+    (0.0, 0.5)
     """
 
     pixels: Tensor  # [T, 3, H, W] uint8
     indices: tuple[int, ...]
     source_fps: float
     num_source_frames: int
+    times: tuple[float, ...] = ()
+
+    @property
+    def seconds(self) -> tuple[float, ...]:
+        """When each frame is shown, in seconds after the first frame of the source video, at any frame rate."""
+        return self.times or tuple(index / self.source_fps for index in self.indices)
 
 
 PairFrames = tuple[Frames, Frames]

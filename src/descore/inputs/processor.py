@@ -225,12 +225,11 @@ class Processor:
         return "".join(f"<{seconds:.1f} seconds>{block}" for seconds in self._timestamps(frames))
 
     def _timestamps(self, frames: Frames) -> list[float]:
-        """Return the middle of each temporal patch in seconds, computed from the indices of its frames."""
+        """Return the middle of each temporal patch in seconds, computed from the times of its frames."""
         depth = self.backbone.config.vision_config.temporal_patch_size
-        firsts, lasts = frames.indices[::depth], frames.indices[depth - 1 :: depth]
-        fps = frames.source_fps
+        firsts, lasts = frames.seconds[::depth], frames.seconds[depth - 1 :: depth]
         # Qwen3-VL's processor computes in this order. Another order would round one label in a hundred differently.
-        return [(first / fps + last / fps) / 2 for first, last in zip(firsts, lasts, strict=True)]
+        return [(first + last) / 2 for first, last in zip(firsts, lasts, strict=True)]
 
     def _positions(self, input_ids: Tensor, frames: Frames, grid: Tensor) -> Tensor:
         kinds = (input_ids == self._video_id).int() * 2

@@ -106,5 +106,5 @@ def _attended(model: RewardModel, run: Evaluation, index: int) -> Attended | Non
     packed = processor.pack([prefix], [[processor.thought(score["thought"] if score else "")]])
     (found,) = query_attention(model, packed.to(model.head.weight.device))
     shares = dict(zip(SOURCES, found.shares.mean(0).tolist(), strict=True))
-    seconds = torch.tensor(frames.indices).view(len(found.video), -1).double().mean(1) / frames.source_fps
+    seconds = torch.tensor(frames.seconds, dtype=torch.float64).view(len(found.video), -1).mean(1)
     return Attended(shares, found.video, tuple(seconds.tolist()))

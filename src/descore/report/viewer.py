@@ -195,7 +195,7 @@ class _Videos:
         except VideoError as error:
             return {"error": error.reason}
         self._sizes[len(self.found)] = (frames.pixels.shape[3], frames.pixels.shape[2])
-        times = [round(index / frames.source_fps, 2) for index in frames.indices]
+        times = [round(time, 2) for time in frames.seconds]
         return {"frames": self._draw(frames), "times": times, "seconds": frames.num_source_frames / frames.source_fps}
 
     def _draw(self, frames: Frames) -> list[str]:

@@ -1,14 +1,22 @@
-"""Checks of a video file before a decoder reads it."""
+"""Checks of a video file before its frames are decoded, and what they find: its size, its rate and its times."""
 
 from __future__ import annotations
 
-import os
-import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fractions import Fraction
 from os import PathLike
 from typing import Any
 
 import av
+import numpy as np
+
+from descore.video.files import DAMAGED, VideoError, check_file, is_webp, open_container
+from descore.video.gif import ends_whole
+from descore.video.packets import Packets, has_slots, read_packets
+from descore.video.timeline import measure_times
+from descore.video.webp import read_webp
+
+__all__ = ["VideoError", "VideoHeader", "check_video", "read_header"]
 
 MAX_SOURCE_PIXELS = 7680 * 4320
 """Largest source frame, in pixels."""
@@ -23,28 +31,8 @@ MAX_MISSING_FRAMES = 1
 """Number of declared frames that may be missing before a file counts as truncated."""
 
 _AUDIO_PADDING = 0.2  # seconds of codec padding: part of the declared duration, but in no packet
-_MP4_BOXES = (b"ftyp", b"styp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
-_MATROSKA = b"\x1a\x45\xdf\xa3"
-_LOCAL_FILES_ONLY = {"protocol_whitelist": "file", "format_whitelist": "mov,mp4,matroska,webm,avi"}
-DAMAGED = "the file is damaged or truncated: copy or encode it again"
-"""Cause and remedy of most bad files."""
-
-
-class VideoError(ValueError):
-    """Raised for a video that cannot be read.
-
-    Attributes:
-        path: Path of the file.
-        reason: What was expected, what was found, and what to do.
-    """
-
-    def __init__(self, path: str | PathLike[str], reason: str) -> None:
-        super().__init__(str(path), reason)  # both, because pickle rebuilds an exception from its args
-        self.path = str(path)
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
+_MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
+_DECORD_READS = (_MP4, "matroska,webm")  # in AVI, decord seeks to wrong places
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,104 +44,111 @@ class VideoHeader:
         num_frames: Number of frames that are shown, without frames that an edit list hides.
         height: Height of a frame in pixels, before any rotation for display.
         width: Width of a frame in pixels, before any rotation for display.
+        times: When each frame is shown, in seconds after the first; empty if frame i is shown at i / fps.
+        key_frames: Indices of the frames at which decoding can begin, as decord must have them to find the right
+            frames; empty if decord would give wrong ones.
     """
 
     fps: float
     num_frames: int
     height: int
     width: int
+    times: tuple[float, ...] = field(default=(), repr=False)
+    key_frames: tuple[int, ...] = field(default=(), repr=False)
 
 
 def check_video(path: str | PathLike[str]) -> VideoHeader:
-    """Check the kind, first bytes, header and packets of a file, without decoding it.
+    """Check the kind, first bytes, header and packets of a file, without decoding more than its first frame.
 
     Args:
         path: Path of the file.
 
     Returns:
-        Header of the video, with its frames counted from the packets.
+        Header of the video, with its frames counted and its rate measured from the packets.
 
     Raises:
-        VideoError: If the path is not a regular local file, the file is not mp4, mov, Matroska, WebM or AVI, it has no
-            video stream, it exceeds a limit of this module, it is truncated, or it has fewer than two frames.
+        VideoError: If the path is not a regular local file, the file is of no kind that is read, it has no video
+            stream, it exceeds a limit of this module, it is truncated or encrypted, or it has fewer than two frames.
     """
-    _check_file(path)
+    check_file(path)
+    if is_webp(path):
+        return _check_webp(path)
     try:
         with open_container(path) as container:
             stream = container.streams.best("video")
             if stream is None or stream.codec_context is None:
                 raise VideoError(path, "expected a video stream with a known codec, found none")
-            _check_limits(path, container, stream)
-            return _count_frames(path, container, stream)
+            _check_limits(path, stream.width, stream.height, _num_declared(container, stream), _seconds(container))
+            packets = read_packets(path, container, stream, MAX_SOURCE_FRAMES)
+            return _measure(path, container, stream, packets)
     except av.FFmpegError as error:
         raise VideoError(path, f"its container cannot be read ({error.strerror}): {DAMAGED}") from error
 
 
-def open_container(path: str | PathLike[str]) -> Any:
-    """Open a file with PyAV; neither its name nor its content can open another file or the network."""
-    # An absolute path, since FFmpeg takes text before a colon for a protocol.
-    return av.open(os.path.abspath(path), options=_LOCAL_FILES_ONLY, metadata_errors="replace")
+def _check_webp(path: str | PathLike[str]) -> VideoHeader:
+    width, height, durations = read_webp(path)
+    _check_number(path, len(durations))
+    _check_limits(path, width, height, len(durations), sum(durations) / 1000)
+    lengths = np.array(durations, np.int64)
+    fps, times = measure_times(np.cumsum(lengths) - lengths, lengths, Fraction(1, 1000), ())
+    return VideoHeader(fps, len(durations), height, width, times)
 
 
-def _check_file(path: str | PathLike[str]) -> None:
-    if "://" in str(path):
-        raise VideoError(path, "expected a local file, got a URL: download it first")
-    try:
-        regular = stat.S_ISREG(os.stat(path).st_mode)
-        head = _first_bytes(path) if regular else b""
-    except (OSError, ValueError) as error:
-        raise VideoError(path, f"cannot be opened: {error.args[-1]}") from error
-    if not regular:
-        raise VideoError(path, "expected a regular file, got a directory, pipe, socket or device")
-    if not head:
-        raise VideoError(path, f"expected a video, got an empty file; {DAMAGED}")
-    if not (head[4:8] in _MP4_BOXES or head.startswith(_MATROSKA) or (head[:4], head[8:]) == (b"RIFF", b"AVI ")):
-        raise VideoError(path, f"expected mp4, mov, Matroska, WebM or AVI, got a file that begins with {head!r}")
-
-
-def _first_bytes(path: str | PathLike[str]) -> bytes:
-    with open(path, "rb") as file:
-        return file.read(12)
-
-
-def _check_limits(path: str | PathLike[str], container: Any, stream: Any) -> None:
-    width, height, seconds = stream.width, stream.height, _seconds(container)
-    if not (width and height and stream.average_rate):
-        raise VideoError(path, f"expected a frame size and a frame rate in the header, found none; {DAMAGED}")
+def _check_limits(path: str | PathLike[str], width: int, height: int, num_frames: int, seconds: float) -> None:
+    if not (width and height):
+        raise VideoError(path, f"expected a frame size in the header, found none; {DAMAGED}")
     if width * height > MAX_SOURCE_PIXELS:
         raise VideoError(
             path, f"expected at most {MAX_SOURCE_PIXELS} pixels a frame, got {width}x{height}: scale it down"
         )
-    if stream.frames > MAX_SOURCE_FRAMES:
-        raise VideoError(path, f"expected at most {MAX_SOURCE_FRAMES} frames, got {stream.frames}: shorten it")
+    if num_frames > MAX_SOURCE_FRAMES:
+        raise VideoError(path, f"expected at most {MAX_SOURCE_FRAMES} frames, got {num_frames}: shorten it")
     if seconds > MAX_SOURCE_SECONDS:
         raise VideoError(path, f"expected at most {MAX_SOURCE_SECONDS:g} seconds, got {seconds:.1f}: shorten it")
 
 
-def _count_frames(path: str | PathLike[str], container: Any, stream: Any) -> VideoHeader:
-    """Count the packets of a file, since a truncated file still declares the frames that it lost.
+def _measure(path: str | PathLike[str], container: Any, stream: Any, packets: Packets) -> VideoHeader:
+    """Measure rate and times from the packets, since a header may lie and a truncated file declares what it lost.
 
     Raises:
-        VideoError: If frames are missing, or there are too many or too few.
+        VideoError: If frames are missing, there are too few, or they last too long.
     """
-    fps, stored, hidden, end = float(stream.average_rate), 0, 0, 0.0
-    for packet in container.demux():
-        if not packet.size or packet.is_corrupt:
-            continue
-        if packet.pts is not None:
-            end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-        if packet.stream is stream:
-            stored += 1
-            hidden += packet.is_discard
-        if stored > MAX_SOURCE_FRAMES:
-            raise VideoError(path, f"expected at most {MAX_SOURCE_FRAMES} frames, found more: shorten it")
-    lost_seconds = _seconds(container) - end - (_AUDIO_PADDING if container.streams.audio else 0)
-    declared = stream.frames or stored + round(fps * lost_seconds)
+    _check_whole(path, _num_declared(container, stream), packets.num_stored)
+    count = len(packets.times)
+    _check_number(path, count)
+    span = float((int(packets.times[-1]) - int(packets.times[0])) * stream.time_base)
+    _check_limits(path, stream.width, stream.height, count, span)
+    if not span:
+        raise VideoError(path, f"expected frames one after another, got all at one time; {DAMAGED}")
+    declared = stream.average_rate, stream.base_rate
+    fps, times = measure_times(packets.times, packets.durations, stream.time_base, declared)
+    if not _num_declared(container, stream):
+        lost = _seconds(container) - packets.end - (_AUDIO_PADDING if container.streams.audio else 0)
+        longest = float(int(np.diff(packets.times).max()) * stream.time_base)  # so long the last frame may be shown
+        _check_whole(path, packets.num_stored + round(lost / longest), packets.num_stored)
+    if container.format.name == "gif" and not ends_whole(path, packets.last_place):
+        raise VideoError(path, f"expected the last picture of the GIF whole, found a part of it; {DAMAGED}")
+    _check_limits(path, stream.width, stream.height, count, count / fps)
+    is_for_decord = container.format.name in _DECORD_READS and not packets.turned
+    key_frames = packets.key_frames if is_for_decord else ()
+    return VideoHeader(fps, count, stream.height, stream.width, times, key_frames)
+
+
+def _num_declared(container: Any, stream: Any) -> int:
+    """Return the number of packets that a header declares; 0 if it declares none, or counts slots."""
+    if has_slots(container) or not stream.frames:
+        return 0
+    return len(stream.index_entries) if container.format.name == _MP4 else int(stream.frames)  # without edited out ones
+
+
+def _check_number(path: str | PathLike[str], num_frames: int) -> None:
+    if num_frames < 2:
+        raise VideoError(path, f"expected at least 2 frames, found {num_frames}: still images are not supported")
+
+
+def _check_whole(path: str | PathLike[str], declared: int, stored: int) -> None:
     if declared - stored > MAX_MISSING_FRAMES:
         raise VideoError(path, f"expected {declared} frames as declared in the header, found {stored}; {DAMAGED}")
-    if stored - hidden < 2:
-        raise VideoError(path, f"expected at least 2 frames, found {stored - hidden}: still images are not supported")
-    return VideoHeader(fps, stored - hidden, stream.height, stream.width)
 
 
 def _seconds(container: Any) -> float:
@@ -165,8 +160,11 @@ def read_header(path: str) -> VideoHeader:
     """Read the declared header of a video file; unlike `check_video`, without counting packets.
 
     Raises:
-        VideoError: If the container cannot be read, or declares no frame size or no frame rate.
+        VideoError: If the file is of no kind that is read, or declares no frame size or no frame rate.
     """
+    check_file(path)
+    if is_webp(path):
+        return _check_webp(path)
     try:
         with open_container(path) as container:
             stream = container.streams.best("video")

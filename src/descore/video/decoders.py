@@ -6,6 +6,7 @@ import ctypes
 import functools
 import itertools
 import os
+import struct
 from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import Any
@@ -15,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from descore.video.checks import DAMAGED, VideoError, open_container
+from descore.video.checks import VideoHeader
+from descore.video.files import DAMAGED, VideoError, open_container
+from descore.video.packets import decode_shown
 
 Fit = Callable[[NDArray[np.uint8]], Tensor]
 """Resizes one decoded frame, [H, W, 3] uint8, to [1, 3, height, width] uint8."""
@@ -30,20 +33,23 @@ _NO_COPIES = 1e-6  # share of frames that decord may replace by copies of a neig
 
 
 def decode_with_decord(
-    path: str | PathLike[str], num_frames: int, wanted: Sequence[int], fit: Fit
+    path: str | PathLike[str], header: VideoHeader, wanted: Sequence[int], fit: Fit
 ) -> list[Tensor] | None:
-    """Decode frames with decord; return None if it fails, would replace frames by copies, or logs a problem.
+    """Decode frames with decord; return None if it fails, would give other frames, or logs a problem.
 
     Args:
         path: Path of the video.
-        num_frames: Number of frames that the checks have counted.
+        header: Number of frames and indices of the key frames, as the checks have found them.
         wanted: Indices of the frames to decode, ascending.
         fit: Function that resizes a frame.
     """
     decord, frames, before = _load_decord(), [], _num_messages.value
     try:
         reader = decord.VideoReader(os.path.abspath(path), decord.cpu(0), num_threads=1, fault_tol=_NO_COPIES)
-        if len(reader) != num_frames:  # decord also counts frames that an edit list hides
+        if len(reader) != header.num_frames:  # decord also counts frames that an edit list hides
+            return None
+        # decord numbers key frames as they are stored. Behind one that is shown later, it would be off after each seek.
+        if tuple(reader.get_key_indices()) != header.key_frames:
             return None
         for index in wanted:
             frame = reader[index].asnumpy()
@@ -89,12 +95,12 @@ def decode_with_pyav(path: str | PathLike[str], wanted: Sequence[int], fit: Fit)
         with open_container(path) as container:
             stream = container.streams.best("video")
             stream.codec_context.thread_count = 1
-            for frame in itertools.islice(container.decode(stream), wanted[-1] + 1):
+            for frame in itertools.islice(decode_shown(container, stream), wanted[-1] + 1):
                 if frame.is_corrupt:
                     raise VideoError(path, f"its picture is damaged in frame {count}; {DAMAGED}")
                 if count in chosen:
                     picture = frame.to_ndarray(format="rgb24", width=stream.width, height=stream.height)
-                    frames.append(fit(np.ascontiguousarray(np.rot90(picture, frame.rotation // 90))))
+                    frames.append(fit(np.ascontiguousarray(_upright(picture, frame))))
                 count += 1
     except MemoryError:
         raise
@@ -103,3 +109,15 @@ def decode_with_pyav(path: str | PathLike[str], wanted: Sequence[int], fit: Fit)
     if len(frames) < len(wanted):
         raise VideoError(path, f"expected to decode {wanted[-1] + 1} frames, got {count}; {DAMAGED}")
     return frames
+
+
+def _upright(picture: NDArray[np.uint8], frame: Any) -> NDArray[np.uint8]:
+    """Turn and mirror a picture, [H, W, 3], as its display matrix says: one of eight ways that keep it a rectangle."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if not matrix:
+        return picture
+    across, down_to_across, _, across_to_down, down = struct.unpack_from("=5i", bytes(matrix))
+    if abs(down_to_across) > abs(across):  # a quarter turn swaps the sides
+        picture, across, down = picture.swapaxes(0, 1), across_to_down, down_to_across
+    picture = picture[:, ::-1] if across < 0 else picture
+    return picture[::-1] if down < 0 else picture

@@ -167,7 +167,7 @@ class FrameCache:
 
 
 def _save(path: Path, frames: Frames) -> None:
-    fields = [[*frames.pixels.shape], [*frames.indices], frames.source_fps, frames.num_source_frames]
+    fields = [[*frames.pixels.shape], [*frames.indices], frames.source_fps, frames.num_source_frames, *frames.times]
     metadata = json.dumps([*fields, _checksum(frames.pixels, fields)])
     save_file({"pixels": frames.pixels}, path, {"frames": metadata})
 
@@ -178,7 +178,7 @@ def _load(entry: Path) -> Frames | None:
         with safe_open(entry, "pt") as file:
             metadata, pixels = file.metadata(), file.get_tensor("pixels")
         *fields, checksum = json.loads(metadata["frames"])
-        shape, indices, source_fps, num_source_frames = fields
+        shape, indices, source_fps, num_source_frames, *times = fields
     # RuntimeError: another process removed the entry while it was being opened.
     except (OSError, RuntimeError, SafetensorError, KeyError, TypeError, ValueError):
         return None
@@ -186,7 +186,7 @@ def _load(entry: Path) -> Frames | None:
         return None
     with contextlib.suppress(OSError):  # the entry was removed since, or the disk is read-only
         os.utime(entry)
-    return Frames(pixels, tuple(indices), source_fps, num_source_frames)
+    return Frames(pixels, tuple(indices), source_fps, num_source_frames, tuple(times))
 
 
 def _checksum(pixels: Tensor, fields: list[Any]) -> int:
@@ -211,4 +211,4 @@ def _code_version() -> str:
     for source in sorted(Path(__file__).parent.glob("*.py")):
         if source.name not in _NOT_DECODING:
             digest.update(source.read_bytes())
-    return " ".join([digest.hexdigest(), *(version(package) for package in ("av", "decord", "torch"))])
+    return " ".join([digest.hexdigest(), *(version(package) for package in ("av", "decord", "pillow", "torch"))])

@@ -1,9 +1,9 @@
-"""Reads sampled, resized frames of a video: with decord, and with PyAV where decord fails or reports damage."""
+"""Reads sampled, resized frames of a video: with decord, with PyAV where decord would fail, and WebP with Pillow."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 
@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from descore.types import Frames
-from descore.video.checks import VideoError, check_video
-from descore.video.decoders import decode_with_decord, decode_with_pyav
+from descore.video.checks import VideoError, VideoHeader, check_video
+from descore.video.decoders import Fit, decode_with_decord, decode_with_pyav
+from descore.video.files import is_webp
 from descore.video.settings import VideoSettings
+from descore.video.webp import decode_webp
 
 __all__ = ["VideoError", "VideoReader", "read_video", "resize", "sample_indices", "target_size"]
 
@@ -54,7 +56,7 @@ def read_video(path: str | PathLike[str], settings: VideoSettings, *, factor: in
     """Check a video, sample its frames, decode and resize them.
 
     Args:
-        path: Path of a local mp4, mov, Matroska, WebM or AVI file.
+        path: Path of a local file: mp4, mov, Matroska, WebM, AVI, MPEG-TS, FLV, GIF or animated WebP.
         settings: Sampling rate and budgets.
         factor: Height and width become multiples of this number of pixels: patch size times merge size of the backbone.
         even: The number of frames becomes a multiple of this number: the temporal patch size of the backbone.
@@ -77,7 +79,7 @@ def read_video(path: str | PathLike[str], settings: VideoSettings, *, factor: in
     (torch.Size([4, 3, 64, 64]), (0, 16, 31, 47))
     """
     header = check_video(path)
-    indices = sample_indices(header.num_frames, header.fps, settings, even)
+    indices = sample_indices(header.num_frames, header.fps, settings, even, header.times)
     wanted = sorted(set(indices))
 
     def fit(frame: NDArray[np.uint8]) -> Tensor:
@@ -88,26 +90,37 @@ def read_video(path: str | PathLike[str], settings: VideoSettings, *, factor: in
         return resize(torch.from_numpy(frame).permute(2, 0, 1)[None], size)
 
     # `fit` resizes each frame as soon as it is decoded, so that only one frame is held at its source size.
-    found = decode_with_decord(path, header.num_frames, wanted, fit) or decode_with_pyav(path, wanted, fit)
+    found = _decode(path, header, wanted, fit)
     shapes = {"x".join(map(str, frame.shape[2:])): None for frame in found}
     if len(shapes) > 1:
         raise VideoError(path, f"expected frames of one shape, got {' and '.join(shapes)}: split the video there")
     pixels = torch.cat([found[wanted.index(index)] for index in indices])
-    return Frames(pixels, tuple(indices), header.fps, header.num_frames)
+    times = tuple(header.times[index] for index in indices) if header.times else ()
+    return Frames(pixels, tuple(indices), header.fps, header.num_frames, times)
 
 
-def sample_indices(num_frames: int, fps: float, settings: VideoSettings, even: int) -> list[int]:
-    """Choose frames uniformly from the first to the last, as Qwen3-VL's `sample_frames` does.
+def _decode(path: str | PathLike[str], header: VideoHeader, wanted: Sequence[int], fit: Fit) -> list[Tensor]:
+    if is_webp(path):
+        return decode_webp(path, wanted, fit)
+    found = decode_with_decord(path, header, wanted, fit) if header.key_frames else None
+    return found or decode_with_pyav(path, wanted, fit)
+
+
+def sample_indices(
+    num_frames: int, fps: float, settings: VideoSettings, even: int, times: Sequence[float] = ()
+) -> list[int]:
+    """Choose frames at equal distances in time from the first to the last, as Qwen3-VL's `sample_frames` does.
 
     The number of sampled frames is the duration times `settings.fps`, clamped to the limits of the settings and to the
     number of frames, then rounded to the nearest multiple of `even`. If the video has fewer frames than that, its last
-    frame is repeated.
+    frame is repeated. At a variable rate, a frame that is shown for long is repeated too.
 
     Args:
         num_frames: Number of frames of the video.
-        fps: Frame rate of the video, in frames per second.
+        fps: Average frame rate of the video, in frames per second.
         settings: Sampling rate and limits.
         even: The number of sampled frames becomes a multiple of this number.
+        times: When each frame is shown, in seconds after the first; not given if the rate is constant.
 
     Returns:
         Indices of the sampled frames, ascending.
@@ -116,11 +129,18 @@ def sample_indices(num_frames: int, fps: float, settings: VideoSettings, even: i
     [0, 16, 31, 47]
     >>> sample_indices(3, 24.0, VideoSettings(), even=2)
     [0, 1, 2, 2]
+    >>> sample_indices(5, 1.25, VideoSettings(fps=1.0), even=2, times=[0.0, 0.1, 0.2, 0.3, 3.2])
+    [0, 3, 4, 4]
     """
     wished = int(num_frames / fps * settings.fps)
     count = min(max(wished, settings.min_frames), settings.max_frames, num_frames)
     count = max(min((count + even // 2) // even, settings.max_frames // even), 1) * even
-    indices: list[int] = np.linspace(0, num_frames - 1, min(count, num_frames)).round().astype(int).tolist()
+    places = np.linspace(0, num_frames - 1, min(count, num_frames))
+    if times and count < num_frames:  # a place in time, and of all frames the nearest
+        middles = (np.asarray(times[1:]) + times[:-1]) / 2
+        indices: list[int] = np.searchsorted(middles, places / fps).tolist()
+    else:
+        indices = places.round().astype(int).tolist()
     return indices + indices[-1:] * (count - len(indices))
 
 

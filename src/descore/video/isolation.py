@@ -163,11 +163,11 @@ class _Child:
             return answer
         if isinstance(answer, dict):
             return VideoHeader(**answer)
-        shape, indices, source_fps, num_source_frames = answer
+        shape, indices, source_fps, num_source_frames, times = answer
         pixels = torch.empty(shape, dtype=torch.uint8)
         if self._answers.readinto(pixels.numpy().data) < pixels.numel():
             raise EOFError
-        return Frames(pixels, tuple(indices), source_fps, num_source_frames)
+        return Frames(pixels, tuple(indices), source_fps, num_source_frames, tuple(times))
 
     def end(self) -> int:
         """Kill the child unless it has ended, and return its exit code."""
@@ -203,8 +203,8 @@ def _serve(read: Callable[[str], Result], seconds: float, memory_gb: float, pare
             answer = _answer(read, json.loads(line), memory_gb)
             signal.setitimer(signal.ITIMER_REAL, 0)
             if isinstance(answer, Frames):
-                shape = [*answer.pixels.shape]
-                parent.sendall(_line([shape, answer.indices, answer.source_fps, answer.num_source_frames]))
+                source = answer.indices, answer.source_fps, answer.num_source_frames, answer.times
+                parent.sendall(_line([[*answer.pixels.shape], *source]))
                 parent.sendall(answer.pixels.numpy().data)
             else:
                 parent.sendall(_line(answer if isinstance(answer, str) else asdict(answer)))

@@ -78,6 +78,12 @@ def test_times_are_the_middles_of_pairs_of_frames(qwen3):
     assert f"<0.2 seconds>{blocks}<1.2 seconds>{blocks}<2.0 seconds>{blocks}Judge it: a cat" in text
 
 
+def test_times_of_a_variable_rate_are_the_frames_own(qwen3):
+    frames = Frames(make_frames(4).pixels, (0, 4, 5, 6), 2.0, 7, times=(0.0, 0.2, 1.5, 3.1))
+    text = qwen3.processor.tokenizer.decode(qwen3.processor.prefix("a cat", frames).input_ids)
+    assert [text.count(label) for label in ("<0.1 seconds>", "<2.3 seconds>")] == [1, 1]
+
+
 def test_times_round_as_the_processors_do(qwen3):
     """Frames 3 and 6 of 30 a second: (0.1 + 0.2) / 2 is 0.15 and a bit, where 4.5 / 30 is 0.15 less a bit."""
     frames = Frames(make_frames(2).pixels, (3, 6), source_fps=30.0, num_source_frames=60)

@@ -44,7 +44,7 @@ class Reads:
 
 
 def same(one: Frames, other: Frames) -> bool:
-    fields = [(frames.indices, frames.source_fps, frames.num_source_frames) for frames in (one, other)]
+    fields = [(each.indices, each.source_fps, each.num_source_frames, each.times) for each in (one, other)]
     return fields[0] == fields[1] and torch.equal(one.pixels, other.pixels)
 
 
@@ -83,6 +83,13 @@ def test_a_hit_is_the_same_to_the_bit(tmp_path, folder):
     assert same(hit, read)
     assert hit.pixels.dtype == torch.uint8
     assert len(entries(folder)) == 1
+
+
+def test_times_of_a_variable_rate_are_kept(files, folder):
+    frames = Frames(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), (0, 7), 24000 / 1001, 8, (0.0, 1 / 7))
+    cache = FrameCache(lambda path: frames, READER, folder, 10**6)
+    assert same(cache(files[0]), frames)
+    assert same(FrameCache(Reads(), READER, folder, 10**6)(files[0]), frames)
 
 
 def test_a_video_is_read_once_by_name_and_again_when_it_or_the_settings_change(monkeypatch, files, folder):

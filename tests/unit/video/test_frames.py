@@ -1,12 +1,16 @@
 """Real files, whose every frame has a grey level of its own: a wrong frame shows."""
 
+import gc
 import json
 import os
 import pickle
+import shlex
 import struct
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,10 +22,12 @@ from PIL import Image
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor, smart_resize
 
 from descore.video import checks as video_checks
+from descore.video import decoders
 from descore.video import frames as video
 from descore.video.checks import VideoError
 from descore.video.frames import read_video, resize, sample_indices, target_size
 from descore.video.settings import VideoSettings
+from descore.video.timeline import measure_times
 from descore.video.writer import write_video
 from tests.helpers.drawn_videos import join
 
@@ -225,11 +231,47 @@ def test_reads_other_pixels_and_layouts(tmp_path, name, codec, pix_fmt, movflags
 
 
 @pytest.mark.parametrize("name", ["moved.mp4", "moved.mkv"])
-@pytest.mark.parametrize("seconds", [lambda time: time + 10, lambda time: time + time**2])
-def test_frames_are_counted_whatever_their_times(tmp_path, clip, name, seconds):
-    frames = read_video(copy_packets(clip, tmp_path / name, seconds), VideoSettings(max_frames=6), factor=16)
-    assert indices_shown(frames.pixels) == list(frames.indices)
+def test_a_video_that_begins_late_begins_at_0(tmp_path, clip, name):
+    moved = read_video(copy_packets(clip, tmp_path / name, lambda time: time + 10), SMALL, factor=16)
+    frames = read_video(clip, SMALL, factor=16)
+    assert (moved.indices, moved.seconds, moved.times) == (frames.indices, frames.seconds, ())
+
+
+@pytest.mark.parametrize("name", ["slower.mp4", "slower.mkv"])
+def test_a_variable_rate_is_sampled_at_equal_distances_in_time(tmp_path, clip, name):
+    """The last frame is shown at 5.39 s; 1.02, 2.00, 3.27 and 4.27 are nearest to 1.08, 2.16, 3.23 and 4.31 s."""
+    path = copy_packets(clip, tmp_path / name, lambda time: time + time**2)
+    frames = read_video(path, VideoSettings(fps=1.0, max_frames=6), factor=16)
+    assert indices_shown(frames.pixels) == list(frames.indices) == [0, 5, 8, 11, 13, 15]
+    assert frames.seconds == pytest.approx([index / 8 + (index / 8) ** 2 for index in frames.indices], abs=1e-3)
     assert frames.num_source_frames == 16
+    assert 16 / frames.source_fps == pytest.approx(5.39 * 16 / 15, abs=0.01)
+
+
+@pytest.mark.parametrize("rate", [Fraction(24000, 1001), Fraction(30000, 1001), 25, 7.5])
+def test_a_rate_is_constant_up_to_the_rounding_of_times(rate):
+    ticks = np.array([round(index / rate * 1000) for index in range(500)])
+    for declared in (Fraction(rate), Fraction(1000), None):
+        fps, times = measure_times(ticks, np.ones(500, int), Fraction(1, 1000), [declared])
+        assert (fps, times) == (float(rate), ()) or (
+            rate == 7.5 and declared != 7.5 and fps == pytest.approx(7.5, 1e-5)
+        )
+
+
+def test_a_frame_that_is_left_out_makes_a_rate_variable():
+    ticks = np.delete(np.arange(48), 20)
+    fps, times = measure_times(ticks, np.ones(47, int), Fraction(1, 24), [Fraction(24)])
+    assert (fps, len(times), times[19], times[20]) == (pytest.approx(47 / 48 * 24, 1e-3), 47, 19 / 24, 21 / 24)
+
+
+def test_a_file_that_was_read_wrong_by_decord(tmp_path):
+    """Behind open groups of pictures, decord gives other frames after each seek."""
+    path = encode(tmp_path / "open.mp4", grey(19), "mpeg4", g="6", bf="2")
+    header = video_checks.check_video(path)
+    reader = decoders._load_decord().VideoReader(str(path))
+    assert header.key_frames != tuple(reader.get_key_indices())
+    frames = read_video(path, VideoSettings(fps=4.0), factor=16)
+    assert indices_shown(frames.pixels) == list(frames.indices)
 
 
 @pytest.mark.parametrize(
@@ -262,7 +304,7 @@ def test_rotation_is_applied_by_both_decoders(tmp_path, codec, clockwise):
 
 def test_frames_hidden_by_an_edit_list_are_not_sampled(tmp_path, clip):
     frames = read_video(copy_packets(clip, tmp_path / "edited.mp4", lambda time: time - 6 / 8), SMALL, factor=16)
-    assert frames.num_source_frames == 10
+    assert (frames.source_fps, frames.num_source_frames) == (8.0, 10)
     assert frames.indices == (0, 2, 4, 5, 7, 9)
     assert indices_shown(frames.pixels) == [6, 8, 10, 11, 13, 15]  # six hidden frames come before them
 
@@ -286,6 +328,7 @@ def test_nothing_stays_open(clip):
         return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
 
     read_video(clip, SMALL, factor=16)
+    gc.collect()  # of encoders that earlier tests have left
     before = count()
     for _ in range(20):
         read_video(clip, SMALL, factor=16)
@@ -350,6 +393,62 @@ def test_bad_files_are_refused_with_their_name_and_reason(tmp_path, kind, reason
         read_video(path, SMALL)
     assert error.value.path == str(path)
     assert str(error.value).startswith(str(path))
+
+
+def test_encrypted_videos_are_called_encrypted(tmp_path):
+    key = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": "76" * 16, "encryption_kid": "a7" * 16}
+    with av.open(str(tmp_path / "locked.mp4"), "w", options=key) as container:
+        stream = container.add_stream("libx264", rate=8)
+        stream.height, stream.width, stream.pix_fmt = 96, 96, "yuv420p"
+        for frame in grey(8):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    with pytest.raises(VideoError, match="encrypted"):
+        read_video(tmp_path / "locked.mp4", SMALL)
+
+
+def test_what_is_no_video_file_gets_the_command_that_makes_one(tmp_path):
+    folder = tmp_path / "a clip"
+    folder.mkdir()
+    for index, frame in enumerate(grey(4)):
+        Image.fromarray(frame).save(folder / f"{index}.png")
+    np.save(tmp_path / "clip.npy", grey(4))
+    (tmp_path / "clip.wmv").write_bytes(b"0&\xb2u\x8ef\xcf\x11" + bytes(500))
+    with pytest.raises(
+        VideoError, match=r"ffmpeg -framerate 8 -pattern_type glob -i '.*/a clip/\*.png' .*/a clip.mp4'$"
+    ):
+        read_video(folder, SMALL)
+    with pytest.raises(VideoError, match=r"ffmpeg -i \S*/clip.wmv .*\S*/clip.mp4$"):
+        read_video(tmp_path / "clip.wmv", SMALL)
+    with pytest.raises(VideoError, match="of 8 frames per second: python -c ") as error:
+        read_video(tmp_path / "clip.npy", SMALL)
+    subprocess.run(
+        shlex.split(error.value.reason.partition("second: ")[2].replace("python", sys.executable)), check=True
+    )
+    assert indices_shown(read_video(tmp_path / "clip.mp4", SMALL, factor=16).pixels) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("kind", ["gif", "webp"])
+def test_animations_are_refused_if_cut_off_or_too_large(monkeypatch, tmp_path, kind):
+    path = tmp_path / f"clip.{kind}"
+    images = [Image.fromarray(frame) for frame in noise(12)]
+    images[0].save(path, save_all=True, append_images=images[1:], duration=100)
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"more")
+    assert read_video(path, SMALL).num_source_frames == 12
+    for share in (0.1, 0.5, 0.9, 0.99):
+        path.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(VideoError):
+            read_video(path, SMALL)
+    path.write_bytes(whole)
+    for limit, value in (("MAX_SOURCE_PIXELS", 64 * 64 - 1), ("MAX_SOURCE_FRAMES", 11), ("MAX_SOURCE_SECONDS", 1.1)):
+        with monkeypatch.context() as patch:
+            patch.setattr(video_checks, limit, value)
+            with pytest.raises(VideoError, match="expected at most"):
+                read_video(path, SMALL)
+    images[0].save(path)
+    with pytest.raises(VideoError, match="at least 2 frames"):
+        read_video(path, SMALL)
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.25, 0.5, 0.75, 0.9])

@@ -41,7 +41,7 @@ READER = VideoReader(VideoSettings(fps=4.0, min_pixels=1024, max_pixels=48 * 48)
 
 
 def make(value: int, side: int = 8) -> Frames:
-    return Frames(torch.full((2, 3, side, side), value, dtype=torch.uint8), (0, 7), 24000 / 1001, 8)
+    return Frames(torch.full((2, 3, side, side), value, dtype=torch.uint8), (0, 7), 24000 / 1001, 8, (0.0, value / 7))
 
 
 def hang_in_the_interpreter() -> None:
