@@ -264,7 +264,7 @@ def _in_order(scores: Iterator[Score], order: Sequence[int]) -> Iterator[Score]:
 def _key(frames: Frames, prompt: str) -> str:
     """Return a key of what is scored: the frames that are shown, whatever file they come from, and the prompt."""
     content = hashlib.blake2b(frames.pixels.contiguous().numpy().data, digest_size=16)
-    content.update(repr((frames.indices, frames.source_fps, prompt)).encode())
+    content.update(repr((frames.seconds, prompt)).encode())
     return content.hexdigest()
 
 
