@@ -32,13 +32,15 @@ class MissingColumn(ValueError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return what a message about an unknown name adds: the known name that is most like it, in any case.
+    r"""Return what a message about an unknown name adds: the known name that is most like it, in any case.
 
     >>> did_you_mean("videoalgin", ["descore", "videoalign"]), did_you_mean("x", ["descore"])
     (' (did you mean videoalign?)', '')
+    >>> did_you_mean("prompt", ["\tprompt"])
+    " (did you mean '\\tprompt'?)"
     """
     spelt = {one.casefold(): one for one in known}
-    return "".join(f" (did you mean {spelt[one]}?)" for one in get_close_matches(name.casefold(), spelt, n=1))
+    return "".join(f" (did you mean {listed([spelt[one]])}?)" for one in get_close_matches(name.casefold(), spelt, n=1))
 
 
 def printable(text: str) -> str:
