@@ -1,11 +1,15 @@
 """`descore evaluate` and `descore compare`, from the arguments to what is printed."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import pytest
 
 from descore.cli import main
 from descore.evaluation.folder import load_evaluation
+from descore.model.export import digest
+from descore.model.trainable import make_trainable
 from descore.scoring.scorer import Scorer
 from tests.helpers.commands import refused
 from tests.helpers.tables import with_gaps
@@ -30,6 +34,19 @@ class TestTheCommand:
         found = json.loads(capsys.readouterr().out)
         second = found["dimensions"]["overall"][1]
         assert (second["difference"], second["p_value"]) == (0.0, 1.0)
+
+    def test_the_backbone_of_an_adapter_that_moved_is_named(self, build, backbones, data, tmp_path, capsys):
+        model = build(max_thought_tokens=4)
+        make_trainable(model, ("query", "head"))
+        backbone = shutil.copytree(backbones["qwen3_vl"], tmp_path / "gone")
+        model.processor.settings = replace(model.settings, backbone=str(backbone))
+        model.save_pretrained(str(tmp_path / "export"), weights="adapter")
+        shutil.rmtree(backbone)
+        args = ("--model", tmp_path / "export", "--table", data / "pairs.jsonl", "--output", tmp_path / "run")
+        refused(capsys, "holds an adapter, and its backbone is not at .*gone.*--backbone", "evaluate", *args)
+        assert self.run(*args, "--backbone", backbones["qwen3_vl"], "--no-thoughts") == 0
+        used = load_evaluation(tmp_path / "run").info["model_digest"]
+        assert used == digest(tmp_path / "export", str(backbones["qwen3_vl"]))
 
     def test_a_failed_video_makes_the_exit_code_1(self, export, data, tmp_path, capsys):
         benchmark = with_gaps(data, tmp_path / "data")

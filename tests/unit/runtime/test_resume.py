@@ -150,7 +150,8 @@ def test_the_last_version_counts(tmp_path, checkpoints):
 def test_versions_are_numbers(tmp_path):
     for version in (2, 9, 10):
         write_file(tmp_path / f"version_{version}/checkpoints/last.ckpt", version)
-    assert find_checkpoint(tmp_path).version == 10
+    found = find_checkpoint(tmp_path)
+    assert (found.version, found.global_step) == (10, 10)
 
 
 def test_what_is_no_version_is_passed_over(tmp_path, checkpoints):
