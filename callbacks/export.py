@@ -19,7 +19,7 @@ class ExportModel(Callback):
     """Writes `<run>/export/last` at the end of fit and `<run>/export/best` at every new best of a metric.
 
     Nan is the worst value, as for ModelCheckpoint: the first validation gives a `best`, and any number is better. A run
-    that ends without a number says what its `best` is, or why there is none.
+    that ends without a number says what its `best` is, or why there is none. A fast_dev_run leaves neither.
 
     Args:
         monitor: Name of the logged metric whose highest value is exported as `best`.
@@ -57,9 +57,9 @@ class ExportModel(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Export the model as `last`."""
         self._exported = True
-        path = self._save(trainer, pl_module, "last")
-        self._explain_best(trainer)
-        rank_zero_info(f"Exported to {path}. Score a video: descore score --model {path} --prompt '...' video.mp4")
+        if path := self._save(trainer, pl_module, "last"):
+            self._explain_best(trainer)
+            rank_zero_info(f"Exported to {path}. Score a video: descore score --model {path} --prompt '...' video.mp4")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Export a resumed run that had been killed between its last step and its export.
@@ -94,7 +94,9 @@ class ExportModel(Callback):
                 "pair was decided. Use export/last"
             )
 
-    def _save(self, trainer: Trainer, pl_module: LightningModule, name: str) -> Path:
+    def _save(self, trainer: Trainer, pl_module: LightningModule, name: str) -> Path | None:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return None
         path = Path(self.folder or trainer.log_dir or ".") / ("export" if self.folder is None else "") / name
         system: Any = pl_module
         model = system.full_model()

@@ -73,6 +73,8 @@ class Preemption(Callback):
             raise SystemExit(code if _answers_for_the_job(trainer) else 0)
 
     def _save_if_asked(self, trainer: Trainer) -> None:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
         asked = bool(self._asked)
         if trainer.world_size > 1:
             asked = trainer.strategy.reduce_boolean_decision(asked, all=False)

@@ -13,6 +13,8 @@ from lightning.pytorch.callbacks import RichProgressBar
 class CompactProgressBar(RichProgressBar):
     """Progress bar with short metric names, so that loss, accuracy and validation accuracy fit beside the bar.
 
+    It is drawn in a terminal only; `callbacks.progress_lines.ProgressLines` is there for everywhere else.
+
     Args:
         refresh_rate: Number of updates of the bar per second; 0 hides it.
         leave: Whether the bar of each finished epoch stays in the terminal.
@@ -24,6 +26,8 @@ class CompactProgressBar(RichProgressBar):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Print Lightning's messages above the bar; otherwise each message would leave a copy of the bar behind."""
         super().setup(trainer, pl_module, stage)
+        if not on_terminal():
+            self.disable()
         for name in ("lightning.pytorch", "lightning.fabric"):
             for handler in logging.getLogger(name).handlers:
                 if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
@@ -32,7 +36,7 @@ class CompactProgressBar(RichProgressBar):
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Shorten the metric names: `train/preference_accuracy` to "accuracy", the one of `val/` to "val accuracy"."""
         metrics: dict[str, Any] = super().get_metrics(trainer, pl_module)
-        return {_short(name): value for name, value in metrics.items() if name != "v_num"}
+        return {short(name): value for name, value in metrics.items() if name != "v_num"}
 
     def configure_columns(self, trainer: Trainer) -> list[Any]:
         """Make room for the metrics: a short bar, and no column of iterations per second."""
@@ -45,6 +49,11 @@ class CompactProgressBar(RichProgressBar):
         return super()._get_train_description(current_epoch).replace("/-2", "   ")
 
 
+def on_terminal() -> bool:
+    """Return whether standard output is a terminal."""
+    return sys.stdout.isatty()
+
+
 class _CurrentStderr:
     """Stream to whatever sys.stderr is at the time: rich replaces it while a bar is drawn, and writes above the bar."""
 
@@ -55,10 +64,10 @@ class _CurrentStderr:
         sys.stderr.flush()
 
 
-def _short(tag: str) -> str:
+def short(tag: str) -> str:
     """Shorten a TensorBoard tag.
 
-    >>> _short("train/loss"), _short("val/preference_accuracy")
+    >>> short("train/loss"), short("val/preference_accuracy")
     ('loss', 'val accuracy')
     """
     return tag.removeprefix("train/").replace("preference_", "").replace("/", " ")

@@ -8,7 +8,14 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.tensorboard import PREFERENCES, by_name, escape, require_tensorboard, reward_names, tensorboard_writer
+from callbacks.tensorboard import (
+    PREFERENCES,
+    by_name,
+    escape,
+    reward_names,
+    tell_without_tensorboard,
+    tensorboard_writer,
+)
 from descore.types import Group, PairBatch
 
 
@@ -29,12 +36,9 @@ class RolloutTexts(Callback):
         self.num_groups = num_groups
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check that the run has a TensorBoardLogger; a fast_dev_run needs none.
-
-        Raises:
-            ValueError: If the run has no TensorBoardLogger.
-        """
-        require_tensorboard(self, trainer)
+        """Say that the sampled thoughts are left out where there is no TensorBoardLogger; a fast_dev_run needs none."""
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            tell_without_tensorboard(trainer, "sampled thoughts")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: PairBatch, batch_idx: int

@@ -4,20 +4,33 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from callbacks.tensorboard import PREFERENCES, by_name, escape, require_tensorboard, reward_names, tensorboard_writer
+from callbacks.tensorboard import (
+    PREFERENCES,
+    by_name,
+    escape,
+    reward_names,
+    tell_without_tensorboard,
+    tensorboard_writer,
+)
 from descore.answer import NOT_ASKED, AnswerError, parse_answer
 from descore.types import DIMENSIONS, DimensionScores, Frames, Group, PairBatch, Side
 
 READINGS = {"teacher_thought": "teacher's thought", "no_thought": "no thought", "own_thought": "own thought"}
 UNKNOWN = "?"
 GAP = 2  # white pixels between frames
+MIN_WIDTH = 400
+"""Least width of an image with text, in pixels."""
+
+FONT_SIZE = 14
 
 
 class Samples(Callback):
@@ -39,12 +52,9 @@ class Samples(Callback):
         self.max_height = max_height
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check that the run has a TensorBoardLogger; a fast_dev_run needs none.
-
-        Raises:
-            ValueError: If the run has no TensorBoardLogger.
-        """
-        require_tensorboard(self, trainer)
+        """Say that the sampled pairs are left out where there is no TensorBoardLogger; a fast_dev_run needs none."""
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            tell_without_tensorboard(trainer, "sampled pairs")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Reset the collected rewards and the number of pairs shown."""
@@ -76,7 +86,8 @@ class Samples(Callback):
             if batch.frames:
                 videos = batch.frames[index], batch.frames[index + len(batch.pairs)]
                 grid = image_grid(*videos, num_frames=self.num_frames, max_height=self.max_height)
-                writer.add_image(f"samples/{table}/frames/{number}", grid, step)
+                image = caption(grid, *_captions(batch, outputs, index, system.headline, reward_names(pl_module)))
+                writer.add_image(f"samples/{table}/frames/{number}", image, step)
             self._num_shown[table] += 1
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -113,6 +124,40 @@ def image_grid(a: Frames, b: Frames, *, num_frames: int, max_height: int) -> Ten
     rows = [_row(frames.pixels, num_frames, max_height) for frames in (a, b)]
     width = max(row.shape[2] for row in rows)
     return torch.cat([pad(row, (0, width - row.shape[2]), value=255) for row in rows], 1)
+
+
+def caption(grid: Tensor, *lines: str) -> Tensor:
+    """Write lines of text above an image, which grows to the width that they need.
+
+    Args:
+        grid: RGB image, `[3, H, W]` uint8.
+        lines: Lines of text; long ones are broken.
+
+    Returns:
+        RGB image, `[3, H + h, max(W, MIN_WIDTH)]` uint8.
+    """
+    width = max(grid.shape[2], MIN_WIDTH)
+    font = ImageFont.load_default(FONT_SIZE)
+    per_line = int(width / font.getlength("n"))
+    broken = [part for line in lines for part in wrap(line, per_line) or [""]]
+    canvas = Image.new("RGB", (width, len(broken) * (FONT_SIZE + 4) + 4), "white")
+    ImageDraw.Draw(canvas).multiline_text((2, 2), "\n".join(broken), fill="black", font=font, spacing=4)
+    text = torch.frombuffer(bytearray(canvas.tobytes()), dtype=torch.uint8).view(canvas.height, width, 3)
+    return torch.cat([text.permute(2, 0, 1), pad(grid, (0, width - grid.shape[2]), value=255)], 1)
+
+
+def _captions(
+    batch: PairBatch, outputs: dict[str, Any], index: int, headline: str, names: Sequence[str]
+) -> tuple[str, str, str]:
+    """Return what stands above the frames of a pair: the prompt, the preference, and the rewards of both videos."""
+    pair = batch.pairs[index]
+    reading = headline if headline in outputs["rewards"] else next(iter(outputs["rewards"]), None)
+    preferred = by_name(names, [PREFERENCES.get(value, "unusable") for value in pair.preference])
+    if reading is None:
+        return pair.prompt, f"preferred: {preferred}", "A above, B below"
+    rewards = outputs["rewards"][reading][:, index].tolist()
+    a, b = (by_name(names, [f"{value:.3f}" for value in values]) for values in rewards)
+    return pair.prompt, f"preferred: {preferred}", f"A above: reward {a}. B below: reward {b} ({READINGS[reading]})"
 
 
 def _row(pixels: Tensor, num_frames: int, max_height: int) -> Tensor:

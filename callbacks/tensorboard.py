@@ -1,16 +1,41 @@
-"""Helpers of the callbacks that write to TensorBoard."""
+"""TensorBoard: a logger whose first card is the headline, and helpers of the callbacks that write through it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info
 
 PREFERENCES = {1.0: "A", -1.0: "B", 0.0: "tie"}
 
 _ENTITIES = str.maketrans({mark: f"&#{ord(mark)};" for mark in "&<>\\`*_{}[]()#!|~"})
+
+
+class HeadlineFirst(TensorBoardLogger):
+    """Logger to TensorBoard, which shows its groups of tags by name: the accuracies come first, as `accuracy/val`.
+
+    `accuracy/val` is a copy of the headline, `val/preference_accuracy`, and `accuracy/val_<table>` one of
+    `val/<table>/preference_accuracy`. The number of the epoch, which has a group of its own otherwise, is left out.
+    """
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log metrics, and the accuracies once more in the first group."""
+        shown = {tag: value for tag, value in metrics.items() if tag != "epoch"}
+        super().log_metrics(first_group(shown) | shown, step)
+
+
+def first_group(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the accuracies under the names that sort first.
+
+    >>> first_group({"val/preference_accuracy": 0.5, "val/ood/preference_accuracy": 0.4, "train/loss": 1.0})
+    {'accuracy/val': 0.5, 'accuracy/val_ood': 0.4}
+    """
+    found = {tag: re.fullmatch(r"(val(?:/[^/]+)?)/preference_accuracy", tag) for tag in metrics}
+    return {f"accuracy/{match[1].replace('/', '_')}": metrics[tag] for tag, match in found.items() if match}
 
 
 def escape(text: str) -> str:
@@ -22,20 +47,11 @@ def escape(text: str) -> str:
     return "<br>".join(line.translate(_ENTITIES) for line in text.splitlines())
 
 
-def require_tensorboard(callback: Callback, trainer: Trainer) -> None:
-    """Check that a run has the TensorBoardLogger that a callback writes through; a fast_dev_run needs none.
-
-    Raises:
-        ValueError: If the run has none.
-    """
-    dry: bool = trainer.fast_dev_run  # type: ignore[attr-defined]
-    if not (dry or any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)):
-        found = ", ".join(type(logger).__name__ for logger in trainer.loggers) or "none"
-        name = f"{type(callback).__module__}.{type(callback).__qualname__}"
-        raise ValueError(
-            f"{type(callback).__name__} writes through a TensorBoardLogger, got {found}: set trainer.logger to one, or "
-            f"remove {name} from trainer.callbacks"
-        )
+def tell_without_tensorboard(trainer: Trainer, what: str) -> None:
+    """Say that a run leaves something out, if it has no TensorBoardLogger to write it through."""
+    if not any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
+        found = ", ".join(type(logger).__name__ for logger in trainer.loggers) or "no logger"
+        rank_zero_info(f"This run has {found}, which cannot show {what}: they are left out; TensorBoard shows them")
 
 
 def tensorboard_writer(trainer: Trainer) -> Any:

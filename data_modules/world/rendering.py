@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -167,12 +168,23 @@ def _render_videos(job: _Job, folder: Path, num_workers: int) -> None:
     (unfinished / "videos").mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(num_workers) as pool:
         done = pool.map(partial(job.render, unfinished), range(job.num_pairs))
-        for _ in track(done, f"Rendering {folder}", total=job.num_pairs, console=Console(stderr=True)):
-            pass
+        _show(done, job.num_pairs, folder)
     _write_marker(unfinished, {"videos": videos})
     if folder.exists():
         shutil.rmtree(folder)
     unfinished.rename(folder)
+
+
+def _show(done: Iterable[None], total: int, folder: Path) -> None:
+    """Show the progress of a rendering: a bar in a terminal, a line for each tenth elsewhere."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        for _ in track(done, f"Rendering {folder}", total=total, console=console):
+            pass
+        return
+    for number, _ in enumerate(done, 1):
+        if number == total or number % max(total // 10, 50) == 0:
+            print(f"Rendering {folder}: {number} of {total} pairs", file=sys.stderr, flush=True)
 
 
 def _read_marker(folder: Path) -> dict[str, str] | None:

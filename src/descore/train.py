@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import warnings
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from jsonargparse import set_parsing_settings
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from transformers.utils.logging import disable_progress_bar
 
 from descore import __version__
 from descore.atomic import check_writable, sweep
-from descore.runtime.parsing import TrainParser
+from descore.runtime.parsing import TrainParser, import_class
 from descore.runtime.ranks import AllRanksOrNone, follow_launcher
 from descore.runtime.resume import find_checkpoint
 from descore.runtime.starts import NothingBeforeTheFirstStep, check_backbone, find_start
+from descore.runtime.trainer import RunTrainer
 from descore.runtime.wrong_use import WRONG_USE, find_wrong_use
 
 _NOISE = (
@@ -63,7 +67,10 @@ class TrainCLI(LightningCLI):
         if self.config.get("subcommand") != "fit":
             return
         config = self.config.fit
-        if save_dir := config.get("trainer.logger.init_args.save_dir"):
+        if config.trainer.fast_dev_run:
+            self._scratch = TemporaryDirectory(prefix="descore-")  # is removed together with this object
+            config.trainer.default_root_dir = self._scratch.name
+        elif save_dir := config.get("trainer.logger.init_args.save_dir"):
             check_writable(Path(save_dir))
         if resume := config.pop("resume", None):
             config.ckpt_path = self._resume(config.trainer) if resume == "auto" else resume
@@ -78,7 +85,11 @@ class TrainCLI(LightningCLI):
 
     def _resume(self, trainer: Any) -> str | None:
         """Find the newest checkpoint of the run, and log and save into the folder of the run that wrote it."""
-        logger = trainer.logger.init_args
+        logger = trainer.logger.init_args if trainer.logger else None
+        if logger is None or not logger.get("save_dir"):
+            raise ValueError(
+                "--resume auto looks where the logger saves, and this run has none; give --resume CHECKPOINT"
+            )
         run = Path(logger.save_dir) / (logger.name or "")
         if (found := find_checkpoint(run)) is None:
             rank_zero_info(f"{run} has no checkpoint to resume from; starting a new run")
@@ -86,7 +97,8 @@ class TrainCLI(LightningCLI):
         rank_zero_only(sweep)(run / f"version_{found.version}")
         rank_zero_info(f"Resuming from {found.path} at step {found.global_step}")
         logger.version = found.version
-        logger.purge_step = found.logged_step  # TensorBoard drops what was logged after the checkpoint
+        if issubclass(import_class(trainer.logger.class_path), TensorBoardLogger):
+            logger.purge_step = found.logged_step  # TensorBoard drops what was logged after the checkpoint
         return str(found.path)
 
     def _find_start(self, config: Any) -> None:
@@ -100,6 +112,11 @@ class TrainCLI(LightningCLI):
             check_backbone(backbone)
 
 
+def _earns_its_place(record: logging.LogRecord) -> bool:
+    """Leave out Lightning's advertisements, and hardware that nobody asked for."""
+    return not record.getMessage().startswith(("💡", "TPU available: False"))
+
+
 def main(args: ArgsType = None, *, run: bool = True) -> LightningCLI:
     """Run LightningCLI; `python -m descore.train fit --help` lists its options.
 
@@ -110,6 +127,8 @@ def main(args: ArgsType = None, *, run: bool = True) -> LightningCLI:
     disable_progress_bar()  # transformers would draw one for every export, across the progress bar of the run
     for message in _NOISE:
         warnings.filterwarnings("ignore", message=message)
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
+        logging.getLogger(name).addFilter(_earns_its_place)
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     follow_launcher()
     return TrainCLI(
@@ -118,6 +137,7 @@ def main(args: ArgsType = None, *, run: bool = True) -> LightningCLI:
         auto_configure_optimizers=False,
         save_config_kwargs={"overwrite": True},
         trainer_defaults={"callbacks": [AllRanksOrNone()]},
+        trainer_class=RunTrainer,
         parser_class=TrainParser,
         parser_kwargs={
             "prog": "python -m descore.train",
@@ -150,8 +170,7 @@ def command(args: ArgsType = None) -> int:
     except Exception as error:
         if (wrong := find_wrong_use(error)) is None:
             raise
-        said = str(wrong).replace("set on_bad_row to 'skip'", "give --data.on_bad.row skip")
-        sys.stderr.write(f"descore.train: {said}\n")
+        sys.stderr.write(f"descore.train: {wrong}\n")
         return WRONG_USE
     return 0
 

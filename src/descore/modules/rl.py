@@ -96,6 +96,7 @@ class RLModule(RewardSystem):
             self.sharding = lay_out(model)
         self.model = self.sharding.model
         self._check_model()
+        self._tell_what_trains()
         self.objective = DualObjective(self.algorithm, self.max_thought_tokens, self.kl_estimator, self.weights)
 
     def _check_model(self) -> None:
@@ -225,7 +226,9 @@ class RLModule(RewardSystem):
         count_rollouts(self.means, rollouts, head=self.model.settings.reward_from == "head")
         values = self.means.compute(self.device, self.mean_over_ranks) | self.clock.compute()
         for name, value in values.items():
-            self.log(name, value, prog_bar=name == "rollout/reward", batch_size=len(rollouts.pairs))
+            self.log(
+                name, value, prog_bar=name in {"rollout/reward", "train/policy_loss"}, batch_size=len(rollouts.pairs)
+            )
 
     def _max_over_ranks(self, value: Tensor) -> Tensor:
         return self.max_over_ranks(value.to(self.device))

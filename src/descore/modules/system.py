@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from lightning import LightningModule
 from lightning.pytorch.callbacks import Timer
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from transformers import get_scheduler
 
@@ -46,6 +46,8 @@ class RewardSystem(LightningModule):
     sharding: Sharding
     headline: Reading = "own_thought"
     """The reading of the validation pairs that gives the headline."""
+    num_steps: int | None = None
+    """Number of optimizer steps of the run, once it has begun; None if nothing but time limits it."""
 
     def __init__(self, build: Callable[[], RewardModel], *, optimization: Optimization, own_thought_pairs: int) -> None:
         super().__init__()
@@ -67,6 +69,16 @@ class RewardSystem(LightningModule):
         with loading(self._trainer.strategy if self._trainer is not None else None) as lay_out:
             self.sharding = lay_out(self._make())
         self.model = self.sharding.model
+        self._tell_what_trains()
+
+    def _tell_what_trains(self) -> None:
+        """Say which parts train; the sizes of a sharded model are those of this rank."""
+        counts = {part: sum(one.numel() for one in found) for part, found in trainable(self.model).items()}
+        parts = ", ".join(
+            f"{part} {count:,}{' (LoRA)' * (part in self.optimization.lora.parts)}" for part, count in counts.items()
+        )
+        total = sum(one.numel() for one in self.model.parameters())
+        rank_zero_info(f"Training {sum(counts.values()):,} of {total:,} parameters: {parts}")
 
     def _check_precision(self) -> None:
         precision = str(self._trainer.precision) if self._trainer is not None else "32-true"
@@ -191,7 +203,7 @@ class RewardSystem(LightningModule):
         trainer, schedule = self.trainer, self.optimization.schedule
         num_batches = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
         steps = self._steps_of_batches(limit_batches(num_batches, trainer.limit_train_batches))
-        num_steps = count_steps(steps, trainer.max_steps, trainer.max_epochs)
+        num_steps = self.num_steps = count_steps(steps, trainer.max_steps, trainer.max_epochs)
         if schedule != "constant_with_warmup":
             if num_steps is None:
                 raise ValueError(

@@ -74,7 +74,7 @@ def explain(message: str, names: Iterable[str] = ()) -> str:
     key = ".".join([*keys, unknown])
     if owner is None:
         return f"--{key} is not an option{_hint(key, names)}"
-    kind, prefix = _import(owner), ".".join(keys)
+    kind, prefix = import_class(owner), ".".join(keys)
     hint = _of_parent(kind, prefix, key) or _hint(key, [f"{prefix}.{name}" for name in option_names(kind)])
     return f"--{key} is not an option of {kind.__name__}{hint or f'; --{prefix}.help {owner} lists them'}"
 
@@ -154,6 +154,7 @@ def _squash(name: str) -> str:
     return re.sub(r"\W|_", "", name)
 
 
-def _import(path: str) -> Any:
+def import_class(path: str) -> Any:
+    """Import a class by its dotted path."""
     module, _, name = path.rpartition(".")
     return getattr(import_module(module), name)

@@ -52,8 +52,8 @@ def test_the_warning_says_what_fell_what_rose_and_what_to_do(tmp_path):
     run = trainer(tmp_path, DriftWarning(tolerance=0.02), val_check_interval=1, logger=False)
     assert warned(run, Scripted(even([0.4, 0.43]), [0.8, 0.775])) == [
         "the head drifts: val/preference_accuracy fell from 0.800 at step 2 to 0.775 at step 4, while the rollout "
-        "reward rose from 0.400 to 0.430; raise --model.weights.calibration, lower --model.optimization.learning_rates, "
-        "or stop and take export/best"
+        "reward rose from 0.400 to 0.430; raise --model.weights.calibration, lower "
+        "--model.optimization.learning_rates, or stop and take export/best"
     ]
 
 

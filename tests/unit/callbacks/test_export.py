@@ -14,7 +14,9 @@ def test_an_export_knows_mean_and_spread_of_every_reward_across_a_resume(build, 
     metrics = {"val/reward_mean/motion": 1.0, "val/reward_std/motion": 2.0}
     metrics |= {"val/reward_mean/look": 3.0, "val/reward_std/look": 4.0}
     strategy = SimpleNamespace(barrier=lambda _: None)
-    trainer = SimpleNamespace(callback_metrics=metrics, is_global_zero=True, log_dir=None, strategy=strategy)
+    trainer = SimpleNamespace(
+        fast_dev_run=False, callback_metrics=metrics, is_global_zero=True, log_dir=None, strategy=strategy
+    )
     trainer.sanity_checking = False
     module = SimpleNamespace(full_model=lambda: model, model=model)
     before = ExportModel()
@@ -36,7 +38,12 @@ def saved(monkeypatch) -> list[tuple[str, dict]]:
 def run_of(**metrics: float) -> SimpleNamespace:
     strategy = SimpleNamespace(barrier=lambda _: None)
     return SimpleNamespace(
-        callback_metrics=metrics, is_global_zero=True, log_dir="run", strategy=strategy, sanity_checking=False
+        fast_dev_run=False,
+        callback_metrics=metrics,
+        is_global_zero=True,
+        log_dir="run",
+        strategy=strategy,
+        sanity_checking=False,
     )
 
 

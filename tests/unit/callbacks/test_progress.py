@@ -13,6 +13,7 @@ from tests.helpers.fitting import data, system, trainer
 
 def test_the_progress_bar_is_one_line_with_the_headline(world, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr("callbacks.progress.on_terminal", lambda: True)
     bar, seen = CompactProgressBar(), []
 
     class Spy(Callback):

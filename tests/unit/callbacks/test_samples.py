@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import CSVLogger
 from tensorboard.plugin_util import markdown_to_safe_html
 
 from callbacks import samples
-from callbacks.samples import Samples, image_grid
+from callbacks.samples import FONT_SIZE, MIN_WIDTH, Samples, _captions, caption, image_grid
 from callbacks.throughput import Throughput
 from descore.answer import Answer, write_thought
 from descore.types import DIMENSIONS, Frames, Group, Thought
@@ -119,9 +119,26 @@ def test_histograms_by_hand(monkeypatch):
 
 
 def test_images_show_a_above_b(shown):
-    """Two frames of 32 x 32 for each video, and a gap of 2 after each."""
+    """Two frames of 32 x 32 for each video, a gap of 2 after each, and the text above them."""
     (image,) = shown.events.Images("samples/val/frames/0")
-    assert (image.width, image.height, image.step) == (2 * 34, 2 * 34, 2)
+    assert (image.width, image.step) == (MIN_WIDTH, 2)
+    assert image.height > 2 * 34 + 3 * FONT_SIZE
+
+
+def test_a_caption_stands_above_the_grid_and_nothing_of_the_grid_changes():
+    grid = torch.full((3, 6, MIN_WIDTH + 4), 7, dtype=torch.uint8)
+    one, two = caption(grid, "a cat"), caption(grid, "a cat " * 50, "preferred: A")
+    assert torch.equal(one[:, -6:], grid)
+    assert (one[:, :-6] < 128).any()  # letters
+    assert one.shape[2] == two.shape[2] == MIN_WIDTH + 4
+    assert two.shape[1] > 3 * (one.shape[1] - 6)
+
+
+def test_captions_carry_prompt_preference_and_rewards():
+    pair = SimpleNamespace(prompt="a cat", preference=(-1.0,))
+    rewards = {"own_thought": torch.tensor([[[1.0]], [[2.5]]])}
+    found = _captions(SimpleNamespace(pairs=[pair]), {"rewards": rewards}, 0, "own_thought", ["overall"])
+    assert found == ("a cat", "preferred: B", "A above: reward 1.000. B below: reward 2.500 (own thought)")
 
 
 def frames(*values, height, width):
@@ -147,8 +164,13 @@ def test_samples_say_nothing_in_the_sanity_check(world, tmp_path):
     assert not any(tag.startswith("samples/") for tags in events(tmp_path).Tags().values() if tags for tag in tags)
 
 
-def test_samples_need_a_tensorboard_logger(world, tmp_path):
-    run = trainer(tmp_path, Samples(), logger=CSVLogger(tmp_path))
-    with pytest.raises(ValueError, match=r"TensorBoardLogger, got CSVLogger: set trainer\.logger"):
-        run.fit(system(world), data(world))
+def test_another_logger_is_told_once_that_pairs_are_left_out(world, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr("callbacks.tensorboard.rank_zero_info", said.append)
+    run = trainer(tmp_path, Samples(), logger=CSVLogger(tmp_path), max_steps=2, val_check_interval=1)
+    run.fit(system(world), data(world))
+    assert said == [
+        "This run has CSVLogger, which cannot show sampled pairs: they are left out; TensorBoard shows them"
+    ]
     trainer(tmp_path, Samples(), Throughput(), fast_dev_run=True).fit(system(world), data(world))
+    assert len(said) == 1
