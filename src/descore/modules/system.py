@@ -79,6 +79,9 @@ class RewardSystem(LightningModule):
         )
         total = sum(one.numel() for one in self.model.parameters())
         rank_zero_info(f"Training {sum(counts.values()):,} of {total:,} parameters: {parts}")
+        if self.headline != "own_thought":
+            reading = self.headline.replace("_", " ").replace("teacher thought", "the teacher's thoughts")
+            rank_zero_info(f"Validation writes no thoughts of the model's own: the headline is accuracy with {reading}")
 
     def _check_precision(self) -> None:
         precision = str(self._trainer.precision) if self._trainer is not None else "32-true"

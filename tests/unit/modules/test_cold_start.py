@@ -164,3 +164,14 @@ def test_a_loss_of_opinion_scores_on_pairs_that_have_none_is_refused(build):
 )
 def test_the_headline_is_read_as_users_score(options, headline):
     assert ColdStartModule(template=TEMPLATE, **options).headline == headline
+
+
+@pytest.mark.parametrize("own_thought_pairs", [0, 1])
+def test_a_validation_without_own_thoughts_is_told(own_thought_pairs, qwen3, monkeypatch):
+    said = []
+    monkeypatch.setattr("descore.modules.system.rank_zero_info", said.append)
+    options = Optimization(**HEAD_ONLY)
+    attach(ColdStartModule(template=TEMPLATE, own_thought_pairs=own_thought_pairs, optimization=options), qwen3)
+    assert said[0].startswith("Training ")
+    told = [line for line in said if "no thoughts of the model's own" in line]
+    assert [line.endswith("accuracy with the teacher's thoughts") for line in told] == [True] * (own_thought_pairs == 0)
