@@ -47,6 +47,8 @@ class VideoHeader:
         times: When each frame is shown, in seconds after the first; empty if frame i is shown at i / fps.
         key_frames: Indices of the frames at which decoding can begin, as decord must have them to find the right
             frames; empty if decord would give wrong ones.
+        matrix: Part of the display matrix that turns and mirrors frames: x to x, x to y, y to x and y to y; empty if
+            they are shown as they are.
     """
 
     fps: float
@@ -55,6 +57,7 @@ class VideoHeader:
     width: int
     times: tuple[float, ...] = field(default=(), repr=False)
     key_frames: tuple[int, ...] = field(default=(), repr=False)
+    matrix: tuple[int, ...] = field(default=(), repr=False)
 
 
 def check_video(path: str | PathLike[str]) -> VideoHeader:
@@ -129,9 +132,9 @@ def _measure(path: str | PathLike[str], container: Any, stream: Any, packets: Pa
     if container.format.name == "gif" and not ends_whole(path, packets.last_place):
         raise VideoError(path, f"expected the last picture of the GIF whole, found a part of it; {DAMAGED}")
     _check_limits(path, stream.width, stream.height, count, count / fps)
-    is_for_decord = container.format.name in _DECORD_READS and not packets.turned
+    is_for_decord = container.format.name in _DECORD_READS and not packets.matrix
     key_frames = packets.key_frames if is_for_decord else ()
-    return VideoHeader(fps, count, stream.height, stream.width, times, key_frames)
+    return VideoHeader(fps, count, stream.height, stream.width, times, key_frames, packets.matrix)
 
 
 def _num_declared(container: Any, stream: Any) -> int:

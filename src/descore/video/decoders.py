@@ -6,7 +6,6 @@ import ctypes
 import functools
 import itertools
 import os
-import struct
 from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import Any
@@ -79,11 +78,12 @@ def _load_decord() -> Any:
     return decord
 
 
-def decode_with_pyav(path: str | PathLike[str], wanted: Sequence[int], fit: Fit) -> list[Tensor]:
+def decode_with_pyav(path: str | PathLike[str], header: VideoHeader, wanted: Sequence[int], fit: Fit) -> list[Tensor]:
     """Decode frames with PyAV, one by one from the start.
 
     Args:
         path: Path of the video.
+        header: Display matrix, as the checks have found it.
         wanted: Indices of the frames to decode, ascending.
         fit: Function that resizes a frame.
 
@@ -100,7 +100,7 @@ def decode_with_pyav(path: str | PathLike[str], wanted: Sequence[int], fit: Fit)
                     raise VideoError(path, f"its picture is damaged in frame {count}; {DAMAGED}")
                 if count in chosen:
                     picture = frame.to_ndarray(format="rgb24", width=stream.width, height=stream.height)
-                    frames.append(fit(np.ascontiguousarray(_upright(picture, frame))))
+                    frames.append(fit(np.ascontiguousarray(_upright(picture, header.matrix))))
                 count += 1
     except MemoryError:
         raise
@@ -111,13 +111,10 @@ def decode_with_pyav(path: str | PathLike[str], wanted: Sequence[int], fit: Fit)
     return frames
 
 
-def _upright(picture: NDArray[np.uint8], frame: Any) -> NDArray[np.uint8]:
+def _upright(picture: NDArray[np.uint8], matrix: tuple[int, ...]) -> NDArray[np.uint8]:
     """Turn and mirror a picture, [H, W, 3], as its display matrix says: one of eight ways that keep it a rectangle."""
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    if not matrix:
-        return picture
-    across, down_to_across, _, across_to_down, down = struct.unpack_from("=5i", bytes(matrix))
-    if abs(down_to_across) > abs(across):  # a quarter turn swaps the sides
-        picture, across, down = picture.swapaxes(0, 1), across_to_down, down_to_across
+    across, across_to_down, down_to_across, down = matrix or (1, 0, 0, 1)
+    if abs(across_to_down) > abs(across):  # a quarter turn swaps the sides
+        picture, across, down = picture.swapaxes(0, 1), down_to_across, across_to_down
     picture = picture[:, ::-1] if across < 0 else picture
     return picture[::-1] if down < 0 else picture

@@ -103,7 +103,7 @@ def _decode(path: str | PathLike[str], header: VideoHeader, wanted: Sequence[int
     if is_webp(path):
         return decode_webp(path, wanted, fit)
     found = decode_with_decord(path, header, wanted, fit) if header.key_frames else None
-    return found or decode_with_pyav(path, wanted, fit)
+    return found or decode_with_pyav(path, header, wanted, fit)
 
 
 def sample_indices(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from os import PathLike
@@ -29,7 +31,8 @@ class Packets:
         num_stored: Number of packets of the video stream, with those of pictures that are not shown.
         end: When the last packet of any stream ends, in seconds.
         last_place: Where the last packet of the video stream begins, in bytes.
-        turned: Whether the first picture has a display matrix, which turns or mirrors it, or cannot be decoded.
+        matrix: Part of the display matrix that turns and mirrors pictures: x to x, x to y, y to x and y to y; empty if
+            they are shown as they are.
     """
 
     times: NDArray[np.int64]
@@ -38,7 +41,7 @@ class Packets:
     num_stored: int
     end: float
     last_place: int
-    turned: bool
+    matrix: tuple[int, ...]
 
 
 def has_slots(container: Any) -> bool:
@@ -91,25 +94,36 @@ def read_packets(path: str | PathLike[str], container: Any, stream: Any, most: i
         begun = begun or packet.is_keyframe or not begins_anywhere(container)
         first = first or (_decode(stream, packet) if begun else None)
     first = first or _decode(stream, None)
-    times, durations, is_key = _shown(path, rows, first, slots=has_slots(container))
-    turned = first is None or bool(first.side_data.get("DISPLAYMATRIX"))
-    key_frames = tuple(np.flatnonzero(is_key).tolist())
-    return Packets(times, durations, key_frames, num_stored, end, place, turned)
+    start, matrix = first or (None, ())
+    times, durations, is_key = _shown(path, rows, start, slots=has_slots(container))
+    return Packets(times, durations, tuple(np.flatnonzero(is_key).tolist()), num_stored, end, place, matrix)
 
 
 def _known(time: int | None) -> int:
     return _UNKNOWN if time is None else time
 
 
-def _decode(stream: Any, packet: Any) -> Any:
-    """Return a decoded frame if there is one; whether the file can be decoded is seen later."""
+def _decode(stream: Any, packet: Any) -> tuple[int | None, tuple[int, ...]] | None:
+    """Decode a frame; return its time in ticks and the part of its display matrix that turns and mirrors.
+
+    Returns:
+        None if there is no frame; whether the file can be decoded at all is seen later.
+    """
+    frame = None
     with contextlib.suppress(av.FFmpegError):
-        return next(iter(stream.codec_context.decode(packet)), None)
-    return None
+        frame = next(iter(stream.codec_context.decode(packet)), None)
+    if frame is None:
+        return None
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    numbers = struct.unpack_from("=5i", bytes(matrix)) if matrix else ()
+    first = frame.pts, (*numbers[:2], *numbers[3:])
+    del frame, matrix
+    gc.collect(1)  # a frame and its side data refer to each other, and would keep the picture in memory
+    return first
 
 
 def _shown(
-    path: str | PathLike[str], rows: list[int], first: Any, *, slots: bool
+    path: str | PathLike[str], rows: list[int], first: int | None, *, slots: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
     """Return time, duration and kind of each picture that is shown, in the order in which they are shown."""
     pts, dts, durations, is_key = np.array(rows, np.int64).reshape(-1, 4).T
@@ -121,8 +135,8 @@ def _shown(
         raise VideoError(path, "expected a time in each packet, found none in one: encode it again")
     order = np.argsort(times, kind="stable")
     times, durations, key = times[order], durations[order], is_key[order] > 0
-    if not slots and first is not None and first.pts is not None:
-        start = int(np.searchsorted(times, first.pts))
+    if not slots and first is not None:
+        start = int(np.searchsorted(times, first))
         if not key[:start].any():  # they refer to pictures in front of the file; a key picture would be damaged
             return times[start:], durations[start:], key[start:]
     return times, durations, key
