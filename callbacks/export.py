@@ -80,13 +80,11 @@ class ExportModel(Callback):
         self.calibration = state_dict["calibration"] and RewardStatistics(**state_dict["calibration"])
 
     def _explain_best(self, trainer: Trainer) -> None:
-        if self.best is None:
-            logged = (
-                ", ".join(sorted(name for name in trainer.callback_metrics if name.startswith("val/"))) or "nothing"
-            )
+        measured = sorted(name for name in trainer.callback_metrics if name.startswith("val/"))
+        if self.best is None and measured:
             rank_zero_warn(
                 f"there is no export/best: {self.monitor} was never measured, and of the validation was logged: "
-                f"{logged}. Set monitor of callbacks.export.ExportModel to one of these"
+                f"{', '.join(measured)}. Set monitor of callbacks.export.ExportModel to one of these"
             )
         elif self.best == -math.inf:
             rank_zero_warn(

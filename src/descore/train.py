@@ -159,6 +159,7 @@ def command(args: ArgsType = None) -> int:
     Returns:
         Exit code: 0 done, 2 wrong use, 130 interrupted. A fault of the program is raised.
     """
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     try:
         main(args)
     except KeyboardInterrupt:
