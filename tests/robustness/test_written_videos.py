@@ -201,6 +201,12 @@ def test_frames_and_times_of_common_writers(tmp_path: Path) -> None:
     assert not judge_all(copied(tmp_path, ("h264",), ("mp4", "avi", "ts")))
 
 
+@pytest.mark.parametrize("end", ["mp4", "mkv", "ts"])
+def test_pictures_that_refer_to_ones_in_front_of_the_file_are_not_shown(tmp_path: Path, end: str) -> None:
+    whole = write(tmp_path / "whole.mkv", WRITERS["hevc_open"], 24)
+    assert judge(copy(whole, tmp_path / f"cut.{end}", key=1)) == "right"
+
+
 @pytest.mark.slow
 def test_frames_and_times_of_every_writer_and_container(tmp_path: Path) -> None:
     assert not judge_all(written(tmp_path, tuple(WRITERS), CONTAINERS, [*RATES, *VARIABLE, *FALSE]))
