@@ -17,6 +17,7 @@ from data_modules.options import Cache, Decoding, OnBad
 from data_modules.remote import RemoteVideos, video_state
 from data_modules.shards import read_tables, ungraded
 from descore.inputs.processor import Processor
+from descore.inputs.prompts import PromptError
 from descore.tables.locations import is_url
 from descore.types import Frames, Pair, PairBatch
 from descore.video.frame_cache import FrameCache
@@ -131,6 +132,24 @@ class PreferencePairDataModule(LightningDataModule):
     def _first(self, pairs: Sequence[Pair]) -> Sequence[Pair]:
         return pairs[: self.max_val_pairs] if self.max_val_pairs else pairs
 
+    def _with_prompts_of(self, pairs: Sequence[Pair], processor: Processor) -> Sequence[Pair]:
+        """Return the pairs whose prompts are within the model's limit; any other one is a bad row."""
+        limit = processor.settings.max_prompt_tokens
+        too_long: dict[str, PromptError] = {}
+        for pair in pairs:
+            if len(pair.prompt) > limit:  # in characters, of which a token has at least one
+                try:
+                    processor.check(pair.prompt)
+                except PromptError as error:
+                    too_long[pair.id] = error
+        if not too_long:
+            return pairs
+        name, reason = next(iter(too_long.items()))
+        if self.on_bad.row == "error":
+            raise PromptError(f"pair {name!r}: {reason}, or leave such pairs out with --data.on_bad.row skip")
+        rank_zero_info(f"{len(too_long)} pairs left out: {reason}")
+        return [pair for pair in pairs if pair.id not in too_long]
+
     def _reader(self, processor: Processor) -> Callable[[str], Frames]:
         """Return the function that reads a video: from the cache if there is one, or else fetched and decoded."""
         if not self.cache.folder:
@@ -153,7 +172,7 @@ class PreferencePairDataModule(LightningDataModule):
         processor: Processor = system.model.processor
         worst = most_bytes(batch_size, processor.settings.video, keep_frames=not training)
         return PairLoader(
-            pairs,
+            self._with_prompts_of(pairs, processor),
             system.collator(training=training, read=self._reader(processor)),
             batch_size=batch_size,
             shuffle=training,

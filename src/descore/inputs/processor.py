@@ -91,6 +91,14 @@ class Processor:
         input_ids = torch.tensor(self.tokenizer.encode(text, add_special_tokens=False))
         return Prefix(input_ids, self._positions(input_ids, frames, grid), patches, grid)
 
+    def check(self, prompt: str) -> None:
+        """Check that a prompt can be asked about.
+
+        Raises:
+            PromptError: If the prompt is not text, is blank, is not valid Unicode, or is longer than the model's limit.
+        """
+        self._clean(prompt)
+
     def normalise(self, patches: Tensor) -> Tensor:
         """Normalise pixels for the vision tower, on the device where they are.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,8 @@ from data_modules.loader import PairLoader
 from data_modules.options import Cache, Decoding, OnBad
 from data_modules.preference import PreferencePairDataModule
 from data_modules.remote import RemoteVideos
+from descore.inputs.prompts import PromptError
+from descore.tables.pairs import read_pairs
 from descore.tables.writer import write_pairs
 from descore.types import Pair, Side
 from descore.video.frame_cache import FrameCache
@@ -118,3 +121,15 @@ def test_a_bad_row_stops_the_run_or_is_left_out(load, table, bad):
             load(on_bad=OnBad(row=bad))
     else:
         assert len(load(on_bad=OnBad(row=bad)).train_pairs) == NUM_PAIRS
+
+
+def test_a_prompt_beyond_the_models_limit_is_a_bad_row_before_the_first_step(load, table, tmp_path):
+    pairs = list(read_pairs(table).pairs)
+    pairs[3] = replace(pairs[3], prompt="bar " * 3000)
+    write_pairs(tmp_path / "pairs.jsonl", pairs)
+    with pytest.raises(
+        PromptError, match=r"pair 'p3': expected a prompt of at most 2048 tokens.*--data.on_bad.row skip"
+    ):
+        load().train_dataloader()
+    left = order_of(load(on_bad=OnBad(row="skip")).train_dataloader())
+    assert sorted(left) == sorted(pair.id for pair in pairs if pair.id != "p3")
