@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.evidence.data import SPLITS
-from benchmarks.evidence.measure import BATCH, given_margins
+from benchmarks.evidence.measure import BATCH_TOKENS, given_margins
 from benchmarks.evidence.results import summarise
 from benchmarks.evidence.words import difference, seeds, with_interval
 from data_modules.world.rendering import RenderSettings, render_split
@@ -51,7 +51,7 @@ def measure(folder: str, benchmark: Benchmark, exact: Sequence[Pair]) -> dict[st
                 folder,
                 benchmark,
                 Path(name) / f"temperature-{temperature:g}",
-                protocol=ScoringProtocol(temperature=temperature, batch_size=BATCH),
+                protocol=ScoringProtocol(temperature=temperature, max_batch_tokens=BATCH_TOKENS),
             )
             for temperature in (0.0, 1.0)
         )

@@ -22,7 +22,10 @@ from descore.tables.pairs import read_pairs
 from descore.types import Branches, Pair
 
 BATCH = 64
-"""Videos that are scored together."""
+"""Videos that are scored together with given thoughts."""
+
+BATCH_TOKENS = 36_000
+"""Tokens that are scored together: those of 64 videos with one thought each."""
 
 NUM_ATTENDED = 60
 """Pairs whose attention is measured."""
@@ -61,14 +64,14 @@ def measure(root: str, run: str, paradigm: str, num_thoughts: str, num_pairs: st
             model,
             table_benchmark(pairs_table(folder, split)),
             evaluation_of(folder, run, split),
-            protocol=ScoringProtocol(reward_from=REWARD_FROM.get(paradigm), batch_size=BATCH),
+            protocol=ScoringProtocol(reward_from=REWARD_FROM.get(paradigm), max_batch_tokens=BATCH_TOKENS),
         )
     if int(num_thoughts) > 1:
         evaluate(
             model,
             table_benchmark(pairs_table(folder, "ood")),
             evaluation_of(folder, run, SEVERAL),
-            protocol=ScoringProtocol(num_thoughts=int(num_thoughts), batch_size=BATCH // 4),
+            protocol=ScoringProtocol(num_thoughts=int(num_thoughts), max_batch_tokens=BATCH_TOKENS),
             limit=int(num_pairs),
         )
     if extent == "accuracy" or paradigm not in GIVEN:

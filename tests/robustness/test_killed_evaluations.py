@@ -22,6 +22,7 @@ import pytest
 import torch
 
 from descore.cli import main as descore
+from descore.scoring.run import PROMPT_TOKENS
 from descore.scoring.scorer import Scorer
 from descore.tables.writer import write_pairs
 from descore.types import Pair, Side
@@ -41,6 +42,12 @@ class Run:
     model: Path
     table: Path
     folder: Path
+    thought_tokens: int
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens of a batch: room for `BATCH` small videos with two thoughts and a prompt each, and no more."""
+        return int((BATCH + 0.8) * (PROMPT_TOKENS + 2 * self.thought_tokens))
 
     @property
     def notes(self) -> Path:
@@ -50,7 +57,7 @@ class Run:
     def evaluate(self, kill_in: int = 0) -> None:
         """Start or resume; the process kills itself amid the batch of that number, if any."""
         arguments = ["--model", str(self.model), "--table", str(self.table), "--root", str(self.table.parent)]
-        arguments += ["--output", str(self.folder), "--device", "cpu", "--batch-size", f"{BATCH}"]
+        arguments += ["--output", str(self.folder), "--device", "cpu", "--max-batch-tokens", f"{self.batch_tokens}"]
         with mock.patch.object(Scorer, "_score_batch", noting(Scorer._score_batch, self.notes, kill_in)):
             assert descore(["evaluate", *arguments, "--num-thoughts", "2"]) == 0
 
@@ -104,7 +111,7 @@ def whole(build, clips: list[str], tmp_path: Path) -> Callable[[int, int], Run]:
             for i in range(num_pairs)
         ]
         write_pairs(tmp_path / "pairs.jsonl", pairs)
-        run = Run(tmp_path / "model", tmp_path / "pairs.jsonl", tmp_path / "whole")
+        run = Run(tmp_path / "model", tmp_path / "pairs.jsonl", tmp_path / "whole", max_thought_tokens)
         run.evaluate()
         return run
 

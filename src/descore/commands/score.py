@@ -118,7 +118,8 @@ def _print_scores(options: argparse.Namespace, protocol: ScoringProtocol) -> int
         device=options.device,
         backbone=options.backbone,
         thoughts=protocol.thoughts,
-        batch_size=protocol.batch_size,
+        dtype=protocol.dtype,
+        max_batch_tokens=protocol.max_batch_tokens,
         reward_from=protocol.reward_from,
     )
     scores = scorer.stream(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any, get_args
 
-from descore.inputs.settings import RewardSource
+from descore.inputs.settings import Dtype, RewardSource
 
 if TYPE_CHECKING:
     from descore.scoring.protocol import ScoringProtocol
@@ -42,12 +42,16 @@ def add_scoring_options(group: Any) -> None:
         "the overall_score or expected_score of its thought",
     )
     option(
-        "--batch-size",
+        "--dtype",
+        choices=get_args(Dtype),
+        help="precision of the backbone (default: bfloat16 on a GPU, float32 on a CPU)",
+    )
+    option(
+        "--max-batch-tokens",
         type=int,
-        default=8,
         metavar="N",
-        help="videos scored together (default 8); lower it if memory runs out. Another size changes rewards by "
-        "rounding errors",
+        help="tokens scored together, those of the thoughts included (default: as many as the memory is for). Another "
+        "number changes rewards by rounding errors",
     )
     option(
         "--shard",
@@ -73,7 +77,8 @@ def protocol_of(options: argparse.Namespace) -> ScoringProtocol:
         thoughts=not options.no_thoughts,
         temperature=options.temperature,
         reward_from=options.reward_from,
-        batch_size=options.batch_size,
+        dtype=options.dtype,
+        max_batch_tokens=options.max_batch_tokens,
     )
 
 

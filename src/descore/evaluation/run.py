@@ -13,11 +13,11 @@ from descore.evaluation.benchmark import Benchmark
 from descore.evaluation.folder import Evaluation, load_evaluation
 from descore.evaluation.request import describe_request, load_tuned, missing_message, read_items
 from descore.evaluation.summary import summarise
-from descore.model.export import describe, digest
+from descore.model.export import digest, load_processor
 from descore.scoring.folder import ScoringError, plain, write_lines
+from descore.scoring.placing import choose_device
 from descore.scoring.protocol import ScoringProtocol, check_count, describe_protocol
-from descore.scoring.run import begin, check_shard, score_videos
-from descore.scoring.scorer import choose_device
+from descore.scoring.run import begin, check_shard, resumed_protocol, score_videos
 from descore.tables.pairs import OnBadRow
 
 __all__ = ["Evaluation", "ScoringError", "ScoringProtocol", "evaluate", "load_evaluation"]
@@ -69,22 +69,22 @@ def evaluate(
     protocol = protocol or ScoringProtocol()
     check_shard(shard)
     check_count("limit", limit)
-    choose_device(device)
+    placed = choose_device(device)
     folder = Path(output)
-    settings = describe(model, backbone).settings
+    processor = load_processor(model, backbone)
     items = read_items(benchmark, limit, on_bad_row)
     if items.missing and not skip_missing:
         raise ScoringError(missing_message(items, benchmark.root))
     info = describe_request(benchmark, items, limit) | {
         "model": model,
         "model_digest": digest(model, backbone),
-        "protocol": describe_protocol(settings, protocol),
+        "protocol": describe_protocol(processor, protocol, placed, resumed_protocol(folder / "evaluation.json")),
     }
     tuned_on = load_tuned(tie_threshold_from, info) if tie_threshold_from else None
     if not (folder / "evaluation.json").is_file():
         folder.mkdir(parents=True, exist_ok=True)
         write_lines(folder / "pairs.jsonl", items.pairs)
-    begin(folder / "evaluation.json", info, items.videos, settings.video)
+    begin(folder / "evaluation.json", info, items.videos, processor.video_reader)
     score_videos(folder, info, items.videos.paths, shard=shard, device=device, backbone=backbone)
     evaluation = load_evaluation(folder)
     if evaluation.is_complete:

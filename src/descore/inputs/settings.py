@@ -10,6 +10,9 @@ from descore.inputs.typed_json import typed
 from descore.video.settings import VideoSettings
 
 QueryMode = Literal["shared", "each"]
+Dtype = Literal["float32", "bfloat16"]
+"""Precision of a backbone's weights in scoring; the head is always float32."""
+
 RewardSource = Literal["head", "overall_score", "expected_score", "checklist"]
 MAX_TOKENS = 2**20
 """Largest length limit of a prompt or a thought, in tokens."""

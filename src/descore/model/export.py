@@ -44,7 +44,7 @@ from descore.model.description import (
 from descore.model.merging import Exportable, has_adapter, merged_state, query_rows, trained_in_full
 from descore.model.sums import check_sums, sum_files
 
-__all__ = ["ExportError", "RewardStatistics", "Weights", "describe", "digest", "load", "save"]
+__all__ = ["ExportError", "RewardStatistics", "Weights", "describe", "digest", "load", "load_processor", "save"]
 
 Model = TypeVar("Model", bound=Exportable)
 
@@ -122,6 +122,21 @@ def load(folder: str | Path, build: Callable[[Processor, Any], Model], backbone:
         _assign(model, tensors, folder / "reward.safetensors")
         check_sums(folder, description.sums)
     return model
+
+
+def load_processor(folder: str | Path, backbone: str | None = None) -> Processor:
+    """Load the processor of an exported folder or hub id, without any weights.
+
+    Args:
+        folder: Path of the folder, or its id on the hub.
+        backbone: Backbone of an adapter, if it is not where the folder says.
+
+    Raises:
+        ExportError: If a file is missing or damaged.
+    """
+    folder = find(folder)
+    with _loading(folder):
+        return Processor(describe(folder, backbone).settings, folder / "backbone")
 
 
 def digest(folder: str | Path, backbone: str | None = None) -> str:

@@ -15,8 +15,8 @@ from descore.evaluation.folder import Evaluation
 from descore.evaluation.query_attention import SOURCES, query_attention
 from descore.model.export import digest
 from descore.model.reward_model import RewardModel
+from descore.scoring.placing import choose_device
 from descore.scoring.progress import progress
-from descore.scoring.scorer import choose_device
 from descore.video.checks import VideoError
 
 HEAT = (255, 72, 0)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from descore.inputs.settings import ModelSettings, RewardSource
+import torch
+
+from descore.inputs.processor import Processor
+from descore.inputs.settings import Dtype, RewardSource
 from descore.model.sampling import Sampling
 from descore.scoring.folder import Record, ScoringError
+from descore.scoring.placing import choose_batch_tokens, choose_dtype
 from descore.thinking.readout import ReadoutError, choose_source
 
 
@@ -19,7 +23,10 @@ class ScoringProtocol:
         thoughts: Whether the model thinks before it scores.
         temperature: Sampling temperature of the thoughts; 0 (greedy) for one thought, 1 for several if not given.
         reward_from: Source of the reward; the one that the model was trained for if not given. See `Scorer`.
-        batch_size: Number of videos scored together. Another size changes rewards by rounding errors.
+        dtype: Precision of the backbone; that of the run that is resumed, or else bfloat16 on a GPU and float32 on a
+            CPU, if not given.
+        max_batch_tokens: Number of tokens scored together; that of the run that is resumed, or else as many as the
+            memory of the device is for, if not given. Another number changes rewards by rounding errors.
 
     Raises:
         ScoringError: If an option is out of its range, or contradicts another one.
@@ -33,10 +40,11 @@ class ScoringProtocol:
     thoughts: bool = True
     temperature: float | None = None
     reward_from: RewardSource | None = None
-    batch_size: int = 8
+    dtype: Dtype | None = None
+    max_batch_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        check_count("batch size", self.batch_size)
+        check_count("number of tokens in a batch", self.max_batch_tokens)
         sampling_of(self.num_thoughts, self.temperature, thoughts=self.thoughts)
 
 
@@ -77,12 +85,16 @@ def sampling_of(num_thoughts: int, temperature: float | None, *, thoughts: bool)
         raise ScoringError(str(error)) from error
 
 
-def describe_protocol(settings: ModelSettings, asked: ScoringProtocol) -> Record:
-    """Describe how a model with these settings scores each video: all that its rewards depend on but the model itself.
+def describe_protocol(
+    processor: Processor, asked: ScoringProtocol, device: torch.device, resumed: Record | None = None
+) -> Record:
+    """Describe how a model scores each video: all that its rewards depend on but the model itself.
 
     Args:
-        settings: Settings of the model.
+        processor: Processor of the model.
         asked: Options of how each video is scored.
+        device: Device that the model runs on.
+        resumed: Protocol of the run that is resumed, if any, for what is not asked for.
 
     Returns:
         Plain values for JSON.
@@ -90,6 +102,7 @@ def describe_protocol(settings: ModelSettings, asked: ScoringProtocol) -> Record
     Raises:
         ReadoutError: If the model cannot give the requested reward, or was trained without the requested thoughts.
     """
+    settings, resumed = processor.settings, resumed or {}
     thinks = asked.thoughts and settings.thoughts
     if asked.thoughts and not settings.thoughts and (asked.num_thoughts > 1 or asked.temperature is not None):
         raise ReadoutError(
@@ -97,16 +110,21 @@ def describe_protocol(settings: ModelSettings, asked: ScoringProtocol) -> Record
             "thoughts or a temperature; leave them out"
         )
     sampling = sampling_of(asked.num_thoughts, asked.temperature, thoughts=thinks)
+    dtype = choose_dtype(asked.dtype or resumed.get("dtype"), device)
+    text = processor.backbone.config.get_text_config()
+    tokens = asked.max_batch_tokens or resumed.get("max_batch_tokens") or choose_batch_tokens(text, device, dtype)
     video = settings.video
     return {
         "kind": "pointwise",
         "reward_from": choose_source(settings, asked.reward_from, thoughts=thinks),
         "thoughts": sampling.num_thoughts if thinks else 0,
         "temperature": sampling.temperature if thinks else None,
+        "max_thought_tokens": settings.max_thought_tokens,
         "fps": video.fps,
         "min_frames": video.min_frames,
         "max_frames": video.max_frames,
         "min_pixels": video.min_pixels,
         "max_pixels": video.max_pixels,
-        "batch_size": asked.batch_size,
+        "dtype": dtype,
+        "max_batch_tokens": tokens,
     }

@@ -25,19 +25,30 @@ from descore.scoring.folder import (
     write_lines,
 )
 from descore.scoring.progress import progress
-from descore.scoring.schedule import Batches, costs_of, order_batches, take_shard, total_cost
+from descore.scoring.schedule import Batches, count_tokens, order_batches, take_shard, total_cost
 from descore.scoring.scorer import Scorer
-from descore.video.settings import VideoSettings
+from descore.video.frames import VideoReader
+
+PROMPT_TOKENS = 256
+"""Tokens that are planned for a prompt and its template."""
 
 
-def begin(request: Path, info: Record, videos: VideoList, settings: VideoSettings) -> None:
+def resumed_protocol(request: Path) -> Record | None:
+    """Return the protocol of the run that a request began; None if there is no such run."""
+    if not request.is_file():
+        return None
+    protocol: Record = json.loads(request.read_text())["protocol"]
+    return protocol
+
+
+def begin(request: Path, info: Record, videos: VideoList, reader: VideoReader) -> None:
     """Write the request of a run and its videos, or check that the folder already holds the same request.
 
     Args:
         request: File of the request, in the run's folder, which need not exist yet.
         info: Content of the request; its entry "protocol" is a record too.
         videos: Videos of the run.
-        settings: Sampling of frames, from which the cost of each video is estimated.
+        reader: Sampling and size of frames, from which the cost of each video follows.
 
     Raises:
         ScoringError: If the folder holds another request.
@@ -46,7 +57,7 @@ def begin(request: Path, info: Record, videos: VideoList, settings: VideoSetting
         check_same(request.parent, json.loads(request.read_text()), info)
         return
     request.parent.mkdir(parents=True, exist_ok=True)
-    costs = costs_of(videos.paths, settings)
+    costs = count_tokens(videos.paths, reader)
     records = [video | {"cost": cost} for video, cost in zip(videos.records, costs, strict=True)]
     write_lines(request.parent / "videos.jsonl", records)
     write_whole(request, json.dumps(info, indent=2, ensure_ascii=False) + "\n")
@@ -87,12 +98,14 @@ def score_videos(
     """
     videos = read_lines(folder / "videos.jsonl")
     costs = [video["cost"] for video in videos]
-    part = take_shard(order_batches(costs, info["protocol"]["batch_size"]), costs, shard)
+    protocol = info["protocol"]
+    more = PROMPT_TOKENS + protocol["thoughts"] * protocol["max_thought_tokens"]
+    part = take_shard(order_batches(costs, protocol["max_batch_tokens"], more), costs, shard)
     file = folder / name_scores_file(folder, shard)
     with exclusive_writer(file):
         if left := find_unscored(part, file):
             scorer = _scorer(info, device, backbone)
-            _score(scorer, file, left, videos, paths, info["protocol"])
+            _score(scorer, file, left, videos, paths, protocol)
 
 
 def _scorer(info: Record, device: str | None, backbone: str | None) -> Scorer:
@@ -101,7 +114,8 @@ def _scorer(info: Record, device: str | None, backbone: str | None) -> Scorer:
         info["model"],
         device=device,
         thoughts=protocol["thoughts"] > 0,
-        batch_size=protocol["batch_size"],
+        dtype=protocol["dtype"],
+        max_batch_tokens=protocol["max_batch_tokens"],
         reward_from=protocol["reward_from"],
         backbone=backbone,
     )
@@ -118,6 +132,7 @@ def _score(
         [videos[index]["prompt"] for index in order],
         num_thoughts=max(protocol["thoughts"], 1),
         temperature=protocol["temperature"],
+        batches=[len(batch) for batch in left],
     )
     with (
         file.open("a", encoding="utf-8", newline="\n") as lines,

@@ -6,61 +6,69 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from descore.scoring.progress import progress
-from descore.video.checks import VideoError, VideoHeader, read_header
-from descore.video.frames import sample_indices
+from descore.video.checks import VideoHeader, read_header
+from descore.video.frames import VideoReader, sample_indices, target_size
 from descore.video.isolation import IsolatedReader
-from descore.video.settings import VideoSettings
 
 Batches = list[list[int]]
 """Indices of videos, batch by batch."""
 
 
-def costs_of(paths: Sequence[str], settings: VideoSettings) -> list[int]:
-    """Estimate the cost of scoring each video, in thousands of pixels shown to the model.
+def count_tokens(paths: Sequence[str], reader: VideoReader) -> list[int]:
+    """Count the tokens that each video takes, which are its cost.
 
     Only the headers of the files are read, in child processes: a few milliseconds per file. A file without a usable
-    header costs 0; scoring will report its error.
+    header has none; scoring will report its error.
 
     Args:
         paths: Paths of the video files.
-        settings: Sampling of frames and limits of pixels, which determine what the model sees of a video.
+        reader: Sampling of frames and limits of pixels, which determine what the model sees of a video.
     """
     read = IsolatedReader(read_header)
 
-    def cost(path: str) -> int:
+    def count(path: str) -> int:
         try:
-            return _pixels_seen(read(path), settings) // 1000
-        except VideoError:
+            return _tokens_of(read(path), reader)
+        except ValueError:  # a header that cannot be read, or a frame that is too long
             return 0
 
-    costs = []
+    counts = []
     with ThreadPoolExecutor(4) as pool, progress("Reading headers", len(paths), len(paths)) as advance:
-        for found in pool.map(cost, paths):
-            costs.append(found)
+        for found in pool.map(count, paths):
+            counts.append(found)
             advance(1)
-    return costs
+    return counts
 
 
-def _pixels_seen(header: VideoHeader, settings: VideoSettings) -> int:
-    num_frames = len(sample_indices(max(header.num_frames, 1), header.fps, settings, even=2))
-    area = header.height * header.width
-    return num_frames * min(max(area, settings.min_pixels), settings.max_pixels)
+def _tokens_of(header: VideoHeader, reader: VideoReader) -> int:
+    settings, factor, even = reader.settings, reader.factor, reader.even
+    num_frames = len(sample_indices(max(header.num_frames, 1), header.fps, settings, even, header.times))
+    height, width = target_size(header.height, header.width, factor, settings.min_pixels, settings.max_pixels)
+    return num_frames // even * (height // factor) * (width // factor)
 
 
-def order_batches(costs: Sequence[int], batch_size: int) -> Batches:
+def order_batches(costs: Sequence[int], max_tokens: int, more: int) -> Batches:
     """Divide videos into batches, the most expensive first; among equally expensive ones the earlier first.
 
-    With the largest batch first, a batch size that is too large for the memory fails at once, and not hours later.
+    With the largest batch first, one that is too large for the memory fails at once, and not hours later.
 
     Args:
-        costs: Cost of each video.
-        batch_size: Number of videos per batch.
+        costs: Tokens of each video.
+        max_tokens: Tokens of a batch; a video that has more alone is a batch of its own.
+        more: Tokens of each video's prompt and thoughts.
 
-    >>> order_batches([10, 30, 20, 30, 5], batch_size=2)
-    [[1, 3], [2, 0], [4]]
+    >>> order_batches([10, 30, 20, 30, 5], max_tokens=70, more=5)
+    [[1, 3], [2, 0, 4]]
     """
-    order = sorted(range(len(costs)), key=lambda index: (-costs[index], index))
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    batches: Batches = []
+    left = 0
+    for index in sorted(range(len(costs)), key=lambda index: (-costs[index], index)):
+        if not batches or costs[index] + more > left:
+            batches.append([])
+            left = max_tokens
+        batches[-1].append(index)
+        left -= costs[index] + more
+    return batches
 
 
 def take_shard(batches: Batches, costs: Sequence[int], shard: tuple[int, int]) -> Batches:

@@ -23,6 +23,8 @@ class Score:
         truncated: Whether the thought was cut off at the length limit.
         reward_std: Standard deviation of the reward over the thoughts; None with fewer than two rewards.
         each: Record of each thought if there are several; empty otherwise.
+        normalised_reward: The reward in units of the standard deviation over the validation pairs of the training, with
+            mean 0 there; None if the export does not know them.
         error: Reason why the video has no reward; None if it has one.
 
     >>> Score(reward=float("nan"), error="gone.mp4: no such file").to_json()["reward"] is None
@@ -38,6 +40,7 @@ class Score:
     truncated: bool = False
     reward_std: float | None = None
     each: tuple[Score, ...] = ()
+    normalised_reward: float | None = None
     error: str | None = None
 
     def to_json(self) -> dict[str, Any]:

@@ -2,53 +2,45 @@
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
 import math
-import os
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from threading import Lock
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from descore.answer import Answer, AnswerError, parse_answer
-from descore.inputs.prompts import PromptError, check_prompt
-from descore.inputs.settings import RewardSource
+from descore.inputs.settings import Dtype, RewardSource
+from descore.model.description import RewardStatistics, describe
 from descore.model.reward_model import RewardModel
 from descore.model.sampling import Sampling
-from descore.scoring.folder import ScoringError
+from descore.scoring.asked import Several, in_order, list_asked
+from descore.scoring.placing import choose_batch_tokens, choose_device, choose_dtype
 from descore.scoring.protocol import check_count, sampling_of
+from descore.scoring.reading import Item, ItemReader
 from descore.scoring.score import Score
 from descore.thinking.readout import Readout, choose_source, read_rewards
 from descore.thinking.think import think
-from descore.types import Frames, Group, Prefix, Thought
-from descore.video.checks import VideoError
-
-Video = str | os.PathLike[str]
-"""A video: the path of its file."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Item:
-    """A video to score: the key of its sampled tokens, and its prefix or the reason why it has none."""
-
-    key: str
-    prefix: Prefix | None
-    error: str | None = None
+from descore.types import Group, Thought
 
 
 class Scorer:
     """Scores videos with an exported model.
 
     Args:
-        path: Exported folder, or its id on the hub.
+        path: Exported folder, a run, or an id on the hub.
         device: Device to run on, such as "cpu" or "cuda:0"; the GPU if there is one, or else the CPU, if not given.
+        dtype: Precision of the backbone, "float32" or "bfloat16"; bfloat16 on a GPU and float32 on a CPU if not given.
+            The head is float32.
         thoughts: Whether the model thinks before it scores. Without thoughts scoring is faster, and the record has no
             thought and no dimension scores. A model that was trained without thoughts never thinks.
-        batch_size: Number of videos scored together; lower it if memory runs out.
+        max_batch_tokens: Number of tokens scored together, those of the thoughts included; as many as the memory of
+            the device is for if not given. A batch that does not fit all the same is divided.
         reward_from: Source of the reward, if not the one that the model was trained for: "overall_score" or
             "expected_score" reads it from the thought of any model that thinks.
         backbone: Hub id or folder of an adapter's backbone, if it is not where the exported folder says.
@@ -56,12 +48,13 @@ class Scorer:
     Raises:
         ExportError: If the exported folder cannot be loaded.
         ReadoutError: If the model cannot give that reward.
-        ScoringError: If the device is not there, or the batch size is not at least 1.
+        ScoringError: If the device is not there, or an option is out of its range.
 
     Example:
         scorer = Scorer("runs/stage1")
-        (score,) = scorer.score(["a.mp4"], ["A red circle moves left."])
+        (score,) = scorer.score("a.mp4", "A red circle moves left.")
         print(score.reward, score.dimension_scores, score.thought)
+        scores = scorer.score([frames, other_frames], prompt, fps=8)  # arrays or tensors in memory
     """
 
     def __init__(
@@ -69,33 +62,48 @@ class Scorer:
         path: str,
         *,
         device: str | None = None,
+        dtype: Dtype | None = None,
         thoughts: bool = True,
-        batch_size: int = 8,
+        max_batch_tokens: int | None = None,
         reward_from: RewardSource | None = None,
         backbone: str | None = None,
     ) -> None:
-        check_count("batch size", batch_size)
+        check_count("number of tokens in a batch", max_batch_tokens)
         self.device = choose_device(device)
-        self.model = RewardModel.from_pretrained(path, backbone=backbone).to(self.device)
+        self.dtype = choose_dtype(dtype, self.device)
+        self.calibration = describe(path, backbone).calibration
+        self.model = RewardModel.from_pretrained(path, backbone=backbone)
+        self.model.network.to(getattr(torch, self.dtype))
+        self.model.to(self.device)
         self.thoughts = thoughts and self.model.settings.thoughts
         self.reward_from = choose_source(self.model.settings, reward_from, thoughts=self.thoughts)
-        self.batch_size = batch_size
+        config = self.model.base.config.get_text_config()
+        self.max_batch_tokens = max_batch_tokens or choose_batch_tokens(config, self.device, self.dtype)
+        self._reader = ItemReader(self.model.processor, thoughts=self.thoughts)
+        self._one_at_a_time = Lock()
 
     def score(
         self,
-        videos: Video | Iterable[Video],
+        videos: Several,
         prompts: str | Iterable[str],
         *,
         num_thoughts: int = 1,
+        thought: str | Iterable[str] | None = None,
         temperature: float | None = None,
+        fps: float | None = None,
     ) -> list[Score]:
         """Score videos, each against its prompt.
 
         Args:
-            videos: Paths of the video files, or one path.
+            videos: One video, or several, of any kinds: the path of a video file; the bytes of one; frames as an array
+                or a tensor, [T, 3, H, W] or [T, H, W, 3], in uint8 or in numbers from 0 to 1; a list of PIL images; or
+                the path of a folder of pictures.
             prompts: Prompt of each video, or one prompt for all of them.
             num_thoughts: Number of thoughts per video; the reward is the mean over them.
+            thought: Thought to score each video with, or one for all of them, instead of the model's own; "" scores
+                without one.
             temperature: Sampling temperature of the thoughts; 0 (greedy) for one thought, 1 for several if not given.
+            fps: Frame rate of videos that are given as frames, in frames per second.
 
         Returns:
             One record per video, in the order of the videos. A video that fails, or whose prompt cannot be used, has
@@ -103,60 +111,83 @@ class Scorer:
 
         Raises:
             ScoringError: If the numbers of videos and prompts differ, or an option is out of its range.
-            TypeError: If the videos or the prompts are neither text nor a list.
+            TypeError: If the videos or the prompts are neither one nor a list.
         """
-        return list(self.stream(videos, prompts, num_thoughts=num_thoughts, temperature=temperature))
+        options = {"num_thoughts": num_thoughts, "thought": thought, "temperature": temperature, "fps": fps}
+        return list(self.stream(videos, prompts, **options))  # type: ignore[arg-type]
+
+    async def score_async(self, videos: Several, prompts: str | Iterable[str], **options: Any) -> list[Score]:
+        """Score videos in another thread, as `score` does, while the event loop goes on."""
+        return await asyncio.to_thread(partial(self.score, videos, prompts, **options))
 
     def stream(
         self,
-        videos: Video | Iterable[Video],
+        videos: Several,
         prompts: str | Iterable[str],
         *,
         num_thoughts: int = 1,
+        thought: str | Iterable[str] | None = None,
         temperature: float | None = None,
+        fps: float | None = None,
+        batches: Sequence[int] | None = None,
     ) -> Iterator[Score]:
         """Score videos batch by batch, and yield each record as soon as its batch is done.
 
-        The videos of the next batch are decoded while a batch is scored. A video that is given several times with one
-        prompt is scored once. Arguments and errors are those of `score`.
+        Videos are read while others are scored. A video that is given several times with one prompt is scored once. A
+        reward does not depend on what is scored together with it, but for rounding errors.
+
+        Args:
+            videos: See `score`, also for the other arguments.
+            prompts: See `score`.
+            num_thoughts: See `score`.
+            thought: See `score`.
+            temperature: See `score`.
+            fps: See `score`.
+            batches: Number of different videos of each batch, one after the other; formed by `max_batch_tokens` if not
+                given.
 
         Yields:
             One record per video, in the order of the videos. A video that fails has reward nan and an error.
+
+        Raises:
+            ScoringError, TypeError: See `score`.
         """
-        asked, order = _unique(*_as_lists(videos, prompts))
-        sampling = sampling_of(num_thoughts, temperature, thoughts=self.thoughts)
-        return _in_order(self._stream(asked, sampling), order)
+        asked, order = list_asked(videos, prompts, thought)
+        thinks = self.thoughts and thought is None
+        sampling = sampling_of(num_thoughts, temperature, thoughts=thinks)
+        items = self._reader.read_ahead(asked, fps)
+        groups = self._by_tokens(items, sampling) if batches is None else (list(islice(items, n)) for n in batches)
+        scores = (score for group in groups for score in self._score_batch(group, sampling))
+        return in_order(scores, order)
 
-    def _stream(self, asked: Sequence[tuple[Video, str]], sampling: Sampling) -> Iterator[Score]:
-        batches = [asked[start : start + self.batch_size] for start in range(0, len(asked), self.batch_size)]
-        with ThreadPoolExecutor(2) as pool:
-            # Decode one batch ahead and no further, to bound memory.
-            ahead = [pool.submit(self._read, *one) for one in batches[0]] if batches else []
-            for following in [*batches[1:], []]:
-                items = [future.result() for future in ahead]
-                ahead = [pool.submit(self._read, *one) for one in following]
-                yield from self._score_batch(items, sampling)
+    def _by_tokens(self, items: Iterable[Item], sampling: Sampling) -> Iterator[list[Item]]:
+        """Group items in their order, each group within the number of tokens of a batch, but for a single item."""
+        group: list[Item] = []
+        size = 0
+        for item in items:
+            tokens = self._num_tokens(item, sampling)
+            if group and size + tokens > self.max_batch_tokens:
+                yield group
+                group, size = [], 0
+            group.append(item)
+            size += tokens
+        if group:
+            yield group
 
-    def _read(self, video: Video, prompt: str) -> _Item:
-        if not isinstance(video, str | os.PathLike):
-            return _Item("", None, f"expected the path of a video, got {video!r}")
-        path = os.fspath(video)
-        try:
-            check_prompt(prompt)
-            frames = self.model.processor.read(path)
-            return _Item(_key(frames, prompt), self.model.processor.prefix(prompt, frames))
-        except PromptError as error:
-            return _Item("", None, f"{path}: {error}")
-        except VideoError as error:
-            return _Item("", None, str(error))
+    def _num_tokens(self, item: Item, sampling: Sampling) -> int:
+        if item.prefix is None:
+            return 0
+        thought = self.model.settings.max_thought_tokens if item.thought is None else len(item.thought.token_ids)
+        return len(item.prefix.input_ids) + sampling.num_thoughts * (thought + len(self.model.processor.query_ids))
 
-    def _score_batch(self, items: Sequence[_Item], sampling: Sampling) -> Iterator[Score]:
-        usable = [(item.key, item.prefix) for item in items if item.prefix is not None]
-        records = iter(self._score_apart(usable, sampling) if usable else [])
+    def _score_batch(self, items: Sequence[Item], sampling: Sampling) -> Iterator[Score]:
+        usable = [item for item in items if item.prefix is not None]
+        with self._one_at_a_time:
+            records = iter(self._score_apart(usable, sampling) if usable else [])
         for item in items:
             yield next(records) if item.prefix is not None else Score(math.nan, error=item.error)
 
-    def _score_apart(self, items: Sequence[tuple[str, Prefix]], sampling: Sampling) -> list[Score]:
+    def _score_apart(self, items: Sequence[Item], sampling: Sampling) -> list[Score]:
         """Score videos together; if that fails, score each half by itself, so that a video that fails fails alone."""
         try:
             return self._score_together(items, sampling)
@@ -167,15 +198,19 @@ class Scorer:
         return self._score_apart(items[:middle], sampling) + self._score_apart(items[middle:], sampling)
 
     @torch.no_grad()
-    def _score_together(self, items: Sequence[tuple[str, Prefix]], sampling: Sampling) -> list[Score]:
-        keys, prefixes = zip(*items, strict=True)
-        branches = self.model.processor.pack(prefixes, [[Thought()]] * len(prefixes)).to(self.device)
+    def _score_together(self, items: Sequence[Item], sampling: Sampling) -> list[Score]:
+        prefixes = [item.prefix for item in items if item.prefix is not None]
+        given = [[item.thought or Thought()] for item in items]
+        branches = self.model.processor.pack(prefixes, given).to(self.device)
         seen = self.model.see(branches)
-        if self.thoughts:
-            groups = think(self.model, branches, sampling, names=keys, seen=seen)
+        if items[0].thought is None:
+            groups = think(self.model, branches, sampling, names=[item.key for item in items], seen=seen)
         else:
             scored = self.model(branches, seen=seen).rewards[:, None]
-            groups = [Group((Thought(),), ("",), (rewards.new_empty(0),), rewards) for rewards in scored]
+            groups = [
+                Group(tuple(thoughts), (item.text,), (rewards.new_empty(0),), rewards)
+                for item, thoughts, rewards in zip(items, given, scored, strict=True)
+            ]
         readouts = read_rewards(self.model, branches, groups, self.reward_from, seen=seen)
         return [self._summarise(*one) for one in zip(groups, readouts, strict=True)]
 
@@ -195,6 +230,7 @@ class Scorer:
         names = self.model.settings.reward_names
         return Score(
             reward=float(rewards.sum()),
+            normalised_reward=None if error else normalise(rewards.tolist(), self.calibration),
             rewards=dict(zip(names, rewards.tolist(), strict=True)) if len(names) > 1 else {},
             thought=text,
             dimension_scores=answer.scores if answer else None,
@@ -205,67 +241,15 @@ class Scorer:
         )
 
 
-def choose_device(name: str | None) -> torch.device:
-    """Return a device by its name; the GPU if there is one, or else the CPU, if no name is given.
+def normalise(rewards: Sequence[float], known: RewardStatistics | None) -> float | None:
+    """Return the sum of rewards, each in standard deviations above its mean; None if those are not known.
 
-    Raises:
-        ScoringError: If there is no such device on this machine.
-
-    >>> choose_device("cpu")
-    device(type='cpu')
+    >>> normalise([3.0], RewardStatistics(mean=(1.0,), std=(4.0,)))
+    0.5
     """
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-        raise ScoringError(f"device {name!r} is not there: expected one of {', '.join(['cpu', *gpus])}") from error
-    return device
-
-
-def _as_lists(videos: Video | Iterable[Video], prompts: str | Iterable[str]) -> tuple[list[Video], list[str]]:
-    several = [videos] if isinstance(videos, str | os.PathLike) else _listed("videos", videos)
-    texts = [prompts] * len(several) if isinstance(prompts, str) else _listed("prompts", prompts)
-    if len(several) != len(texts):
-        raise ScoringError(f"expected one prompt per video, got {len(several)} videos and {len(texts)} prompts")
-    return several, texts
-
-
-def _listed(name: str, values: Iterable[Any]) -> list[Any]:
-    if isinstance(values, bytes | dict) or not isinstance(values, Iterable):
-        raise TypeError(f"{name}: expected text or a list, got {type(values).__name__} {values!r:.100}")
-    return list(values)
-
-
-def _unique(videos: Sequence[Video], prompts: Sequence[str]) -> tuple[list[tuple[Video, str]], list[int]]:
-    """Return each (video, prompt) once, and the index of each given one among them."""
-    asked: list[tuple[Video, str]] = []
-    known: dict[tuple[str, str], int] = {}
-    order = []
-    for video, prompt in zip(videos, prompts, strict=True):
-        usable = isinstance(video, str | os.PathLike) and isinstance(prompt, str)
-        index = known.setdefault((os.fspath(video), prompt), len(asked)) if usable else len(asked)
-        order.append(index)
-        if index == len(asked):
-            asked.append((video, prompt))
-    return asked, order
-
-
-def _in_order(scores: Iterator[Score], order: Sequence[int]) -> Iterator[Score]:
-    """Yield the score of each index; scores come in the order of their first use, and are kept until their last."""
-    left, kept = Counter(order), dict[int, Score]()
-    for index in order:
-        if index not in kept:
-            kept[index] = next(scores)
-        left[index] -= 1
-        yield kept[index] if left[index] else kept.pop(index)
-
-
-def _key(frames: Frames, prompt: str) -> str:
-    """Return a key of what is scored: the frames that are shown, whatever file they come from, and the prompt."""
-    content = hashlib.blake2b(frames.pixels.contiguous().numpy().data, digest_size=16)
-    content.update(repr((frames.seconds, prompt)).encode())
-    return content.hexdigest()
+    if known is None or min(known.std) <= 0:
+        return None
+    return sum((reward - mean) / std for reward, mean, std in zip(rewards, known.mean, known.std, strict=True))
 
 
 def _answer(text: str) -> Answer | None:

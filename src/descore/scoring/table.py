@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from descore.atomic import draft_of, remove
-from descore.model.export import describe, digest
+from descore.model.export import digest, load_processor
 from descore.scoring.folder import Record, ScoringError, VideoList, plain, read_scores, relative
+from descore.scoring.placing import choose_device
 from descore.scoring.protocol import ScoringProtocol, describe_protocol
-from descore.scoring.run import begin, check_shard, score_videos
+from descore.scoring.run import begin, check_shard, resumed_protocol, score_videos
 from descore.scoring.score import Score
-from descore.scoring.scorer import choose_device
 from descore.tables.formats import read_rows
 from descore.tables.unscored import UnscoredTable
 from descore.tables.writer import check_output, write_rows
@@ -87,21 +87,21 @@ def score_table(
     """
     protocol, output = protocol or ScoringProtocol(), Path(output)
     check_shard(shard)
-    choose_device(device)
+    placed = choose_device(device)
     _check_columns(table)
     _check_replaceable(output, [*inputs, *table.videos()])
-    settings = describe(model, backbone).settings
+    processor = load_processor(model, backbone)
     videos, places = _collect(table, root)
+    folder = output.with_name(f"{output.name}.scores")
+    remove(draft_of(folder))
     info = {
         "format": 1,
         "table_digest": hashlib.blake2b(json.dumps(videos.records).encode(), digest_size=16).hexdigest(),
         "model": model,
         "model_digest": digest(model, backbone),
-        "protocol": describe_protocol(settings, protocol),
+        "protocol": describe_protocol(processor, protocol, placed, resumed_protocol(folder / "request.json")),
     }
-    folder = output.with_name(f"{output.name}.scores")
-    remove(draft_of(folder))
-    begin(folder / "request.json", info, videos, settings.video)
+    begin(folder / "request.json", info, videos, processor.video_reader)
     score_videos(folder, info, videos.paths, shard=shard, device=device, backbone=backbone)
     return _finish(table, places, output, folder, inputs)
 

@@ -19,7 +19,9 @@ _BEGINNINGS = (b"\x1a\x45\xdf\xa3", b"FLV", b"GIF87a", b"GIF89a")  # the first i
 _RIFF = (b"AVI ", b"WEBP")
 _TRANSPORT_PACKET = 188  # bytes; with the time of arrival in front, 192
 _LOCAL_FILES_ONLY = {"protocol_whitelist": "file", "format_whitelist": "mov,mp4,matroska,webm,avi,mpegts,flv,gif"}
-_PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+"""Endings of the pictures of a folder of frames."""
+
 _ENCODE = "-c:v libx264 -pix_fmt yuv444p"  # which takes an odd size too
 
 
@@ -87,7 +89,7 @@ def _is_supported(head: bytes) -> bool:
 
 
 def _not_regular(path: Path) -> str:
-    suffixes = sorted({file.suffix.lower() for file in path.iterdir()} & _PICTURES) if path.is_dir() else []
+    suffixes = sorted({file.suffix.lower() for file in path.iterdir()} & PICTURES) if path.is_dir() else []
     if not suffixes:
         return "expected a regular file, got a directory, pipe, socket or device"
     pictures, video = shlex.quote(f"{path}/*{suffixes[0]}"), shlex.quote(f"{path}.mp4")

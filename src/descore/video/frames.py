@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 
 import numpy as np
@@ -51,6 +52,23 @@ class VideoReader:
         """
         return read_video(path, self.settings, factor=self.factor, even=self.even)
 
+    def sample(self, name: str, frames: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], fps: float) -> Frames:
+        """Sample and resize frames in memory, as those of a file are.
+
+        Args:
+            name: Name of the video, for errors.
+            frames: All frames of the video, each [H, W, 3] uint8 RGB.
+            fps: Frame rate, in frames per second.
+
+        Raises:
+            VideoError: If a side is more than 200 times as long as the other, or the frames differ in shape.
+        """
+        indices = sample_indices(len(frames), fps, self.settings, self.even)
+        wanted = sorted(set(indices))
+        fit = partial(_fit, name, settings=self.settings, factor=self.factor)
+        pixels = _gather(name, indices, wanted, [fit(frames[index]) for index in wanted])
+        return Frames(pixels, tuple(indices), fps, len(frames))
+
 
 def read_video(path: str | PathLike[str], settings: VideoSettings, *, factor: int = 32, even: int = 2) -> Frames:
     """Check a video, sample its frames, decode and resize them.
@@ -82,21 +100,27 @@ def read_video(path: str | PathLike[str], settings: VideoSettings, *, factor: in
     indices = sample_indices(header.num_frames, header.fps, settings, even, header.times)
     wanted = sorted(set(indices))
 
-    def fit(frame: NDArray[np.uint8]) -> Tensor:
-        try:
-            size = target_size(frame.shape[0], frame.shape[1], factor, settings.min_pixels, settings.max_pixels)
-        except ValueError as error:
-            raise VideoError(path, str(error)) from error
-        return resize(torch.from_numpy(frame).permute(2, 0, 1)[None], size)
-
-    # `fit` resizes each frame as soon as it is decoded, so that only one frame is held at its source size.
-    found = _decode(path, header, wanted, fit)
-    shapes = {"x".join(map(str, frame.shape[2:])): None for frame in found}
-    if len(shapes) > 1:
-        raise VideoError(path, f"expected frames of one shape, got {' and '.join(shapes)}: split the video there")
-    pixels = torch.cat([found[wanted.index(index)] for index in indices])
+    # Each frame is resized as soon as it is decoded, so that only one frame is held at its source size.
+    found = _decode(path, header, wanted, partial(_fit, path, settings=settings, factor=factor))
+    pixels = _gather(path, indices, wanted, found)
     times = tuple(header.times[index] for index in indices) if header.times else ()
     return Frames(pixels, tuple(indices), header.fps, header.num_frames, times)
+
+
+def _fit(name: str | PathLike[str], frame: NDArray[np.uint8], *, settings: VideoSettings, factor: int) -> Tensor:
+    try:
+        size = target_size(frame.shape[0], frame.shape[1], factor, settings.min_pixels, settings.max_pixels)
+    except ValueError as error:
+        raise VideoError(name, str(error)) from error
+    return resize(torch.from_numpy(frame).permute(2, 0, 1)[None], size)
+
+
+def _gather(name: str | PathLike[str], indices: Sequence[int], wanted: list[int], found: Sequence[Tensor]) -> Tensor:
+    """Put the frames that were wanted at the places of their indices."""
+    shapes = {"x".join(map(str, frame.shape[2:])): None for frame in found}
+    if len(shapes) > 1:
+        raise VideoError(name, f"expected frames of one shape, got {' and '.join(shapes)}: split the video there")
+    return torch.cat([found[wanted.index(index)] for index in indices])
 
 
 def _decode(path: str | PathLike[str], header: VideoHeader, wanted: Sequence[int], fit: Fit) -> list[Tensor]:

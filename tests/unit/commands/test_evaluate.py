@@ -17,7 +17,7 @@ from tests.helpers.tables import with_gaps
 
 class TestTheCommand:
     def run(self, *args: object) -> int:
-        return main(["evaluate", *map(str, args), "--batch-size", "2", "--device", "cpu"])
+        return main(["evaluate", *map(str, args), "--max-batch-tokens", "700", "--device", "cpu"])
 
     def test_prints_protocol_numbers_and_intervals(self, export, data, tmp_path, capsys):
         table, folder = data / "pairs.jsonl", tmp_path / "run"
@@ -86,7 +86,7 @@ class TestTheCommand:
         ("args", "reason"),
         [
             (["--num-thoughts", 3, "--no-thoughts"], "num_thoughts is 3, which contradicts scoring without thoughts"),
-            (["--batch-size", -1], "expected a batch size of at least 1, got -1"),
+            (["--max-batch-tokens", -1], "number of tokens in a batch of at least 1, got -1"),
             (["--limit", 0], "expected a limit of at least 1, got 0"),
             (["--shard", "3/2"], "expected a shard I/N with 1 <= I <= N, got 3/2"),
             (["--temperature", "nan"], "temperature is nan; expected 0"),

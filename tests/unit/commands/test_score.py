@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from descore.cli import main
+from descore.scoring.reading import ItemReader
 from descore.scoring.scorer import Scorer
 from descore.tables.formats import read_rows
 from descore.tables.writer import write_rows
@@ -39,7 +40,7 @@ def test_the_command_reports_a_failure_and_exits_with_1(export, clips, capsys):
 
 
 def test_the_options_reach_the_scorer(export, clips, capsys):
-    assert run(export, "--prompt", "a bar", "--json", "--num-thoughts", "3", "--batch-size", "1", *clips[:2]) == 0
+    assert run(export, "--prompt", "a bar", "--json", "--num-thoughts", "3", "--max-batch-tokens", "1", *clips[:2]) == 0
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [len(record["each"]) for record in records] == [3, 3]
     assert all(record["reward_std"] is not None for record in records)
@@ -62,7 +63,7 @@ def table(clips: list[str], tmp_path: Path) -> Path:
 
 
 def test_a_table_is_scored_beside_it(export, table, capsys):
-    assert run(export, str(table), "--batch-size", "2") == 1
+    assert run(export, str(table), "--max-batch-tokens", "700") == 1
     printed = capsys.readouterr()
     output = table.with_name("pairs.scored.csv")
     assert printed.out == f"4 videos scored, 1 failed: {output}\n"
@@ -94,9 +95,9 @@ def test_scores_of_video_files_are_written_where_they_are_asked_to(export, score
 
 
 def test_a_video_that_is_given_twice_is_scored_once_and_printed_twice(export, clips, capsys, monkeypatch):
-    read, read_one = [], Scorer._read
-    monkeypatch.setattr(Scorer, "_read", lambda *one: read.append(one) or read_one(*one))
-    assert run(export, "--prompt", "a bar", "--json", *clips[:2], clips[0], "--batch-size", "1") == 0
+    read, read_one = [], ItemReader.read
+    monkeypatch.setattr(ItemReader, "read", lambda *one: read.append(one) or read_one(*one))
+    assert run(export, "--prompt", "a bar", "--json", *clips[:2], clips[0], "--max-batch-tokens", "1") == 0
     first, _, again = capsys.readouterr().out.splitlines()
     assert first == again
     assert len(read) == 2
@@ -107,7 +108,7 @@ def test_a_video_that_is_given_twice_is_scored_once_and_printed_twice(export, cl
     [
         (["CLIP"], "--prompt is needed for video files"),
         (["CLIP", "--prompt", "a", "--num-thoughts", "0"], "expected a number of thoughts of at least 1, got 0"),
-        (["CLIP", "--prompt", "a", "--batch-size", "-1"], "expected a batch size of at least 1, got -1"),
+        (["CLIP", "--prompt", "a", "--max-batch-tokens", "-1"], "number of tokens in a batch of at least 1, got -1"),
         (["CLIP", "--prompt", "a", "--no-thoughts", "--num-thoughts", "3"], "contradicts scoring without thoughts"),
         (["CLIP", "--prompt", "a", "--device", "cuda:99"], "device 'cuda:99' is not there: expected one of cpu"),
         (["CLIP", "--prompt", "a", "--shard", "1/2"], "--shard needs --output"),

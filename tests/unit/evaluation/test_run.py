@@ -21,7 +21,10 @@ from tests.helpers.examples import export_model
 from tests.helpers.tables import SCORES_CELL, with_gaps
 
 BATCH = 2
-PROTOCOL = ScoringProtocol(num_thoughts=2, batch_size=BATCH)
+TOKENS = 760
+"""Tokens of a batch: room for two videos of some ten tokens, each with two thoughts and a prompt, and not for three."""
+
+PROTOCOL = ScoringProtocol(num_thoughts=2, max_batch_tokens=TOKENS)
 
 
 @pytest.fixture(scope="module")
@@ -72,12 +75,13 @@ def test_each_video_is_scored_once_per_prompt_the_dearest_first(whole, export, d
     costs = [video["cost"] for video in whole.videos]
     lines = [json.loads(line) for line in (whole.folder / "scores.jsonl").read_text().splitlines()]
     assert [line["index"] for line in lines] == sorted(range(6), key=lambda index: -costs[index])
-    plain = Scorer(export, batch_size=BATCH)
+    plain = Scorer(export)
     order = [line["index"] for line in lines]
     expected = plain.stream(
         [str(data / videos[index][0]) for index in order],
         [videos[index][1] for index in order],
         num_thoughts=2,
+        batches=[BATCH] * 3,
     )
     for line, score in zip(lines, expected, strict=True):
         assert line == {"index": line["index"]} | json.loads(json.dumps(score.to_json())), "to the bit"
@@ -86,7 +90,10 @@ def test_each_video_is_scored_once_per_prompt_the_dearest_first(whole, export, d
 def test_the_folder_says_what_was_asked(whole, export, benchmark):
     info = whole.info
     assert (info["benchmark"], info["num_videos"], info["num_pairs"], info["limit"]) == ("pairs", 6, 4, None)
-    assert info["protocol"] | {"thoughts": 2, "temperature": 1.0, "batch_size": 2, "max_frames": 6} == info["protocol"]
+    assert (
+        info["protocol"] | {"thoughts": 2, "temperature": 1.0, "max_batch_tokens": TOKENS, "max_frames": 6}
+        == info["protocol"]
+    )
     first = whole.pairs[0]
     assert first | {"id": "p0", "preference": {"overall": 1}, "scores_a": SCORES_CELL, "scores_b": None} == first
     assert [video["generator"] for video in whole.videos][:2] == ["g0", "g1"]
@@ -169,7 +176,8 @@ def test_another_mount_point_gives_the_same_thoughts(whole, export, data, tmp_pa
     [
         ({"num_thoughts": 3}, "thoughts is 3 and was 2"),
         ({"thoughts": False}, "thoughts is 0 and was 2; temperature is None and was 1.0"),
-        ({"batch_size": 3}, "batch_size is 3 and was 2"),
+        ({"max_batch_tokens": 999}, "max_batch_tokens is 999 and was 760"),
+        ({"dtype": "bfloat16"}, "dtype is 'bfloat16' and was 'float32'"),
         ({"limit": 2}, "limit is 2 and was None"),
         ({"temperature": 0.5}, "temperature is 0.5 and was 1.0"),
     ],
@@ -290,7 +298,7 @@ def test_single_videos_are_correlated(export, data, tmp_path):
 
 
 def test_options_out_of_range_are_refused(export, benchmark, tmp_path):
-    for options in ({"shard": (3, 2)}, {"limit": 0}, {"batch_size": 0}, {"num_thoughts": 0}):
+    for options in ({"shard": (3, 2)}, {"limit": 0}, {"max_batch_tokens": 0}, {"num_thoughts": 0}):
         with pytest.raises(ValueError, match="expected"):
             again(export, benchmark, tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()

@@ -1,16 +1,25 @@
 """Scoring real files: a record for each, in order, and a failure that stays with its item."""
 
+import asyncio
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.testing import assert_close
 
 from descore.answer import Answer, write_thought
+from descore.model.description import RewardStatistics
+from descore.model.sampling import Sampling
 from descore.scoring import scorer as scoring
+from descore.scoring.asked import Asked
 from descore.scoring.folder import ScoringError
+from descore.scoring.reading import READ_AHEAD
 from descore.scoring.score import Score
 from descore.scoring.scorer import Scorer
 from descore.thinking.think import think
@@ -107,7 +116,7 @@ def test_a_reward_that_is_not_finite_is_a_failure(scorer, clips, monkeypatch, va
 )
 def test_a_video_that_the_model_cannot_think_about_fails_alone(scorer, clips, monkeypatch, error):
     expected = scorer.score(clips, PROMPTS)
-    culprit = scorer._read(clips[2], PROMPTS[2]).key
+    culprit = scorer._reader.read(Asked(clips[2], PROMPTS[2]), None).key
     think_well = scoring.think
 
     def think_badly(*args: object, **options: object) -> list[Group]:
@@ -138,10 +147,10 @@ def test_a_batch_of_bad_videos_only(scorer):
 @pytest.mark.parametrize(("thoughts", "num_thoughts"), [(True, 1), (True, 3), (False, 1)])
 def test_the_batch_size_changes_nothing(export, clips, num_thoughts, thoughts):
     one, all_at_once = (
-        Scorer(export, device="cpu", batch_size=size, thoughts=thoughts).score(
+        Scorer(export, device="cpu", max_batch_tokens=size, thoughts=thoughts).score(
             clips, PROMPTS, num_thoughts=num_thoughts
         )
-        for size in (1, 3)
+        for size in (1, 300)
     )
     assert_close(rewards_of(one), rewards_of(all_at_once), atol=1e-5, rtol=0)
     assert [score.thought for score in one] == [score.thought for score in all_at_once]
@@ -215,15 +224,16 @@ def test_a_record_holds_what_the_thought_says(scorer, clips, monkeypatch, text, 
         assert score.to_json()["dimension_scores"] == {**ALL_TWO, "camera": "N/A"}
 
 
-def test_no_more_than_the_next_batch_is_read_ahead(scorer, clips, monkeypatch):
-    reads, read = [], scorer._read
-    monkeypatch.setattr(scorer, "_read", lambda *pair: (reads.append(pair), read(*pair))[1])
-    monkeypatch.setattr(scorer, "batch_size", 1)
-    stream = scorer.stream(clips, PROMPTS)
+def test_no_more_than_a_few_videos_are_read_ahead(scorer, clips, monkeypatch):
+    reads, read = [], scorer._reader.read
+    monkeypatch.setattr(scorer._reader, "read", lambda *pair: (reads.append(pair), read(*pair))[1])
+    monkeypatch.setattr(scorer, "max_batch_tokens", 1)
+    prompts = [f"a bar, {number}" for number in range(30)]
+    stream = scorer.stream([clips[0]] * 30, prompts)
     next(stream)
-    assert len(reads) <= 2
-    assert len(list(stream)) == 3
-    assert len(reads) == 4
+    assert len(reads) <= READ_AHEAD + 2
+    assert len(list(stream)) == 29
+    assert len(reads) == 30
 
 
 def test_nothing_gives_nothing(scorer):
@@ -238,10 +248,10 @@ def test_videos_and_prompts_have_to_be_as_many(scorer, clips):
 @pytest.mark.parametrize(
     ("videos", "prompts", "reason"),
     [
-        (3, "a bar", "videos: expected text or a list, got int 3"),
-        (None, "a bar", "videos: expected text or a list, got NoneType None"),
-        ({"a.mp4": 1}, "a bar", "videos: expected text or a list, got dict"),
-        ("a.mp4", None, "prompts: expected text or a list, got NoneType None"),
+        (3, "a bar", "videos: expected one or a list, got int 3"),
+        (None, "a bar", "videos: expected one or a list, got NoneType None"),
+        ({"a.mp4": 1}, "a bar", "videos: expected one or a list, got dict"),
+        ("a.mp4", None, "prompts: expected one or a list, got NoneType None"),
     ],
 )
 def test_what_is_no_list_is_named(scorer, videos, prompts, reason):
@@ -263,8 +273,131 @@ def test_options_out_of_range_are_refused(scorer, clips, options, reason):
 
 
 def test_options_of_the_scorer_are_checked_before_the_model_is_loaded(tmp_path):
-    with pytest.raises(ScoringError, match="expected a batch size of at least 1, got -1"):
-        Scorer(str(tmp_path), batch_size=-1)
+    with pytest.raises(ScoringError, match="expected a number of tokens in a batch of at least 1, got -1"):
+        Scorer(str(tmp_path), max_batch_tokens=-1)
+    with pytest.raises(ScoringError, match="expected the dtype float32 or bfloat16, got 'float16'"):
+        Scorer(str(tmp_path), dtype="float16")
     for device in ("cuda:99", "gpu", "meta", "cpu:x"):
         with pytest.raises(ScoringError, match=f"device '{device}' is not there: expected one of cpu"):
             Scorer(str(tmp_path), device=device)
+
+
+@pytest.fixture
+def lossless(tmp_path: Path) -> tuple[str, np.ndarray]:
+    """A file without losses, of 20 frames at 8 a second, and its pixels."""
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 48, 64, 3), dtype=np.uint8)
+    path = str(tmp_path / "lossless.mkv")
+    with av.open(path, "w") as container:
+        stream = container.add_stream("ffv1", rate=8, width=64, height=48, pix_fmt="bgr0")
+        for picture in pixels:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path, pixels
+
+
+def test_pixels_in_memory_score_as_those_of_a_lossless_file_to_the_bit(scorer, lossless, tmp_path):
+    path, pixels = lossless
+    for number, picture in enumerate(pixels):
+        Image.fromarray(picture).save(tmp_path / f"frame{number}.png")
+    kinds = [
+        path,
+        Path(path).read_bytes(),
+        pixels,
+        pixels.transpose(0, 3, 1, 2),
+        torch.from_numpy(pixels),
+        pixels.astype(np.float64) / 255,
+        torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255,
+        [Image.fromarray(picture) for picture in pixels],
+        list(pixels),
+        tmp_path,
+    ]
+    expected, *others = scorer.score(kinds, "a bar", num_thoughts=2, fps=8)
+    assert expected.error is None
+    assert others == [expected] * (len(kinds) - 1)
+    alone = [scorer.score(kind, "a bar", fps=8) for kind in kinds if kind is not kinds[8]]  # a list is several
+    assert alone == [alone[0]] * 9
+
+
+@pytest.mark.parametrize(
+    ("video", "fps", "reason"),
+    [
+        (
+            np.zeros((4, 8, 8, 3), np.uint8),
+            None,
+            "frames in memory: expected its frame rate, such as fps=8, got fps=None",
+        ),
+        (np.zeros((4, 8, 8, 3), np.uint8), 0, "got fps=0"),
+        (np.zeros((4, 8, 8, 3), np.uint8), math.nan, "got fps=nan"),
+        (np.zeros((4, 3, 8, 3), np.uint8), 8, "can be read in two ways"),
+        (np.zeros((4, 8, 8), np.uint8), 8, r"expected frames \[T, 3, H, W\] or \[T, H, W, 3\], got \[4, 8, 8\]"),
+        (np.zeros((0, 8, 8, 3), np.uint8), 8, r"got \[0, 8, 8, 3\]"),
+        (np.zeros((4, 8, 8, 3), np.int64), 8, "expected frames in uint8 or in numbers from 0 to 1, got int64"),
+        (np.full((4, 8, 8, 3), 127.0), 8, "expected numbers from 0 to 1, got 127 to 127"),
+        (np.full((4, 8, 8, 3), np.nan), 8, "expected numbers from 0 to 1, got nan to nan"),
+        ([Image.new("RGB", (8, 8)), Image.new("RGB", (8, 9))], 8, "expected frames of one shape"),
+        ([Image.new("RGB", (8, 8)), "a.png"], 8, "expected an array, a tensor or a PIL image of frames, got str"),
+        (np.zeros((4, 8, 8000, 3), np.uint8), 8, "expected a side at most 200 times as long"),
+        (b"no video", None, "a video of 8 bytes: "),
+        ({"path": "a.mp4"}, 8, "expected an array, a tensor or a PIL image of frames, got dict"),
+    ],
+)
+def test_frames_that_are_none_fail_alone(scorer, clips, video, fps, reason):
+    bad, good = scorer.score([video, clips[1]], "a bar", fps=fps)
+    assert math.isnan(bad.reward)
+    assert re.search(reason, bad.error), bad.error
+    assert "/tmp" not in bad.error
+    assert good.error is None
+
+
+def test_a_given_thought_is_scored_and_none_is_the_fast_mode(export, scorer, clips):
+    own = scorer.score(clips, PROMPTS)
+    given = scorer.score(clips, PROMPTS, thought=[score.thought for score in own])
+    assert [score.thought for score in given] == [score.thought for score in own]
+    assert scorer.score(clips, PROMPTS, thought="") == Scorer(export, device="cpu", thoughts=False).score(
+        clips, PROMPTS
+    )
+    (said,) = scorer.score(clips[0], "a bar", thought=write_thought("it moves", Answer(ALL_TWO, 4.5)))
+    assert (said.dimension_scores, said.overall_score) == (ALL_TWO, 4.5)
+    assert said.reward != own[0].reward
+    with pytest.raises(ScoringError, match="num_thoughts is 3, which contradicts"):
+        scorer.score(clips, PROMPTS, thought="", num_thoughts=3)
+    with pytest.raises(ScoringError, match="expected one thought per video, got 4 videos and 1 thoughts"):
+        scorer.score(clips, PROMPTS, thought=["one"])
+
+
+def test_scoring_leaves_the_event_loop_free(scorer, clips):
+    async def both() -> list[list[Score]]:
+        return await asyncio.gather(*(scorer.score_async(clip, "a bar") for clip in clips[:2]))
+
+    assert [scores[0] for scores in asyncio.run(both())] == [scorer.score(clip, "a bar")[0] for clip in clips[:2]]
+
+
+def test_a_backbone_in_bfloat16_scores_nearly_the_same_with_a_head_in_float32(export, scorer, clips):
+    half = Scorer(export, device="cpu", dtype="bfloat16")
+    assert half.model.base.dtype == torch.bfloat16
+    assert half.model.head.weight.dtype == torch.float32
+    ours, theirs = (rewards_of(one.score(clips, PROMPTS, thought="")) for one in (half, scorer))
+    assert_close(ours, theirs, atol=0.05 * float(theirs.std()) + 0.05, rtol=0.05)
+    assert (ours != theirs).any()
+
+
+def test_a_reward_is_normalised_by_what_the_export_knows(build, clips, tmp_path):
+    model = build(max_thought_tokens=3)
+    model.save_pretrained(str(tmp_path / "export"), calibration=RewardStatistics((2.0,), (4.0,)))
+    (score,) = Scorer(str(tmp_path / "export"), device="cpu").score(clips[0], "a bar")
+    assert score.normalised_reward == pytest.approx((score.reward - 2) / 4)
+
+
+def test_batches_keep_within_their_tokens_whatever_is_in_them(scorer, clips, monkeypatch):
+    grouped = []
+    score = scorer._score_batch
+    monkeypatch.setattr(scorer, "_score_batch", lambda items, sampling: grouped.append(items) or score(items, sampling))
+    prompts = [f"a bar, {number}" for number in range(12)]
+    monkeypatch.setattr(scorer, "max_batch_tokens", 400)
+    assert len(scorer.score(clips * 3, prompts)) == 12
+    sampling = Sampling()
+    sizes = [sum(scorer._num_tokens(item, sampling) for item in group) for group in grouped]
+    assert 1 < len(grouped) < 12
+    assert max(sizes) <= 400
+    firsts = [scorer._num_tokens(group[0], sampling) for group in grouped[1:]]
+    assert all(size + first > 400 for size, first in zip(sizes, firsts, strict=False))

@@ -13,6 +13,7 @@ import pytest
 
 from descore.scoring.folder import ScoringError
 from descore.scoring.protocol import ScoringProtocol
+from descore.scoring.reading import ItemReader
 from descore.scoring.scorer import Scorer
 from descore.scoring.table import FIELDS, TableScores, score_table
 from descore.tables.formats import READERS, read_rows
@@ -25,7 +26,8 @@ ROWS = [
     {"id": "9", "prompt": "", "video_a": "2.mp4", "video_b": "3.mp4", "note": "no prompt"},
     {"id": "10", "prompt": "a bar, moving", "video_a": "1.mp4", "video_b": "0.mp4", "note": "turned"},
 ]
-PROTOCOL = ScoringProtocol(batch_size=2, thoughts=False)
+PROTOCOL = ScoringProtocol(max_batch_tokens=700, thoughts=False)
+"""Room for two videos of some ten tokens and their prompts, and not for three."""
 
 
 @pytest.fixture
@@ -72,8 +74,8 @@ def test_a_scored_table_has_the_rows_and_every_field_of_the_records(export, fold
 
 
 def test_each_video_is_scored_once_per_prompt(export, folder, monkeypatch):
-    read, read_one = [], Scorer._read
-    monkeypatch.setattr(Scorer, "_read", lambda *one: read.append(one) or read_one(*one))
+    read, read_one = [], ItemReader.read
+    monkeypatch.setattr(ItemReader, "read", lambda *one: read.append(one) or read_one(*one))
     write_rows(table := folder / "pairs.csv", ROWS)
     score(export, table, folder / "scored.csv")
     assert len(read) == 4, "0.mp4 and 1.mp4 with one prompt, 2.mp4 and gone.mp4 with another"
@@ -97,8 +99,8 @@ def test_a_run_that_is_stopped_resumes_and_ends_with_the_same_table(export, fold
         with pytest.raises(KeyboardInterrupt):
             score(export, table, folder / "scored.csv")
     assert not (folder / "scored.csv").exists()
-    again, read_one = [], Scorer._read
-    monkeypatch.setattr(Scorer, "_read", lambda *one: again.append(one) or read_one(*one))
+    again, read_one = [], ItemReader.read
+    monkeypatch.setattr(ItemReader, "read", lambda *one: again.append(one) or read_one(*one))
     score(export, table, folder / "scored.csv")
     assert (folder / "scored.csv").read_bytes() == (folder / "whole.csv").read_bytes()
     assert len(again) == 4 - stop_after // 2 * 2
@@ -130,7 +132,7 @@ def test_scores_of_another_request_are_not_resumed(export, folder, monkeypatch):
     with pytest.raises(
         ScoringError, match=r"scored\.csv\.scores holds scores of another request: thoughts is 1 and was 0"
     ):
-        score(export, table, folder / "scored.csv", shard=(2, 2), protocol=ScoringProtocol(batch_size=2))
+        score(export, table, folder / "scored.csv", shard=(2, 2), protocol=ScoringProtocol())
     write_rows(table, ROWS[1:])
     with pytest.raises(ScoringError, match="table_digest is"):
         score(export, table, folder / "scored.csv", shard=(2, 2))

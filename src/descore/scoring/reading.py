@@ -1,0 +1,95 @@
+"""Reads what is asked to be scored: videos of any kind and their prompts, each into the prefix that the model reads."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from descore.inputs.processor import Processor
+from descore.inputs.prompts import PromptError, check_prompt
+from descore.scoring.asked import Asked, Video
+from descore.types import Frames, Prefix, Thought
+from descore.video.files import VideoError
+from descore.video.memory import read_memory
+
+READ_AHEAD, READERS = 8, 2
+"""Videos that are read before they are scored, to bound memory; and how many are read at the same time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A video to score.
+
+    Attributes:
+        key: Key of its sampled tokens.
+        prefix: Its prefix; None if it has none.
+        thought: Thought to score it with; None if the model writes its own.
+        text: Text of that thought.
+        error: Reason why it has no prefix.
+    """
+
+    key: str = ""
+    prefix: Prefix | None = None
+    thought: Thought | None = None
+    text: str = ""
+    error: str | None = None
+
+
+class ItemReader:
+    """Reads items; one that cannot be read has its reason.
+
+    Args:
+        processor: Processor of the model.
+        thoughts: Whether the model writes a thought where none is given.
+    """
+
+    def __init__(self, processor: Processor, *, thoughts: bool) -> None:
+        self.processor, self.thoughts = processor, thoughts
+
+    def read_ahead(self, asked: Iterable[Asked], fps: float | None) -> Iterator[Item]:
+        """Read items in threads, a few ahead of those that are taken; the arguments are those of `read`."""
+        with ThreadPoolExecutor(READERS) as pool:
+            waiting = deque[Future[Item]]()
+            for one in asked:
+                waiting.append(pool.submit(self.read, one, fps))
+                if len(waiting) > READ_AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+    def read(self, asked: Asked, fps: float | None) -> Item:
+        """Read one item.
+
+        Args:
+            asked: What is asked.
+            fps: Frame rate of a video that is given as frames.
+        """
+        processor, own = self.processor, None if self.thoughts else ""
+        try:
+            check_prompt(asked.prompt)
+            frames = self._frames(asked.video, fps)
+            text = own if asked.thought is None else asked.thought
+            thought = None if text is None else processor.thought(text)
+            return Item(_key(frames, asked.prompt), processor.prefix(asked.prompt, frames), thought, text or "")
+        except PromptError as error:
+            name = f"{asked.video}: " if isinstance(asked.video, str) else ""
+            return Item(error=f"{name}{error}")
+        except VideoError as error:
+            return Item(error=str(error))
+
+    def _frames(self, video: Video, fps: float | None) -> Frames:
+        processor = self.processor
+        if isinstance(video, str) and not (fps is not None and os.path.isdir(video)):
+            return processor.read(video)
+        return read_memory(video, fps, processor.video_reader, processor.read)
+
+
+def _key(frames: Frames, prompt: str) -> str:
+    """Return a key of what is scored: the frames that are shown, whatever file they come from, and the prompt."""
+    content = hashlib.blake2b(frames.pixels.contiguous().numpy().data, digest_size=16)
+    content.update(repr((frames.seconds, prompt)).encode())
+    return content.hexdigest()
