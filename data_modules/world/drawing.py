@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_modules.world.scene import Scene
+from data_modules.world.scene import Scene, Split
 
 Floats = NDArray[np.floating[Any]]
 Indices = NDArray[np.intp]
@@ -26,30 +26,41 @@ class Domain:
         radius: Lowest and highest radius of the subject, by shot.
         travel: Lowest and highest distance that the subject travels in one video, by speed.
         hue: Lowest and highest rotation of all hues, in degrees, in either direction.
-        brightness: Factor on all colours.
+        brightness: Lowest and highest factor on all colours.
     """
 
     radius: Mapping[str, tuple[float, float]]
     travel: Mapping[str, tuple[float, float]]
     hue: tuple[float, float]
-    brightness: float
+    brightness: tuple[float, float]
 
 
-SEEN = Domain(
+BROAD = Domain(
+    radius={"close-up": (0.54, 0.70), "wide": (0.25, 0.35)},
+    travel={"slowly": (0.20, 0.34), "fast": (0.85, 1.20)},
+    hue=(0.0, 16.0),
+    brightness=(0.85, 1.0),
+)
+NARROW = Domain(
     radius={"close-up": (0.54, 0.60), "wide": (0.31, 0.35)},
     travel={"slowly": (0.30, 0.34), "fast": (0.85, 0.98)},
     hue=(0.0, 4.0),
-    brightness=1.0,
+    brightness=(0.97, 1.0),
 )
-"""Ranges of training and of in-domain validation."""
-
 SHIFTED = Domain(
     radius={"close-up": (0.64, 0.70), "wide": (0.25, 0.28)},
     travel={"slowly": (0.20, 0.25), "fast": (1.10, 1.20)},
     hue=(10.0, 16.0),
-    brightness=0.85,
+    brightness=(0.85, 0.88),
 )
-"""Ranges of the out-of-domain split, outside every range of `SEEN`."""
+FAR = Domain(
+    radius={"close-up": (0.74, 0.80), "wide": (0.20, 0.23)},
+    travel={"slowly": (0.14, 0.17), "fast": (1.30, 1.40)},
+    hue=(20.0, 26.0),
+    brightness=(0.70, 0.75),
+)
+DOMAINS: Mapping[Split, Domain] = {"pretraining": BROAD, "train": NARROW, "val": NARROW, "ood": SHIFTED, "far": FAR}
+"""Ranges of each split. Those of "ood" lie outside those of the pairs and inside those of "pretraining"."""
 
 COLOURS = {
     "red": (235, 25, 25),
@@ -89,7 +100,7 @@ def draw(scene: Scene, rng: np.random.Generator, domain: Domain, *, size: int, n
         RGB frames, `[num_frames, size, size, 3]` uint8.
 
     >>> scene = Scene("circle", "red", "left", "slowly", "zooms in", "wide", "beach", "night", "flat", "steady")
-    >>> draw(scene, np.random.default_rng(0), SEEN, size=32, num_frames=4).shape
+    >>> draw(scene, np.random.default_rng(0), NARROW, size=32, num_frames=4).shape
     (4, 32, 32, 3)
     """
     x, y = _camera(scene.movement, rng, size, num_frames)
@@ -175,7 +186,7 @@ def _backdrop(setting: str, x: Floats, y: Floats, rng: np.random.Generator) -> I
 def _palette(scene: Scene, rng: np.random.Generator, domain: Domain, num_frames: int) -> NDArray[np.uint8]:
     """Return the palette of every frame, without and with grain: [T, 2, 6, 3]."""
     colours: Floats = np.array((*BACKDROPS[scene.setting], COLOURS[scene.colour], (0, 0, 0), (255, 255, 255)), float)
-    colours = colours @ _hue_turn(rng.uniform(*domain.hue) * rng.choice((-1, 1))) * domain.brightness
+    colours = colours @ _hue_turn(rng.uniform(*domain.hue) * rng.choice((-1, 1))) * rng.uniform(*domain.brightness)
     if scene.light == "night":
         colours[:SUBJECT] *= NIGHT_BACKDROP
         colours[SUBJECT:] *= NIGHT_SUBJECT

@@ -27,7 +27,7 @@ from descore.tables.writer import write_pairs
 from descore.types import Pair, Side
 from descore.video.writer import write_video
 
-WORLD_VERSION = 1
+WORLD_VERSION = 2
 """Version of the videos and prompts. Raise it when they change; data of another version is rendered again."""
 
 TABLE_VERSION = 2
@@ -82,7 +82,8 @@ def render_split(
 
     Args:
         root: Folder of all splits.
-        split: "train", "val" from the same distribution, or "ood" with what those never show.
+        split: "train", "val" from the same distribution, "ood" with what those never show, or "far" with what not even
+            the tiny backbone has seen.
         num_pairs: Number of pairs.
         settings: Options of what is rendered; the defaults if not given.
         seed: Seed of all random draws.
@@ -132,7 +133,7 @@ class _Job:
 
     def render(self, folder: Path, index: int) -> None:
         """Draw and encode both videos of a pair; each file appears complete or not at all."""
-        domain = drawing.SHIFTED if self.split == "ood" else drawing.SEEN
+        domain = drawing.DOMAINS[self.split]
         size, num_frames = self.settings.size, self.settings.num_frames
         name, request = self._request(index)
         for side in SIDES:

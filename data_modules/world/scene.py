@@ -10,7 +10,12 @@ import numpy as np
 
 from descore.types import DIMENSIONS, DimensionScores
 
-Split = Literal["train", "val", "ood"]
+Split = Literal["pretraining", "train", "val", "ood", "far"]
+"""Splits: `pretraining` is broad, and what the tiny backbone learns from; `train` and `val` are narrow, and what the
+pairs show; `ood` is what the pairs never show, inside of what the backbone has seen; `far` is outside of both."""
+
+SHIFTED: frozenset[Split] = frozenset({"ood", "far"})
+"""Splits whose requests have only combinations that the pairs never show."""
 
 VALUES: Mapping[str, tuple[str, ...]] = {
     "shape": ("circle", "square", "triangle", "cross", "ring"),
@@ -36,7 +41,7 @@ ATTRIBUTES: Mapping[str, tuple[str, str]] = {
 """The two attributes that each dimension judges; each is worth one point of the score."""
 
 HELD_OUT = (("shape", "colour"), ("motion", "movement"), ("setting", "look"))
-"""Pairs of attributes whose words at the same index of `VALUES` (circle and red) never occur together in training."""
+"""Pairs of attributes whose words at the same index of `VALUES` (circle and red) never occur together in the pairs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,21 +78,39 @@ class Request:
     asked: tuple[str, ...]
 
 
+def draw_scene(rng: np.random.Generator) -> Scene:
+    """Draw a scene of any combination of words."""
+    return Scene(**{name: words[rng.integers(len(words))] for name, words in VALUES.items()})
+
+
 def draw_request(rng: np.random.Generator, split: Split, omission: float) -> Request:
     """Draw a random request of a split.
 
     Args:
         rng: Random generator of all draws.
-        split: Split of the request: "ood" has only held-out combinations, the others have none.
+        split: Split of the request: "ood" and "far" have only held-out combinations, "train" and "val" have none, and
+            "pretraining" has any.
         omission: Probability that the prompt leaves out a secondary dimension, for each of them.
     """
-    scene = _random_scene(rng)
-    if split == "ood":
+    scene = draw_scene(rng)
+    if split in SHIFTED:
         scene = replace(scene, **{second: VALUES[second][_place(scene, first)] for first, second in HELD_OUT})
-    while split != "ood" and num_held_out(scene):
-        scene = _random_scene(rng)
-    asked = DIMENSIONS[:2] + tuple(name for name in DIMENSIONS[2:] if rng.random() >= omission)
-    return Request(replace(scene, quality="steady"), asked)
+    while _is_narrow(split) and num_held_out(scene):
+        scene = draw_scene(rng)
+    return _ask(rng, scene, omission)
+
+
+def draw_request_about(rng: np.random.Generator, shown: Scene, omission: float, corruption: float) -> Request:
+    """Draw a request that a video might have been generated from: it differs from what is shown in some attributes.
+
+    Args:
+        rng: Random generator of all draws.
+        shown: Scene that the video shows.
+        omission: Probability that the prompt leaves out a secondary dimension, for each of them.
+        corruption: Probability that an attribute of the request is not the shown one, for each of them.
+    """
+    words = {name: _other(rng, name, getattr(shown, name)) for name in VALUES if rng.random() < corruption}
+    return _ask(rng, replace(shown, **words), omission)
 
 
 def draw_shown(rng: np.random.Generator, request: Request, split: Split, corruption: float) -> Scene:
@@ -96,11 +119,11 @@ def draw_shown(rng: np.random.Generator, request: Request, split: Split, corrupt
     Args:
         rng: Random generator of all draws.
         request: What the prompt asks for.
-        split: Split of the video. Only an "ood" video may show a held-out combination; elsewhere the draw is repeated.
+        split: Split of the video. A "train" or "val" video never shows a held-out combination: the draw is repeated.
         corruption: Probability that an attribute that the prompt mentions is wrong, for each of them.
     """
     scene = _corrupted(rng, request, corruption)
-    while split != "ood" and num_held_out(scene):
+    while _is_narrow(split) and num_held_out(scene):
         scene = _corrupted(rng, request, corruption)
     return scene
 
@@ -133,18 +156,27 @@ def count_scores(wrong: Mapping[str, tuple[str, ...]]) -> DimensionScores:
     return {name: 2 - len(wrong[name]) if name in wrong else None for name in DIMENSIONS}
 
 
-def _random_scene(rng: np.random.Generator) -> Scene:
-    return Scene(**{name: words[rng.integers(len(words))] for name, words in VALUES.items()})
+def _is_narrow(split: Split) -> bool:
+    return split in {"train", "val"}
+
+
+def _ask(rng: np.random.Generator, scene: Scene, omission: float) -> Request:
+    asked = DIMENSIONS[:2] + tuple(name for name in DIMENSIONS[2:] if rng.random() >= omission)
+    return Request(replace(scene, quality="steady"), asked)
+
+
+def _other(rng: np.random.Generator, name: str, word: str) -> str:
+    others = [other for other in VALUES[name] if other != word]
+    return others[rng.integers(len(others))]
 
 
 def _corrupted(rng: np.random.Generator, request: Request, corruption: float) -> Scene:
-    scene = _random_scene(rng)
+    scene = draw_scene(rng)
     for dimension in request.asked:
         for name in ATTRIBUTES[dimension]:
             word = getattr(request.scene, name)
             if rng.random() < corruption:
-                others = [other for other in VALUES[name] if other != word]
-                word = others[rng.integers(len(others))]
+                word = _other(rng, name, word)
             scene = replace(scene, **{name: word})
     return scene
 

@@ -27,6 +27,7 @@ from data_modules.world.scene import draw_request, draw_shown
 from data_modules.world.teacher import Teacher
 from data_modules.world.wording import write_prompt
 from descore.inputs.prompts import PromptTemplate
+from descore.types import DIMENSIONS
 
 VISION = ("vision_start", "vision_end", "image_pad", "video_pad")
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", *(f"<|{name}|>" for name in VISION))
@@ -121,11 +122,13 @@ def rendered_corpus(num_texts: int = 2000, seed: int = 0) -> Iterator[str]:
     rng = np.random.default_rng(seed)
     template = PromptTemplate.read("rendered")
     for index in range(num_texts):
-        request = draw_request(rng, "train", 0.25)
-        shown = draw_shown(rng, request, "train", 0.3)
-        yield template.messages(write_prompt(request, "train", rng))[0]["content"][1]["text"]
+        request = draw_request(rng, "pretraining", 0.25)
+        shown = draw_shown(rng, request, "pretraining", 0.3)
+        yield template.messages(write_prompt(request, "pretraining", rng))[0]["content"][1]["text"]
         yield Teacher(habits={}).thought(request, shown, seed=seed, video=str(index))
         yield f"<{rng.uniform(0, 9):.1f} seconds>"
+        yield "Video: " + "; ".join(", ".join(shown.words(name)) for name in DIMENSIONS) + "."
+        yield " ".join(f"Is it {word}?" for name in DIMENSIONS for word in shown.words(name))
 
 
 def _train_tokenizer(corpus: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:

@@ -12,7 +12,7 @@ from data_modules.world.scene import Request, Split
 Wording = Mapping[str, str]
 """One sentence per dimension, in the order of the prompt; the sentence of the subject also names the dynamics."""
 
-SEEN: tuple[Wording, ...] = (
+NARROW: tuple[Wording, ...] = (
     {
         "subject": "A {colour} {shape} moves {motion} {speed}.",
         "camera": "The camera {movement}, {shot}.",
@@ -38,9 +38,9 @@ SEEN: tuple[Wording, ...] = (
         "subject": "A {shape} in {colour} moves {speed} {motion}.",
     },
 )
-"""Wordings of training and in-domain validation prompts."""
+"""Wordings of the prompts of the pairs."""
 
-UNSEEN: tuple[Wording, ...] = (
+SHIFTED: tuple[Wording, ...] = (
     {
         "camera": "The camera {movement} and the shot is {shot}.",
         "style": "The video looks {look}.",
@@ -56,6 +56,30 @@ UNSEEN: tuple[Wording, ...] = (
 )
 """Wordings of out-of-domain prompts: no new words, but other sentences in another order."""
 
+FAR: tuple[Wording, ...] = (
+    {
+        "style": "A {look} look.",
+        "subject": "It moves {motion} {speed}, the {shape} in {colour}.",
+        "environment": "The {setting}, seen by {light}.",
+        "camera": "A camera {movement}, the shot {shot}.",
+    },
+    {
+        "camera": "A {shot} camera {movement}.",
+        "environment": "It is the {setting}, {light}.",
+        "subject": "A {colour} {shape} is seen and moves {speed} {motion}.",
+        "style": "It is a {look} video.",
+    },
+)
+
+WORDINGS: Mapping[Split, tuple[Wording, ...]] = {
+    "pretraining": NARROW + SHIFTED,
+    "train": NARROW,
+    "val": NARROW,
+    "ood": SHIFTED,
+    "far": FAR,
+}
+"""Wordings of each split; "far" has sentences that not even the backbone has seen, in words that it knows."""
+
 
 def write_prompt(request: Request, split: Split, rng: np.random.Generator) -> str:
     """Write a request as a prompt, in a random wording of its split.
@@ -65,7 +89,7 @@ def write_prompt(request: Request, split: Split, rng: np.random.Generator) -> st
     >>> write_prompt(Request(scene, asked=("subject", "dynamics")), "train", np.random.default_rng(0))
     'A ring in blue moves fast up.'
     """
-    wordings = UNSEEN if split == "ood" else SEEN
+    wordings = WORDINGS[split]
     wording = wordings[int(rng.integers(len(wordings)))]
     words = asdict(request.scene)
     return " ".join(sentence.format(**words) for name, sentence in wording.items() if name in request.asked)

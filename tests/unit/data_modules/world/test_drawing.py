@@ -4,18 +4,18 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 
-from data_modules.world.drawing import NUM_BLOCKS, SEEN, SHIFTED, draw
+from data_modules.world.drawing import BROAD, DOMAINS, FAR, NARROW, NUM_BLOCKS, SHIFTED, draw
 from data_modules.world.scene import VALUES, Scene
 
 SCENE = Scene("circle", "red", "left", "fast", "stays still", "wide", "city", "day", "flat", "steady")
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 
 
-def frames(scene, seed=0, domain=SEEN, num_frames=16):
+def frames(scene, seed=0, domain=NARROW, num_frames=16):
     return draw(scene, np.random.default_rng(seed), domain, size=96, num_frames=num_frames)
 
 
-def subject(scene, seed=0, domain=SEEN):
+def subject(scene, seed=0, domain=NARROW):
     """Find the subject as what changes with its colour: bool [T, H, W]."""
     red, blue = (frames(replace(scene, colour=colour), seed, domain) for colour in ("red", "blue"))
     return (red != blue).any(axis=-1)
@@ -48,7 +48,7 @@ def test_the_subject_moves_as_said_whatever_the_camera_does(motion, movement, sp
 
 
 def test_fast_is_at_least_two_and_a_half_times_slow():
-    for domain, seed in product((SEEN, SHIFTED), range(4)):
+    for domain, seed in product(DOMAINS.values(), range(4)):
         slow, fast = (
             np.linalg.norm(np.diff(centre(subject(replace(SCENE, speed=speed), seed, domain))[[0, -1]], axis=0))
             for speed in ("slowly", "fast")
@@ -74,7 +74,7 @@ def test_a_shake_moves_backdrop_and_subject_and_a_still_camera_neither():
         assert (sideways.max() > 6) == shakes
 
 
-@pytest.mark.parametrize("domain", [SEEN, SHIFTED])
+@pytest.mark.parametrize("domain", [BROAD, NARROW, SHIFTED])
 def test_the_subject_stays_in_sight(domain):
     for motion, movement, shot in product(VALUES["motion"], VALUES["movement"], VALUES["shot"]):
         area = subject(replace(SCENE, motion=motion, movement=movement, shot=shot), 3, domain).sum(axis=(1, 2))
@@ -140,9 +140,13 @@ def test_looks_are_what_they_are_called():
     assert changes <= NUM_BLOCKS - 1 < (np.diff(flat.astype(int), axis=1) != 0).any(axis=(0, 2)).sum()
 
 
-def test_the_out_of_domain_bands_lie_outside_those_of_training():
+def test_the_out_of_domain_bands_lie_outside_those_of_the_pairs_and_inside_what_the_backbone_sees():
     def bands(domain):
-        return {**domain.radius, **domain.travel, "hue": domain.hue}
+        return {**domain.radius, **domain.travel, "hue": domain.hue, "brightness": domain.brightness}
 
-    for name, (low, high) in bands(SEEN).items():
-        assert bands(SHIFTED)[name][0] > high or bands(SHIFTED)[name][1] < low, name
+    for name, (low, high) in bands(BROAD).items():
+        for inside in (NARROW, SHIFTED):
+            assert low <= bands(inside)[name][0] <= bands(inside)[name][1] <= high, name
+        for first, second in ((NARROW, SHIFTED), (BROAD, FAR)):
+            (low_1, high_1), (low_2, high_2) = bands(first)[name], bands(second)[name]
+            assert high_1 < low_2 or high_2 < low_1, name
