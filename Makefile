@@ -48,10 +48,8 @@ evidence: $(READY) ## train the paradigms of the paper side by side and show the
 evidence-quick: $(READY) ## the same with one seed and few pairs, in 3 minutes, to see that all of it runs
 	$(BIN)/python -m benchmarks.evidence --quick $(ARGS)
 
-tiny-backbone: $(READY) ## train anew the tiny backbone that ships with the package (40 minutes)
-	$(BIN)/python -m data_modules.world.small_backbone runs/tiny_backbone/start
-	$(BIN)/python -m descore.train fit -c conf/tiny_backbone.yaml
-	$(BIN)/python -m benchmarks.evidence.tiny_backbone --ship runs/tiny_backbone/last
+tiny-backbone: $(READY) ## teach anew the tiny backbone that ships with the package, in 150 minutes on two cores; resumes a stopped run
+	$(BIN)/python -m pretraining
 
 test test-all: export HF_HUB_OFFLINE = 1
 test test-all: export TRANSFORMERS_OFFLINE = 1

@@ -13,7 +13,7 @@ from data_modules.world.scene import Split
 
 
 class RenderedPairDataModule(PreferencePairDataModule):
-    """Renders pairs for training, and for validation in-domain, out-of-domain and far, unless `root` holds them already.
+    """Renders pairs for training and for validation (in-domain, out-of-domain and far), unless `root` has them already.
 
     Args:
         root: Folder of the rendered data.

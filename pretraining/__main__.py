@@ -11,12 +11,11 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from lightning import Trainer, seed_everything
+from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
@@ -29,23 +28,24 @@ from pretraining.course import CourseModule
 from pretraining.language import LanguageModule, TogetherModule
 from pretraining.measure import measure
 from pretraining.perception import PerceptionModule
-from pretraining.recipe import RECIPE
+from pretraining.recipe import RECIPE, Recipe
 
 SHIPPED = Path("src/descore/tiny")
 COURSES = ("perception", "language", "together")
 
 
-def teach(name: str, root: Path) -> None:
+def teach(name: str, root: Path, recipe: Recipe = RECIPE) -> None:
     """Run a course to its end, from where it stands.
 
     Args:
         name: Name of the course.
         root: Folder of all courses.
+        recipe: Numbers of the courses.
     """
     last = checkpoint(root, name)
-    devices = 1 if torch.cuda.is_available() or name != "together" else RECIPE.processes
+    devices = 1 if torch.cuda.is_available() or name != "together" else recipe.processes
     trainer = Trainer(
-        max_steps=getattr(RECIPE, name).steps,
+        max_steps=getattr(recipe, name).steps,
         devices=devices,
         strategy="ddp" if devices > 1 else "auto",
         gradient_clip_val=1.0,
@@ -55,14 +55,14 @@ def teach(name: str, root: Path) -> None:
         log_every_n_steps=20,
         logger=TensorBoardLogger(str(root / name), name="", version=""),
         callbacks=[
-            ModelCheckpoint(str(root / name), save_last=True, save_top_k=0, every_n_train_steps=100),
+            ModelCheckpoint(str(root / name), save_last=True, save_top_k=0, every_n_train_steps=recipe.save_every),
             CompactProgressBar(),
             ProgressLines(20),
         ],
         plugins=[AtomicCheckpointIO()],
         enable_model_summary=False,
     )
-    trainer.fit(_module(name, root), ckpt_path=str(last) if last.is_file() else None)
+    trainer.fit(make(name, root, recipe), ckpt_path=str(last) if last.is_file() else None)
 
 
 def checkpoint(root: Path, name: str) -> Path:
@@ -70,20 +70,18 @@ def checkpoint(root: Path, name: str) -> Path:
     return root / name / "last.ckpt"
 
 
-def _module(name: str, root: Path) -> CourseModule:
-    start = str(root / "start")
-    make: dict[str, Callable[[], CourseModule]] = {
-        "perception": lambda: PerceptionModule(start, RECIPE.perception, RECIPE.seed),
-        "language": lambda: LanguageModule(start, RECIPE.language, RECIPE.seed),
-        "together": lambda: TogetherModule(
-            start,
-            RECIPE.together,
-            RECIPE.seed,
-            tower=checkpoint(root, "perception"),
-            language=checkpoint(root, "language"),
-        ),
-    }
-    return make[name]()
+def make(name: str, root: Path, recipe: Recipe = RECIPE) -> CourseModule:
+    """Make the module of a course; its start is written where it is missing."""
+    start = root / "start"
+    if not (start / "config.json").is_file():
+        write_random_backbone(start, rendered_corpus(), sizes=recipe.sizes, seed=recipe.seed)
+    torch.manual_seed(recipe.seed)
+    if name == "perception":
+        return PerceptionModule(str(start), recipe.perception, recipe.seed)
+    if name == "language":
+        return LanguageModule(str(start), recipe.language, recipe.seed)
+    tower, language = checkpoint(root, "perception"), checkpoint(root, "language")
+    return TogetherModule(str(start), recipe.together, recipe.seed, tower=tower, language=language)
 
 
 def teach_all(root: Path) -> None:
@@ -95,39 +93,37 @@ def teach_all(root: Path) -> None:
     subprocess.run([*command, COURSES[2]], check=True)
 
 
-def ship(root: Path, num_pairs: int) -> None:
-    """Measure what came of all courses, and write it into the package in float16, with the recipe."""
-    module = TogetherModule(
-        str(root / "start"),
-        RECIPE.together,
-        RECIPE.seed,
-        tower=checkpoint(root, "perception"),
-        language=checkpoint(root, "language"),
-    )
+def ship(root: Path, num_pairs: int, recipe: Recipe = RECIPE, shipped: Path = SHIPPED) -> None:
+    """Measure what came of all courses, and write it into the package in float16, with the recipe.
+
+    Args:
+        root: Folder of all courses.
+        num_pairs: Pairs of each split that are measured.
+        recipe: Numbers of the courses.
+        shipped: Folder to write.
+    """
+    module = make("together", root, recipe)
     module.load_state_dict(torch.load(checkpoint(root, "together"), weights_only=True)["state_dict"])
     model = module.model.eval()
     model.base.to(torch.float16).float()  # what is measured is what is shipped
     learnt = measure(model, root / "rendered", num_pairs)
     Console().print_json(data=learnt)
-    shutil.rmtree(SHIPPED, ignore_errors=True)
-    shutil.copytree(root / "start", SHIPPED)
-    model.base.to(torch.float16).save_pretrained(SHIPPED)
-    recipe = {"command": "make tiny-backbone", "recipe": asdict(RECIPE), "measured": learnt}
-    (SHIPPED / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
+    shutil.rmtree(shipped, ignore_errors=True)
+    shutil.copytree(root / "start", shipped)
+    model.base.to(torch.float16).save_pretrained(shipped)
+    written = {"command": "make tiny-backbone", "recipe": asdict(recipe), "measured": learnt}
+    (shipped / "recipe.json").write_text(json.dumps(written, indent=2) + "\n")
 
 
 def main() -> None:
     """Run the courses that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("course", nargs="?", choices=[*COURSES, "ship"], help="one course alone (default: all, and ship)")
+    parser.add_argument("course", nargs="?", choices=[*COURSES, "ship"], help="one alone (default: all)")
     parser.add_argument("--root", type=Path, default=Path("runs/tiny_backbone"), metavar="FOLDER")
     parser.add_argument("--pairs", type=int, default=512, help="pairs per split that are measured (default 512)")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    seed_everything(RECIPE.seed)
-    start = options.root / "start"
-    if not (start / "config.json").is_file():
-        write_random_backbone(start, rendered_corpus(), sizes=RECIPE.sizes, seed=RECIPE.seed)
+    make("perception", options.root)  # the start, before two courses write it side by side
     if options.course is None:
         teach_all(options.root)
     elif options.course in COURSES:

@@ -1,4 +1,4 @@
-"""What all courses share: steps that are functions of their number, rates, the optimizer, and where a course resumes."""
+"""What all courses share: steps that are functions of their number, the optimizer and its rates."""
 
 from __future__ import annotations
 

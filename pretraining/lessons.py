@@ -1,8 +1,8 @@
-"""What is taught about a video and a request: texts that follow the prompt, with a weight for each token.
+"""What is taught about a video and a request: texts behind the prompt, with a weight for each token.
 
-All of them follow the same prompt, so one prefix serves all: whole thoughts, dimension scores at once, captions, answers
-to the questions of a checklist, and to yes/no questions about single words. Where several may follow, what the first
-word decides has weight 0: a model asked for nothing else writes a thought.
+One prefix serves all of them: whole thoughts, dimension scores at once, captions, answers to the questions of a
+checklist, and to yes/no questions about single words. Where any of them may begin, its first words have weight 0, but
+for the thought: a model that is not told how to begin writes a thought.
 """
 
 from __future__ import annotations

@@ -110,7 +110,9 @@ def scores_at_once(model: RewardModel, prefixes: Sequence[Prefix]) -> list[Dimen
 
 def _tokens(tokenizer: Any) -> list[int]:
     """Return the tokens that may follow the name of a dimension: a space, a quote behind a space, and 0, 1 and 2."""
-    (space, zero), (quote, *_) = (tokenizer.encode(text, add_special_tokens=False) for text in (" 0", f' "{NOT_ASKED}"'))
+    (space, zero), (quote, *_) = (
+        tokenizer.encode(text, add_special_tokens=False) for text in (" 0", f' "{NOT_ASKED}"')
+    )
     return [space, quote, zero, *tokenizer.convert_tokens_to_ids(["1", "2"])]
 
 
@@ -141,7 +143,7 @@ def _shares(names: Any, right: Sequence[Sequence[bool]]) -> dict[str, float]:
 def main() -> None:
     """Measure a backbone, and print what it sees."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("backbone", nargs="?", default="tiny", help="folder of the backbone (default: the packaged one)")
+    parser.add_argument("backbone", nargs="?", default="tiny", help="folder (default: that of the package)")
     parser.add_argument("--pairs", type=int, default=256, help="pairs per split (default 256)")
     parser.add_argument("--root", type=Path, default=Path("runs/rendered_exact"), help="folder of the rendered splits")
     options = parser.parse_args()

@@ -21,7 +21,7 @@ from pretraining.recipe import VIDEO, Course
 from pretraining.videos import Videos, numbers_of
 
 CHECKED: tuple[Split, ...] = ("train", "ood", "far")
-NUM_CHECKED = 256
+BATCH = 64
 
 
 class Seen(NamedTuple):
@@ -107,8 +107,11 @@ class PerceptionModule(CourseModule):
         """Return videos of each split that is checked."""
         loaders: list[DataLoader[Seen]] = []
         for split in CHECKED:
-            videos = Videos(self.model.processor.video_reader, split, seed=self.seed - 1, kept=NUM_CHECKED)
-            batches = [self._pack([videos[i] for i in range(k, k + 64)]) for k in range(0, NUM_CHECKED, 64)]
+            videos = Videos(self.model.processor.video_reader, split, seed=self.seed - 1, kept=self.course.checked)
+            numbers = [
+                range(first, min(first + BATCH, self.course.checked)) for first in range(0, self.course.checked, BATCH)
+            ]
+            batches = [self._pack([videos[number] for number in some]) for some in numbers]
             loaders.append(DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
         return loaders
 

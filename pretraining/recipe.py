@@ -24,6 +24,7 @@ class Course:
         decay: Share of the steps, the last ones, over which the rates fall.
         fresh: Share of the videos of a step that no earlier step had.
         kept: Newest videos, from which the others are taken.
+        checked: Videos of each split that a validation of perception looks at.
     """
 
     steps: int
@@ -34,6 +35,7 @@ class Course:
     decay: float = 0.4
     fresh: float = 0.3
     kept: int = 12_000
+    checked: int = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +48,16 @@ class Recipe:
         language: The language model, on text alone.
         together: The whole model.
         processes: Processes of the last course on a CPU, each of one thread; on a GPU there is one.
+        save_every: Steps between checkpoints.
         seed: Seed of the first weights and of all that is drawn.
     """
 
     sizes: Sizes = field(default_factory=lambda: Sizes(text=160))
     perception: Course = Course(steps=2000, videos=64, learning_rate=4e-3)
     language: Course = Course(steps=1500, videos=32, learning_rate=3e-3)
-    together: Course = Course(steps=2200, videos=12, learning_rate=3e-3, tower_share=0.1)
+    together: Course = Course(steps=1400, videos=12, learning_rate=3e-3, tower_share=0.1)
     processes: int = 2
+    save_every: int = 100
     seed: int = 0
 
 

@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "src" / "descore"
 APPLICATION = ("data_modules", "callbacks")
-CODE = ("src", *APPLICATION, "benchmarks")
+CODE = ("src", *APPLICATION, "benchmarks", "pretraining")
 
 # Package -> the packages it builds on; what those build on is open to it as well. A new package takes its place here.
 BUILDS_ON = {

@@ -1,12 +1,8 @@
-"""Small backbones with random weights, in transformers' format: the start of the tiny backbone and of every test.
-
-`python -m data_modules.world.small_backbone FOLDER` writes the one that the tiny backbone is trained from.
-"""
+"""Small backbones with random weights, in transformers' format: the start of the tiny backbone and of every test."""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,7 +185,3 @@ def _sections(sizes: Sizes) -> list[int]:
     half = sizes.text // sizes.heads // 2
     side = half * 3 // 8
     return [half - 2 * side, side, side]
-
-
-if __name__ == "__main__":
-    write_random_backbone(Path(sys.argv[1]), rendered_corpus())
