@@ -26,12 +26,7 @@ OMISSION, CORRUPTION = 0.25, 0.3
 """Probabilities that a prompt leaves out a secondary dimension, and that it asks for another word than is shown."""
 
 _WORDS = {word for words in VALUES.values() for word in words} | {"fits", "wrong", "N/A"}
-_SAYS = re.compile(
-    r"\b(?:"
-    + "|".join(re.escape(word) for word in sorted(_WORDS, key=len, reverse=True))
-    + f")|(?:{'|'.join(VALUES)})[,;.]"  # after the name of a wrong attribute, the sign says whether another follows
-    + r"|\d\.?\d*"
-)
+_SAYS = re.compile(r"\b(?:" + "|".join(map(re.escape, sorted(_WORDS, key=len, reverse=True))) + r")|\d\.?\d*")
 _SHOWN = re.compile(r"(?<=\nShown:).*")
 
 

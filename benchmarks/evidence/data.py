@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from data_modules.world.rendering import RenderSettings, render_split
 from data_modules.world.scene import Split
 from data_modules.world.teacher import Teacher
-from descore.answer import overall_score
 from descore.tables.pairs import read_pairs
 from descore.tables.writer import write_pairs
-from descore.types import Pair
 
-SPLITS: dict[Split, str] = {"val": "in-domain", "ood": "out-of-domain"}
+SPLITS: dict[Split, str] = {"val": "in-domain", "ood": "out-of-domain", "far": "far"}
+"""Held-out splits and their names; docs/data.md says what each holds."""
+
 CORRUPTED = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 """Shares of wrong dimensions in a thought, from none to all."""
 
-CLEAR = 1.0
-"""Least difference of the overall scores of a pair, from 1 to 5; the backbone is too small for closer calls."""
-
-RENDERED_EACH = 3
-"""Rendered pairs for each one that is wanted; about every second one is clear."""
+RENDERED_EACH = 1.5
+"""Rendered pairs for each one that is wanted; about every eighth one is a tie."""
 
 
 def prepare(root: Path, num_train: int, smaller: tuple[int, ...], num_held_out: int) -> None:
-    """Render what is missing, and write tables of the pairs of which one video is clearly better.
+    """Render what is missing, and write tables of the pairs of which one video is better.
 
     Args:
         root: Folder of the evidence; its data are in `data`.
@@ -42,29 +40,23 @@ def prepare(root: Path, num_train: int, smaller: tuple[int, ...], num_held_out: 
 
 
 def _write(root: Path, split: Split, wanted: int, teacher: Teacher, path: Path, size: int) -> None:
-    """Write a table of the first clear pairs of a split."""
+    """Write a table of the first decided pairs of a split."""
     settings = RenderSettings(teacher=teacher)
-    table = render_split(root / "data", split, RENDERED_EACH * wanted, settings, seed=0)
-    clear = [pair for pair in read_pairs(table, check_videos=False).pairs if _is_clear(pair)]
-    if len(clear) < wanted:
-        raise ValueError(f"{table}: expected at least {wanted} pairs of clear preference, got {len(clear)}")
-    write_pairs(path, clear[:size])
-
-
-def _is_clear(pair: Pair) -> bool:
-    assert pair.a.scores is not None
-    assert pair.b.scores is not None
-    return abs(overall_score(pair.a.scores) - overall_score(pair.b.scores)) >= CLEAR
+    table = render_split(root / "data", split, math.ceil(RENDERED_EACH * wanted), settings, seed=0)
+    decided = [pair for pair in read_pairs(table, check_videos=False).pairs if pair.preference[0]]
+    if len(decided) < wanted:
+        raise ValueError(f"{table}: expected at least {wanted} pairs without ties, got {len(decided)}")
+    write_pairs(path, decided[:size])
 
 
 def train_table(root: Path, size: int) -> Path:
     """Table of the first training pairs."""
-    return root / "data" / "train" / f"clear-{size}.jsonl"
+    return root / "data" / "train" / f"decided-{size}.jsonl"
 
 
 def pairs_table(root: Path, split: str) -> Path:
     """Table of a held-out split with the thoughts of the teacher of the training."""
-    return root / "data" / split / "clear.jsonl"
+    return root / "data" / split / "decided.jsonl"
 
 
 def thoughts_table(root: Path, split: str, share: float) -> Path:

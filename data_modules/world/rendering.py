@@ -30,7 +30,7 @@ from descore.video.writer import write_video
 WORLD_VERSION = 2
 """Version of the videos and prompts. Raise it when they change; data of another version is rendered again."""
 
-TABLE_VERSION = 2
+TABLE_VERSION = 3
 """Version of the table. Raise it when only the table changes; it is then written again, and its videos are kept."""
 
 SIDES = ("a", "b")

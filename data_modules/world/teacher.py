@@ -71,13 +71,13 @@ def describe(request: Request, shown: Scene, wrong: Mapping[str, tuple[str, ...]
     """
     expected = "; ".join(", ".join(request.scene.words(d)) if d in request.asked else NOT_ASKED for d in DIMENSIONS)
     seen = "; ".join(", ".join(shown.words(d)) for d in DIMENSIONS)
-    compared = "; ".join(f"{d} {_finding(wrong.get(d))}" for d in DIMENSIONS)
+    compared = "; ".join(_compare(d, wrong.get(d)) for d in DIMENSIONS)
     scores = count_scores(wrong)
     think = f"Expect: {expected}.\nShown: {seen}.\nCompare: {compared}."
     return write_thought(think, Answer(scores, overall_score(scores)))
 
 
-def _finding(wrong: tuple[str, ...] | None) -> str:
+def _compare(dimension: str, wrong: tuple[str, ...] | None) -> str:
     if wrong is None:
-        return NOT_ASKED
-    return f"wrong {', '.join(wrong)}" if wrong else "fits"
+        return f"{dimension} {NOT_ASKED}"
+    return ", ".join(f"{name} {'wrong' if name in wrong else 'fits'}" for name in ATTRIBUTES[dimension])

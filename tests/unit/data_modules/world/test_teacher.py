@@ -4,7 +4,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from data_modules.world.scene import Request, Scene, count_scores, draw_request, draw_shown, wrong_attributes
+from data_modules.world.scene import (
+    ATTRIBUTES,
+    Request,
+    Scene,
+    count_scores,
+    draw_request,
+    draw_shown,
+    wrong_attributes,
+)
 from data_modules.world.teacher import Teacher
 from descore.answer import overall_score, parse_answer
 from descore.types import DIMENSIONS
@@ -24,11 +32,14 @@ def cases(count=150):
 
 def compared(thought):
     """Read the flaws that the comparison names, per dimension; None where it says N/A."""
-    found = re.search(r"Compare: (.*)\.</think>", thought)[1].split("; ")
-    findings = dict(part.split(" ", 1) for part in found)
+    findings = re.search(r"Compare: (.*)\.</think>", thought)[1].split("; ")
+    assert len(findings) == len(DIMENSIONS)
+    for dimension, said in zip(DIMENSIONS, findings, strict=True):
+        asked = ", ".join(f"{name} (fits|wrong)" for name in ATTRIBUTES[dimension])
+        assert re.fullmatch(rf"{asked}|{dimension} N/A", said)
     return {
-        name: None if said == "N/A" else len(said.split(", ")) if said.startswith("wrong ") else 0
-        for name, said in findings.items()
+        dimension: None if said.endswith("N/A") else said.count("wrong")
+        for dimension, said in zip(DIMENSIONS, findings, strict=True)
     }
 
 
@@ -39,8 +50,8 @@ def test_an_exact_thought_reads_like_this():
     assert EXACT.thought(request, shown, seed=0, video="a") == (
         "<think>Expect: circle, blue; left, fast; zooms in, close-up; N/A; flat, steady.\n"
         "Shown: circle, red; up, slowly; zooms in, close-up; city, night; flat, flickers.\n"
-        "Compare: subject wrong colour; dynamics wrong motion, speed; camera fits; environment N/A; "
-        "style wrong quality.</think>"
+        "Compare: shape fits, colour wrong; motion wrong, speed wrong; movement fits, shot fits; environment N/A; "
+        "look fits, quality wrong.</think>"
         '<answer>{"dimension_scores": {"subject": 1, "dynamics": 0, "camera": 2, "environment": "N/A", "style": 1}, '
         '"overall_score": 2.5}</answer>'
     )
@@ -56,7 +67,7 @@ def test_an_exact_teacher_gives_the_true_scores():
 def test_thoughts_are_short():
     for name, request, shown, _ in cases():
         think = EXACT.thought(request, shown, seed=0, video=name).partition("</think>")[0]
-        assert len(think) <= 350
+        assert len(think) <= 400
 
 
 def test_a_kind_teacher_overlooks_one_flaw_of_its_dimension_only():
