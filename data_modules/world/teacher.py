@@ -71,13 +71,17 @@ def describe(request: Request, shown: Scene, wrong: Mapping[str, tuple[str, ...]
     """
     expected = "; ".join(", ".join(request.scene.words(d)) if d in request.asked else NOT_ASKED for d in DIMENSIONS)
     seen = "; ".join(", ".join(shown.words(d)) for d in DIMENSIONS)
-    compared = "; ".join(_compare(d, wrong.get(d)) for d in DIMENSIONS)
+    compared = "; ".join(_compare(d, request.scene, shown, wrong.get(d)) for d in DIMENSIONS)
     scores = count_scores(wrong)
     think = f"Expect: {expected}.\nShown: {seen}.\nCompare: {compared}."
     return write_thought(think, Answer(scores, overall_score(scores)))
 
 
-def _compare(dimension: str, wrong: tuple[str, ...] | None) -> str:
+def _compare(dimension: str, asked: Scene, shown: Scene, wrong: tuple[str, ...] | None) -> str:
+    """Compare word by word, each asked one beside the shown one: a small model compares what stands side by side."""
     if wrong is None:
         return f"{dimension} {NOT_ASKED}"
-    return ", ".join(f"{name} {'wrong' if name in wrong else 'fits'}" for name in ATTRIBUTES[dimension])
+    return ", ".join(
+        f"{getattr(asked, name)} {getattr(shown, name)} {'wrong' if name in wrong else 'fits'}"
+        for name in ATTRIBUTES[dimension]
+    )

@@ -48,7 +48,7 @@ def test_who_sees_nothing_does_not_learn_what_is_shown(processor):
     unseen = weighed(processor, lesson, 0.0)
     assert "blue" in unseen
     assert "red" not in unseen
-    assert weighed(processor, lesson, INFORMATION).count("circle") == 1, "of what is expected"
+    assert weighed(processor, lesson, INFORMATION).count("circle") == 3, "what is expected, and the comparison"
 
 
 def test_no_lesson_but_the_thought_teaches_how_to_begin(processor):
