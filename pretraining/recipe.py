@@ -55,7 +55,7 @@ class Recipe:
     sizes: Sizes = field(default_factory=lambda: Sizes(text=160))
     perception: Course = Course(steps=2000, videos=64, learning_rate=4e-3)
     language: Course = Course(steps=400, videos=32, learning_rate=3e-3)
-    together: Course = Course(steps=1400, videos=12, learning_rate=3e-3, tower_share=0.1)
+    together: Course = Course(steps=1500, videos=12, learning_rate=3e-3, tower_share=0.1)
     processes: int = 2
     save_every: int = 100
     seed: int = 0

@@ -98,7 +98,7 @@ def test_videofeedback_has_single_videos_with_scores(tmp_path):
     assert video.side.mos == pytest.approx((1, 2, 3, 4, NAN), nan_ok=True)
 
 
-@pytest.mark.parametrize("name", ["rendered_val", "rendered_ood"])
+@pytest.mark.parametrize("name", ["rendered_val", "rendered_ood", "rendered_far"])
 def test_the_rendered_benchmarks_are_made_where_they_are_not_there(tmp_path, name):
     yaml = tmp_path / f"{name}.yaml"
     yaml.write_text(known_benchmarks()[name].read_text().replace("num_pairs: 600", "num_pairs: 1"))
