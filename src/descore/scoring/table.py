@@ -126,7 +126,7 @@ def _finish(table: UnscoredTable, places: Places, output: Path, folder: Path, in
 
 
 def _check_columns(table: UnscoredTable) -> None:
-    added = [f"{name}{_suffix(column)}" for column in table.video_columns for name in FIELDS]
+    added = [f"{name}{suffix_of(column)}" for column in table.video_columns for name in FIELDS]
     if taken := [name for name in added if name in table.columns]:
         raise ScoringError(
             f"the table has the columns {', '.join(taken)}, which its scored table would overwrite; rename them, or "
@@ -161,7 +161,7 @@ def _scored_row(table: UnscoredTable, number: int, places: Places, scores: Seque
     cells = {column: row.cells.get(column) for column in table.columns}
     for column in table.video_columns:
         record = scores[places[number, column]] if column in row.videos else _failure(row.errors[column])
-        cells |= {f"{name}{_suffix(column)}": (record or {})[name] for name in FIELDS}
+        cells |= {f"{name}{suffix_of(column)}": (record or {})[name] for name in FIELDS}
     return cells
 
 
@@ -170,7 +170,7 @@ def _failures(table: UnscoredTable, rows: Sequence[Mapping[str, Any]]) -> list[s
         f"row {row.number}, {column}: {reason}"
         for row, cells in zip(table.rows, rows, strict=True)
         for column in table.video_columns
-        if (reason := cells[f"error{_suffix(column)}"])
+        if (reason := cells[f"error{suffix_of(column)}"])
     ]
 
 
@@ -179,5 +179,6 @@ def _failure(reason: str) -> Record:
     return record
 
 
-def _suffix(column: str) -> str:
+def suffix_of(column: str) -> str:
+    """Return how the columns of a record end, from the column of its video: "_a" of video_a."""
     return column.removeprefix("video").removeprefix("path")
