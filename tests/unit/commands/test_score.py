@@ -205,7 +205,7 @@ def test_an_interrupt_says_how_to_resume(export, table, capsys, monkeypatch):
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Scorer, "_score_batch", interrupt)
+    monkeypatch.setattr(Scorer, "score_batch", interrupt)
     with pytest.raises(SystemExit) as ended:
         run(export, str(table))
     assert ended.value.code == 130

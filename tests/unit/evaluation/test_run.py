@@ -52,10 +52,10 @@ def summary_of(folder: Path) -> bytes:
 @pytest.fixture
 def scored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the videos that are scored from here on."""
-    names, score = [], Scorer._score_batch
+    names, score = [], Scorer.score_batch
     monkeypatch.setattr(
         Scorer,
-        "_score_batch",
+        "score_batch",
         lambda self, items, *rest: names.extend(i.key for i in items) or score(self, items, *rest),
     )
     return names

@@ -85,7 +85,7 @@ def test_each_video_is_scored_once_per_prompt(export, folder, monkeypatch):
 def test_a_run_that_is_stopped_resumes_and_ends_with_the_same_table(export, folder, monkeypatch, stop_after):
     write_rows(table := folder / "pairs.csv", ROWS)
     score(export, table, folder / "whole.csv")
-    scored, score_batch = [], Scorer._score_batch
+    scored, score_batch = [], Scorer.score_batch
 
     def stop(self: Scorer, items: list[Any], *rest: Any) -> Iterator[Any]:
         for one in score_batch(self, items, *rest):
@@ -95,7 +95,7 @@ def test_a_run_that_is_stopped_resumes_and_ends_with_the_same_table(export, fold
             yield one
 
     with monkeypatch.context() as patch:
-        patch.setattr(Scorer, "_score_batch", stop)
+        patch.setattr(Scorer, "score_batch", stop)
         with pytest.raises(KeyboardInterrupt):
             score(export, table, folder / "scored.csv")
     assert not (folder / "scored.csv").exists()
