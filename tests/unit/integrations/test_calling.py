@@ -1,10 +1,12 @@
 """Scorers by path, and rewards and reasons of score records."""
 
+import inspect
 import logging
 import math
 
 import pytest
 
+from descore.client import Client
 from descore.integrations.calling import log_failures, reason_of, reward_of, scorer_of
 from descore.scoring.score import Score
 from descore.scoring.scorer import Scorer
@@ -29,3 +31,10 @@ def test_rewards_and_reasons(caplog):
         assert not caplog.records
         log_failures([good, bad, bad], use_norm=False)
     assert [one.getMessage() for one in caplog.records] == ["2 of 3 videos have no reward (nan): a.mp4: gone"]
+
+
+@pytest.mark.parametrize("kind", [Scorer, Client])
+def test_a_scorer_and_a_client_are_called_alike(kind):
+    asked = inspect.signature(kind.score).parameters
+    assert list(asked)[:3] == ["self", "videos", "prompts"]
+    assert {"num_thoughts", "fps"} <= set(asked)
