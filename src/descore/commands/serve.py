@@ -35,6 +35,9 @@ LIMITS = {
     "seconds": "longest video, in seconds",
     "frames": "most frames of a video",
     "request_seconds": "time in which a video must be scored, waiting included",
+    "body_seconds": "time for a body to arrive, and a second more for each 64 KiB of it",
+    "header_seconds": "time for the header of a request to arrive",
+    "stall_seconds": "time without a word after which a worker that has work is replaced",
     "shutdown_seconds": "time in which a server that was asked to stop finishes what it accepted",
 }
 

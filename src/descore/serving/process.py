@@ -96,6 +96,9 @@ class WorkerProcess:
     async def end(self) -> str:
         """End it unless it has ended, and say how it did."""
         self._writer.close()
+        if not self.is_ready:  # it would load the models first
+            with suppress(ProcessLookupError):
+                self.kill()
         try:
             code = await asyncio.wait_for(self._process.wait(), _SECONDS_TO_END)
         except TimeoutError:

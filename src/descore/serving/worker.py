@@ -145,7 +145,7 @@ class Worker:
     def _check(self, video: str, fps: float | None) -> None:
         """Check a video against the limits of the server, which are below those of every video that is read."""
         if os.path.isdir(video):
-            count, seconds = check_pictures(Path(video)), 0.0
+            count = check_pictures(Path(video))
             seconds = count / fps if fps else 0.0
         else:
             try:
@@ -188,12 +188,12 @@ class Worker:
 
 
 def check_pictures(folder: Path) -> int:
-    """Check the sizes in the headers of a folder's pictures, and return their number.
+    """Check the headers of a folder's pictures, and return their number.
 
     Raises:
-        VideoError: If a picture is too large, or is none.
+        VideoError: If a picture is too large, or is none, or there are no two of one size.
     """
-    files = sorted(folder.iterdir())
+    files, sizes = sorted(folder.iterdir()), set[tuple[int, int]]()
     for file in files:
         try:
             with Image.open(file, formats=("PNG", "JPEG", "WEBP")) as picture:
@@ -202,6 +202,9 @@ def check_pictures(folder: Path) -> int:
             raise VideoError(folder, f"frame {file.stem} cannot be read: {error}".replace(str(file), "it")) from error
         if width * height > MAX_SOURCE_PIXELS:
             raise VideoError(folder, f"expected at most {MAX_SOURCE_PIXELS} pixels a frame, got {width}x{height}")
+        sizes.add((width, height))
+    if len(files) < 2 or len(sizes) > 1:
+        raise VideoError(folder, f"expected at least 2 frames of one size, got {len(files)} of {len(sizes)} sizes")
     return len(files)
 
 
