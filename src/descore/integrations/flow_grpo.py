@@ -99,19 +99,18 @@ def fill_failed(rewards: Tensor, prompts: Sequence[Any]) -> Tensor:
     they were gathered from all ranks. A prompt without any reward gets equal rewards, 0, which have no advantage.
 
     Args:
-        rewards: Reward of each video, [N]; nan for a failed one.
+        rewards: Reward of each video, [N] or [N, steps]; nan for a failed one.
         prompts: Prompt of each video, or anything that is equal for the videos of a group.
 
     Returns:
-        [N] rewards without nan.
+        Rewards without nan, in the shape of `rewards`.
 
     >>> fill_failed(torch.tensor([1.0, torch.nan, 3.0, torch.nan]), ["a cat", "a cat", "a cat", "a dog"]).tolist()
     [1.0, 2.0, 3.0, 0.0]
     """
     filled = rewards.clone()
     for prompt in dict.fromkeys(prompts):
-        group = torch.tensor([other == prompt for other in prompts], device=rewards.device)
-        failed = group & rewards.isnan()
-        known = rewards[group & ~rewards.isnan()]
-        filled[failed] = known.mean() if len(known) else 0.0
+        members = [place for place, other in enumerate(prompts) if other == prompt]
+        group = rewards[members]
+        filled[members] = torch.where(group.isnan(), group.nanmean(0).nan_to_num(0.0), group)
     return filled

@@ -126,3 +126,5 @@ def test_a_failed_video_has_no_advantage_and_the_others_keep_theirs():
     group = filled[:3]
     assert ((group - group.mean()) / (group.std() + 1e-4))[1] == 0
     assert rewards.isnan().sum() == 2
+    steps = fill_failed(rewards[:, None].repeat(1, 4), prompts)
+    assert torch.equal(steps, filled[:, None].repeat(1, 4))
