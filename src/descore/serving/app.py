@@ -18,7 +18,7 @@ from descore.serving import adapters
 from descore.serving.guard import Guard, refusal
 from descore.serving.options import ServerOptions
 from descore.serving.refusals import Refused
-from descore.serving.schemas import BatchRequest, BatchResponse, Problem, ScoreRecord, ScoreRequest
+from descore.serving.schemas import BatchRequest, BatchResponse, Problem, ScoreRecord, ScoreRequest, body_of
 from descore.serving.service import Asked, Service, read_body, read_upload
 
 REFUSALS = {401: "no or wrong key", 408: "body too slow", 413: "too large", 421: "wrong host", 422: "malformed"} | {
@@ -133,18 +133,6 @@ async def _refuse_route(_: Request, error: Exception) -> Response:
 
 async def _nobody(_: Request, error: Exception) -> Response:
     return Response(status_code=499)  # the client has gone
-
-
-def body_of(schema: type, *, form: bool = False) -> dict[str, Any]:
-    """Document the body of a route that reads it by itself."""
-    content: dict[str, Any] = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema.__name__}"}}}
-    if form:
-        fields = {"prompt": {"type": "string"}, "video": {"type": "string", "format": "binary"}}
-        more = {"thought": {"type": "string"}, "num_thoughts": {"type": "integer"}, "model": {"type": "string"}}
-        content["multipart/form-data"] = {
-            "schema": {"type": "object", "properties": fields | more, "required": ["prompt", "video"]}
-        }
-    return {"requestBody": {"required": True, "content": content}}
 
 
 def _describe(app: FastAPI) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 from descore.types import ModelError
 
 MIB = 2**20
+MAX_FPS = 1000
 
 
 class ServerError(ModelError):
@@ -93,6 +94,8 @@ class ServerOptions:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
+        if self.frames_fps is not None and not 0 < self.frames_fps <= MAX_FPS:
+            raise ServerError(f"--frames-fps {self.frames_fps:g}: expected above 0 and at most {MAX_FPS}")
         for root in self.roots:
             if not root.is_dir():
                 raise ServerError(f"--allow-root {root}: expected a folder")

@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-Fps = Annotated[float, Field(gt=0, le=1000, description="Frame rate in frames per second.")]
+from descore.serving.options import MAX_FPS
+
+Fps = Annotated[float, Field(gt=0, le=MAX_FPS, description="Frame rate in frames per second.")]
 NumThoughts = Annotated[int, Field(ge=1, description="Number of thoughts; the reward is the mean over them.")]
 Temperature = Annotated[
     float | None, Field(ge=0, description="Sampling temperature; 0 for one thought, 1 for several if not given.")
@@ -26,10 +28,10 @@ class Body(BaseModel):
 class VideoSource(Body):
     """A video; exactly one of path, base64, url and frames."""
 
-    path: str | None = Field(None, description="File under a folder that the server allows.")
-    base64: str | None = Field(None, description="Bytes of a video file.", repr=False)
-    url: str | None = Field(None, description="Address on a host that the server allows.")
-    frames: list[str] | None = Field(None, description="PNG, JPEG or WebP of each frame, in base64.", repr=False)
+    path: str | None = Field(default=None, description="File under a folder that the server allows.")
+    base64: str | None = Field(default=None, description="Bytes of a video file.", repr=False)
+    url: str | None = Field(default=None, description="Address on a host that the server allows.")
+    frames: list[str] | None = Field(default=None, description="PNG, JPEG or WebP of each, in base64.", repr=False)
     fps: Fps | None = None
 
     @model_validator(mode="after")
@@ -110,3 +112,15 @@ def explain(error: ValidationError) -> str:
     got = "" if first["type"] in {"missing", "json_invalid"} else f", got {first['input']!r:.60}"
     others = f" (and {len(more)} more)" if more else ""
     return f"{place}: {first['msg'].removeprefix('Value error, ')}{got}{others}"
+
+
+def body_of(schema: type, *, form: bool = False) -> dict[str, Any]:
+    """Document the body of a route that reads it by itself."""
+    content: dict[str, Any] = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema.__name__}"}}}
+    if form:
+        fields = {"prompt": {"type": "string"}, "video": {"type": "string", "format": "binary"}}
+        more = {"thought": {"type": "string"}, "num_thoughts": {"type": "integer"}, "model": {"type": "string"}}
+        content["multipart/form-data"] = {
+            "schema": {"type": "object", "properties": fields | more, "required": ["prompt", "video"]}
+        }
+    return {"requestBody": {"required": True, "content": content}}

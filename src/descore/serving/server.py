@@ -96,6 +96,8 @@ class Server(uvicorn.Server):
         for listener in sockets or ():
             host, port = listener.getsockname()[:2]
             self._say(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}")
+        if self._options.pickle_bridge:
+            self._say("warning: POST /flow_grpo reads pickles; give this port to no program that you do not trust")
         self._waiting = asyncio.create_task(self._tell_ready())
 
     async def _tell_ready(self) -> None:
