@@ -198,9 +198,14 @@ def _records(heard: Heard, number: int) -> list[dict[str, Any]]:
     if not isinstance(records, list) or len(records) != number:
         raise ClientError(f"expected the scores of {number} videos, got {heard.text[:100]!r}")
     for record in records:
-        if record.get("reward") is None and not record.get("error"):
+        if not (isinstance(record, dict) and (_has_reward(record) != bool(record.get("error")))):
             raise ClientError(f"expected a reward or an error, got {record!r:.100}")
     return records
+
+
+def _has_reward(record: dict[str, Any]) -> bool:
+    reward = record.get("reward")
+    return isinstance(reward, int | float) and not isinstance(reward, bool) and math.isfinite(reward)
 
 
 def _reason(heard: Heard) -> str:
