@@ -198,14 +198,17 @@ def _records(heard: Heard, number: int) -> list[dict[str, Any]]:
     if not isinstance(records, list) or len(records) != number:
         raise ClientError(f"expected the scores of {number} videos, got {heard.text[:100]!r}")
     for record in records:
-        if not (isinstance(record, dict) and (_has_reward(record) != bool(record.get("error")))):
+        if not (isinstance(record, dict) and _is_whole(record)):
             raise ClientError(f"expected a reward or an error, got {record!r:.100}")
     return records
 
 
-def _has_reward(record: dict[str, Any]) -> bool:
-    reward = record.get("reward")
-    return isinstance(reward, int | float) and not isinstance(reward, bool) and math.isfinite(reward)
+def _is_whole(record: dict[str, Any]) -> bool:
+    """Return whether a record has a finite reward, or else none and an error."""
+    reward, error = record.get("reward"), record.get("error")
+    if reward is None:
+        return bool(error)
+    return type(reward) in {int, float} and math.isfinite(reward) and error is None
 
 
 def _reason(heard: Heard) -> str:

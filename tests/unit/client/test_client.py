@@ -180,6 +180,7 @@ def test_a_server_that_stays_busy_or_away_is_an_error_and_never_a_number(ask):
         b'{"scores": [3]}',
         b'{"scores": {"0": {"reward": 1}}}',
         b'{"scores": [{"reward": 1, "error": "it broke"}]}',
+        b'{"scores": [{"reward": "1", "error": "it broke"}]}',
     ],
 )
 def test_an_answer_that_is_none_is_an_error(ask, content):
