@@ -117,7 +117,7 @@ def score_parquet(
     """Score the videos of Parquet files on a Ray cluster, and write the scored rows as Parquet files.
 
     A pipeline that is killed resumes when it is started again with the same arguments: Ray Data records the ids of the
-    rows of each block that was written, and leaves them out.
+    rows of each block that was written, and leaves them out. One that was finished has only new rows left to score.
 
     Args:
         source: Path or URL of a Parquet file or a folder of them.
@@ -140,14 +140,16 @@ def score_parquet(
     except ImportError as error:
         raise ImportError("scoring on a cluster requires Ray: pip install 'descore[ray]'") from error
     context = ray.data.DataContext.get_current()
-    context.checkpoint_config = CheckpointConfig(id_column=id_column, checkpoint_path=checkpoint)
+    context.checkpoint_config = CheckpointConfig(
+        id_column=id_column, checkpoint_path=checkpoint, delete_checkpoint_on_success=False
+    )
     scored = ray.data.read_parquet(source).map_batches(
         ScoreBatch,
         fn_constructor_args=(model,),
         fn_constructor_kwargs={"table": source, "num_thoughts": num_thoughts, **options},
         batch_size=batch_size,
         batch_format="pyarrow",
-        concurrency=num_actors,
+        compute=ray.data.ActorPoolStrategy(size=num_actors),
         num_gpus=gpus_per_actor,
     )
     scored.write_parquet(output)
