@@ -43,7 +43,7 @@ BUILDS_ON = {
     "modules": "objectives metrics runtime",
     "report": "evaluation",
     "commands": "report objectives selection serving",
-    "integrations": "selection",
+    "integrations": "selection serving",
     "__init__": "scoring",
     "cli": "commands __init__",
     "train": "modules __init__",

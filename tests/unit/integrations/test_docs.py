@@ -1,5 +1,6 @@
 """Every snippet of docs/integrations.md runs, on the small model of the tests."""
 
+import inspect
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -99,11 +100,8 @@ def test_best_of_n(capsys) -> None:
     assert capsys.readouterr().out.startswith(f"{best.seed} {best.score.reward} [")
 
 
-def test_ray_data_has_these_arguments() -> None:
-    (snippet,) = snippets_of("Ray Data")
-    import inspect
-
-    from descore.integrations.ray import score_parquet
-
-    pipeline = run(snippet)["run"]
-    assert inspect.signature(score_parquet).bind(*pipeline.args, **pipeline.keywords)
+def test_ray_is_called_with_arguments_that_it_has() -> None:
+    for title, name in (("Ray Data", "run"), ("Ray Serve", "build")):
+        (snippet,) = snippets_of(title)
+        call = run(snippet)[name]
+        assert inspect.signature(call.func).bind(*call.args, **call.keywords)

@@ -1,12 +1,16 @@
 """The actor of Ray Data, called as `map_batches` calls it; and the pipeline on a local Ray, where Ray is installed."""
 
 import json
+import socket
+from pathlib import Path
 
 import fsspec
 import pytest
 from pyarrow import Table, parquet
 
+from descore.client import Client
 from descore.integrations.ray import COLUMNS, ScoreBatch, score_parquet
+from descore.serving.options import ServerOptions
 
 
 def rows_of(clips: list[str]) -> list[dict]:
@@ -74,3 +78,22 @@ def test_a_pipeline_on_a_local_ray_gives_the_rewards_of_python_and_resumes(expor
     expected = [*scorer.score(clips[:3], "a bar"), *scorer.score(clips[3:], "a bar")]
     assert [scored[f"{number}"]["reward"] for number in range(4)] == [score.reward for score in expected]
     assert "gone.mp4: cannot be opened" in scored["4"]["error"]
+
+
+@pytest.mark.slow
+def test_a_deployment_on_ray_serve_gives_the_rewards_of_python(export, scorer, clips, local_ray):
+    from ray import serve
+
+    from descore.integrations.ray_serve import application
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    options = ServerOptions({"descore": export}, devices=("cpu",), roots=(Path(clips[0]).parent,))
+    serve.run(application(options))
+    client = Client(f"http://127.0.0.1:{port}", send_paths=True)
+    try:
+        (score,) = client.score(clips[0], "a bar")
+    finally:
+        serve.shutdown()
+    assert score == scorer.score(clips[0], "a bar")[0]
