@@ -45,8 +45,8 @@ def test_prompts_are_kept_apart_and_in_their_order():
 
 
 def test_a_video_that_is_listed_twice_counts_once():
-    twice = [*candidates(1), *candidates(1)]
-    assert choose_pairs(twice).pairs == []
+    twice = [*candidates(1, 2), *candidates(1, 2)]
+    assert rewards_of(choose_pairs(twice, max_per_prompt=2).pairs) == [(2, 1)]
 
 
 def test_failed_videos_are_left_out_with_their_reasons():
