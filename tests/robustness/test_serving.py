@@ -1,4 +1,4 @@
-"""The server under load: many clients, workers that are killed again and again, and a soak; DESCORE_SOAK says how long.
+"""The server under load: many clients, killed workers, bodies of any shape, and a soak; DESCORE_SOAK says how long.
 
 The soak is an hour where there is one to spare: DESCORE_SOAK=3600. Unless told, it takes a minute.
 """
@@ -10,11 +10,13 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from descore.client import Client
 from descore.scoring.scorer import Scorer
@@ -72,6 +74,66 @@ def test_workers_that_are_killed_at_random_moments_lose_nothing(export, clips, e
             os.kill(random.choice(server.workers()), signal.SIGKILL)
             rewards = [score.reward for score in scores.result()]
             assert rewards == pytest.approx(list(expected.values()), abs=1e-4)
+
+
+KEYS = ("prompt", "video", "num_thoughts", "temperature", "model", "thought", "path", "base64", "url", "frames", "fps")
+KEYS += ("items", "requests", "history", "text", "video_b64", "video_path", "required_rewards", "query", "prompts")
+KEYS += ("messages", "role", "content", "type", "video_url", "image_url", "stream")
+VALUES = (
+    "p",
+    "0.mp4",
+    "AAAA",
+    "user",
+    "descore",
+    "data:,AAAA",
+    "http://localhost/",
+    "text",
+    "video_url",
+    "\0",
+    "\ud800",
+)
+ROUTES = ("/score", "/score/batch", "/compute", "/unirl/score", "/get_reward", "/v1/chat/completions")
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(VALUES) | st.text(max_size=20)
+BODIES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
+    max_leaves=12,
+)
+ITEM = st.fixed_dictionaries(
+    {
+        "prompt": SCALARS,
+        "video": st.dictionaries(st.sampled_from(("path", "base64", "url", "fps")), SCALARS, max_size=2),
+    },
+    optional={"num_thoughts": st.integers(-1, 3), "temperature": st.floats(), "thought": SCALARS, "model": SCALARS},
+)
+SHAPES = {
+    "/score": ITEM,
+    "/score/batch": st.fixed_dictionaries({"items": st.lists(ITEM, max_size=3)}),
+    "/compute": st.fixed_dictionaries(
+        {"prompt": st.lists(SCALARS, max_size=2), "video": st.lists(st.lists(SCALARS, max_size=3), max_size=2)},
+        optional={"fps": SCALARS},
+    ),
+    "/get_reward": st.fixed_dictionaries({
+        "query": st.lists(SCALARS, max_size=2),
+        "prompts": st.lists(SCALARS, max_size=2),
+    }),
+}
+
+
+@pytest.fixture(scope="module")
+def open_server(export: str, clips: list[str]) -> Iterator[Running]:
+    with serving(export, "--allow-root", Path(clips[0]).parent) as server:
+        yield server
+
+
+@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_no_body_is_answered_with_an_error_of_the_server(open_server, data):
+    route = data.draw(st.sampled_from(ROUTES))
+    body = data.draw(BODIES | SHAPES[route] if route in SHAPES else BODIES)
+    answer = open_server.post(route, content=json.dumps(body), headers={"content-type": "application/json"})
+    assert answer.status_code in {200, 422}
+    json.loads(answer.text, parse_constant=pytest.fail)  # JSON has no NaN
 
 
 def state(server: Running) -> dict[str, int]:

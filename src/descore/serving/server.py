@@ -86,6 +86,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self.broken: str | None = None
         self.stopped_by: int | None = None
+        self._last_moment = 0.0
 
     def _break(self, reason: str) -> None:
         self.broken, self.should_exit = reason, True
@@ -118,7 +119,7 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Decide ten times a second whether to end."""
-        done = not self._app.num_active or time.monotonic() > getattr(self, "_last_moment", 0)
+        done = not self._app.num_active or time.monotonic() > self._last_moment
         if self.stopped_by is not None and done:
             self.should_exit = True
         return await super().on_tick(counter)

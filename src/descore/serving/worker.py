@@ -29,8 +29,7 @@ from descore.scoring.score import Score
 from descore.scoring.scorer import Scorer
 from descore.serving.schemas import failed
 from descore.types import ModelError
-from descore.video.checks import MAX_SOURCE_PIXELS, VideoError, read_header
-from descore.video.isolation import IsolatedReader
+from descore.video.checks import MAX_SOURCE_PIXELS, VideoError
 
 Message = dict[str, Any]
 
@@ -72,7 +71,6 @@ class Worker:
         self._limits = config["limits"]
         options = config["scorer"] | {"device": config["device"]}
         self.scorers = {name: Scorer(folder, **options) for name, folder in config["models"].items()}
-        self._header = IsolatedReader(read_header)
         self._changed = Condition()
         self._waiting: deque[Ready] = deque()
         self._dropped: set[int] = set()
@@ -120,13 +118,14 @@ class Worker:
         thinks = scorer.thoughts and job["thought"] is None
         try:
             sampling = sampling_of(job["num_thoughts"], job["temperature"], thoughts=thinks)
-            self._check(job["video"], job["fps"])
+            if os.path.isdir(job["video"]):
+                check_pictures(Path(job["video"]))
         except (ScoringError, VideoError) as error:
             self._answer(job, failed(str(error)))
             return
         item = scorer.reader.read(Asked(job["video"], job["prompt"], job["thought"]), job["fps"])
-        if item.prefix is None:
-            self._answer(job, failed(item.error or "cannot be read"))
+        if complaint := self._complaint(item):
+            self._answer(job, failed(complaint))
             return
         with self._changed:
             self._waiting.append(Ready(job, item, sampling, scorer.num_tokens(item, sampling)))
@@ -142,21 +141,14 @@ class Worker:
         self._answer(job, failed("dropped"))
         return True
 
-    def _check(self, video: str, fps: float | None) -> None:
-        """Check a video against the limits of the server, which are below those of every video that is read."""
-        if os.path.isdir(video):
-            count = check_pictures(Path(video))
-            seconds = count / fps if fps else 0.0
-        else:
-            try:
-                header = self._header(video)
-            except VideoError:
-                return  # the scorer says what is wrong with it, or reads it all the same
-            count, seconds = header.num_frames, header.num_frames / header.fps
-        if count > self._limits["frames"]:
-            raise VideoError(video, f"expected at most {self._limits['frames']} frames, got {count}: shorten it")
-        if seconds > self._limits["seconds"]:
-            raise VideoError(video, f"expected at most {self._limits['seconds']:g} s, got {seconds:.1f}: shorten it")
+    def _complaint(self, item: Item) -> str | None:
+        """Return why an item is not scored: it could not be read, or it is longer than the server takes."""
+        frames, seconds = self._limits["frames"], self._limits["seconds"]
+        if item.num_source_frames > frames:
+            return f"video: expected at most {frames} frames, got {item.num_source_frames}: shorten it"
+        if item.source_seconds > seconds:
+            return f"video: expected at most {seconds:g} s, got {item.source_seconds:.1f}: shorten it"
+        return item.error
 
     def _take(self) -> list[Ready]:
         """Wait for a video, and take all that can be scored with the first one, up to the number of tokens."""
@@ -187,8 +179,8 @@ class Worker:
         self.send({"id": job["id"], "score": record, "batch": batch})
 
 
-def check_pictures(folder: Path) -> int:
-    """Check the headers of a folder's pictures, and return their number.
+def check_pictures(folder: Path) -> None:
+    """Check the headers of a folder's pictures.
 
     Raises:
         VideoError: If a picture is too large, or is none, or there are no two of one size.
@@ -205,7 +197,6 @@ def check_pictures(folder: Path) -> int:
         sizes.add((width, height))
     if len(files) < 2 or len(sizes) > 1:
         raise VideoError(folder, f"expected at least 2 frames of one size, got {len(files)} of {len(sizes)} sizes")
-    return len(files)
 
 
 def _finite(score: Score) -> Message:
