@@ -64,7 +64,8 @@ def score_table(
     """Score the videos of a table, or resume: score those left, then write the scored table in one step.
 
     The scored table has the rows and columns of the table, and for each video the fields of its score record, such as
-    reward_a and thought_a for the column video_a. Each (video, prompt) is scored once.
+    reward_a and thought_a for the column video_a. Paths of videos that were relative to the table are relative to the
+    output. Each (video, prompt) is scored once.
 
     Args:
         model: Exported folder, or its id on the hub.
@@ -91,6 +92,7 @@ def score_table(
     _check_columns(table)
     _check_replaceable(output, [*inputs, *table.videos()])
     processor = load_processor(model, backbone)
+    table = table.placed_in(output.parent)
     videos, places = _collect(table, root)
     folder = output.with_name(f"{output.name}.scores")
     remove(draft_of(folder))

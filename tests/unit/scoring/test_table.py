@@ -196,3 +196,12 @@ def test_rewards_and_thoughts_of_several_thoughts_are_json(export, folder):
     (expected,) = Scorer(export, device="cpu").score(folder / "0.mp4", "a bar", num_thoughts=2)
     assert json.loads(row["each"]) == [one.to_json() for one in expected.each]
     assert float(row["reward_std"]) == expected.reward_std
+
+
+def test_a_scored_table_in_another_folder_names_its_videos_from_there(export, folder, clips):
+    rows = [{"prompt": "a bar", "video": "0.mp4"}, {"prompt": "a bar", "video": clips[1]}]
+    write_rows(table := folder / "videos.csv", rows)
+    score(export, table, output := folder / "results" / "scored.csv")
+    assert [row["video"] for row in cells_of(output)] == ["../0.mp4", clips[1]]
+    first, second = read_unscored(output).videos()
+    assert (Path(first).resolve(), second) == ((folder / "0.mp4").resolve(), clips[1])
