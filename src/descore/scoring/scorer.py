@@ -17,6 +17,7 @@ from torch import Tensor
 from descore.answer import Answer, AnswerError, parse_answer
 from descore.inputs.settings import Dtype, RewardSource
 from descore.model.description import RewardStatistics, describe
+from descore.model.finished import find_export
 from descore.model.reward_model import RewardModel
 from descore.model.sampling import Sampling
 from descore.scoring.asked import Several, in_order, list_asked
@@ -71,6 +72,7 @@ class Scorer:
         check_count("number of tokens in a batch", max_batch_tokens)
         self.device = choose_device(device)
         self.dtype = choose_dtype(dtype, self.device)
+        path = str(find_export(path))
         self.calibration = describe(path, backbone).calibration
         self.model = RewardModel.from_pretrained(path, backbone=backbone)
         self.model.network.to(getattr(torch, self.dtype))

@@ -16,6 +16,7 @@ from typing import Any
 
 from descore.atomic import draft_of, remove
 from descore.model.export import digest, load_processor
+from descore.model.finished import find_export
 from descore.scoring.folder import Record, ScoringError, VideoList, plain, read_scores, relative
 from descore.scoring.placing import choose_device
 from descore.scoring.protocol import ScoringProtocol, describe_protocol
@@ -68,7 +69,7 @@ def score_table(
     output. Each (video, prompt) is scored once.
 
     Args:
-        model: Exported folder, or its id on the hub.
+        model: Exported folder, a run, of which the newest finished export is taken, or an id on the hub.
         table: Table to score, see `read_unscored`.
         output: Scored table to write: .csv, .tsv, .jsonl, .json or .parquet.
         inputs: Files that must not be overwritten, such as the table itself.
@@ -86,7 +87,7 @@ def score_table(
             records holds another request or is being written by another process.
         OSError: If the output cannot be written.
     """
-    protocol, output = protocol or ScoringProtocol(), Path(output)
+    protocol, output, model = protocol or ScoringProtocol(), Path(output), str(find_export(model))
     check_shard(shard)
     placed = choose_device(device)
     _check_columns(table)

@@ -101,7 +101,8 @@ def _not_regular(path: Path) -> str:
 
 
 def _not_supported(path: Path, head: bytes) -> str:
-    source, video = shlex.quote(str(path)), f"{path.with_suffix('')}.mp4"
+    another = "-encoded" if path.suffix.lower() == ".mp4" else ""  # ffmpeg does not write over what it reads
+    source, video = shlex.quote(str(path)), f"{path.with_suffix('')}{another}.mp4"
     if head.startswith(b"\x93NUMPY"):
         code = f"import numpy, descore.video.writer as w; w.write_video({video!r}, numpy.load({str(path)!r}), fps=8)"
         return f"expected a video, got an array; to make one, of 8 frames per second: python -c {shlex.quote(code)}"
