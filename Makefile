@@ -1,6 +1,8 @@
 PYTHON ?= python3
 # A run that is trained first if none of its starts has finished.
 unfinished = $(if $(wildcard runs/$(1)/version_*/export/last/descore.json),,runs/$(1))
+# The newest finished start of a run, once it is trained: version_3.
+newest = $$(ls -d runs/$(1)/version_*/export/last | sort -V | tail -n 1 | cut -d / -f 3)
 
 ARGS ?=
 train-stage1: CONF ?= conf/stage1.yaml
@@ -38,9 +40,9 @@ runs/stage2: $(READY) $(call unfinished,stage1)
 	$(MAKE) train-stage2 CONF=conf/stage2.yaml FROM=runs/stage1 ARGS= RESUME=
 
 demo: $(READY) $(call unfinished,stage1) $(call unfinished,stage2) ## train both stages where that is not done, evaluate them, and show one page of results
-	$(BIN)/descore evaluate --model runs/stage1 --benchmark rendered_ood --limit 150 --output runs/demo/stage1
-	$(BIN)/descore evaluate --model runs/stage2 --benchmark rendered_ood --limit 150 --output runs/demo/stage2
-	$(BIN)/descore report runs/demo/stage1 runs/demo/stage2 --output runs/demo/report.html
+	$(BIN)/descore evaluate --model runs/stage1 --benchmark rendered_ood --limit 150 --output runs/demo/stage1-$(call newest,stage1)
+	$(BIN)/descore evaluate --model runs/stage2 --benchmark rendered_ood --limit 150 --output runs/demo/stage2-$(call newest,stage2)
+	$(BIN)/descore report runs/demo/stage1-$(call newest,stage1) runs/demo/stage2-$(call newest,stage2) --name "stage 1" --name "stage 2" --output runs/demo/report.html
 
 evidence: $(READY) ## train the paradigms of the paper side by side and show the results, in 70 minutes on two cores; resumes a stopped run
 	$(BIN)/python -m benchmarks.evidence $(ARGS)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import shlex
+import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -59,7 +63,7 @@ class ExportModel(Callback):
         self._exported = True
         if path := self._save(trainer, pl_module, "last"):
             self._explain_best(trainer)
-            rank_zero_info(f"Exported to {path}. Score a video: descore score --model {path} --prompt '...' video.mp4")
+            rank_zero_info(f"Exported to {path}. Score a video: {_example(path, trainer)}")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Export a resumed run that had been killed between its last step and its export.
@@ -102,6 +106,17 @@ class ExportModel(Callback):
             save(model, path, weights=self.weights, calibration=self.calibration)
         trainer.strategy.barrier("export")
         return path
+
+
+def _example(path: Path, trainer: Trainer) -> str:
+    """Return a command that scores a video of the run, as it can be typed here."""
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    tables = [*getattr(data, "val_pairs", {}).values(), getattr(data, "train_pairs", ())]
+    pair = next((table[0] for table in tables if len(table)), None)
+    prompt, video = (pair.prompt, pair.a.video) if pair else ("...", "video.mp4")
+    beside = Path(sys.executable).with_name("descore")
+    command = "descore" if shutil.which("descore") or not beside.exists() else os.path.relpath(beside)
+    return shlex.join([command, "score", "--model", str(path), "--prompt", prompt, video])
 
 
 def _calibration(trainer: Trainer, names: Sequence[str]) -> RewardStatistics | None:

@@ -35,11 +35,15 @@ BUILDS_ON = {
     "thinking": "model advantages rewards",
     "objectives": "thinking losses",
     "scoring": "thinking tables",
+    "selection": "scoring",
     "evaluation": "scoring metrics",
+    "serving": "__init__",
+    "client": "scoring",
     "runtime": "model",
     "modules": "objectives metrics runtime",
     "report": "evaluation",
-    "commands": "report objectives",
+    "commands": "report objectives selection serving",
+    "integrations": "selection serving",
     "__init__": "scoring",
     "cli": "commands __init__",
     "train": "modules __init__",
@@ -179,7 +183,9 @@ def test_no_circle_between_files() -> None:
     assert not (found := circles(edges)), listed(found)
 
 
-@pytest.mark.parametrize("package", ["__init__", "scoring", "evaluation", "commands", "cli"])
+@pytest.mark.parametrize(
+    "package", ["__init__", "scoring", "selection", "evaluation", "integrations", "commands", "cli"]
+)
 def test_scoring_and_evaluation_reach_no_package_that_imports_lightning(package: str) -> None:
     assert not LIGHTNING & (open_to(package) | {package})
 

@@ -63,3 +63,7 @@ def test_there_is_one_version(installed: Path, tmp_path: Path) -> None:
     assert run(installed, tmp_path, "-m", "descore.cli", "--version") == f"descore {descore.__version__}\n"
     assert (installed / f"descore-{descore.__version__}.dist-info").is_dir()
     assert "version" in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dynamic"]
+
+
+def test_the_doctor_finds_all_well_in_any_folder(installed: Path, tmp_path: Path) -> None:
+    assert "self-test  OK" in run(installed, tmp_path, "-m", "descore.cli", "doctor", "--device", "cpu")

@@ -9,11 +9,11 @@ import sys
 from collections.abc import Sequence
 
 from descore import __version__
-from descore.commands import compare, evaluate, replay, report, score
+from descore.commands import compare, doctor, evaluate, pairs, rank, replay, report, score, serve
 from descore.commands.usage import UsageError
 from descore.types import ModelError
 
-COMMANDS = (score, evaluate, compare, report, replay)
+COMMANDS = (score, rank, pairs, doctor, evaluate, compare, report, replay, serve)
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -52,7 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"descore {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command", dest="command")
-    parser.set_defaults(after_interrupt="")
+    parser.set_defaults(after_interrupt="", version=__version__)
     for command in COMMANDS:
         command.add(commands)
     return parser

@@ -105,7 +105,8 @@ class TrainCLI(LightningCLI):
         """Replace a run of stage 1 by its export, which config.yaml then names; check that a backbone is there."""
         options = config.model.init_args
         if pretrained := options.get("pretrained"):
-            found = find_start(pretrained, Path(config.ckpt_path) if config.ckpt_path else None)
+            checkpoint = Path(config.ckpt_path) if config.ckpt_path else None
+            found = find_start(pretrained, checkpoint, options.get("backbone"))
             rank_zero_info(f"Starting from {found}")
             options.pretrained = str(found)
         elif backbone := options.get("backbone"):

@@ -1,4 +1,4 @@
-"""Pages in a real browser, opened from the disk."""
+"""Pages in a real browser, opened from the disk or from a server."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def start_browser(profile: Path) -> WebDriver:
     return webdriver.Chrome(options, Service(chromedriver))
 
 
-def opened(browser: WebDriver, page: Path, size: tuple[int, int] = DESKTOP, scheme: str = "light") -> WebDriver:
+def opened(browser: WebDriver, page: Path | str, size: tuple[int, int] = DESKTOP, scheme: str = "light") -> WebDriver:
     width, height = size
     metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": size == PHONE}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
@@ -47,15 +47,17 @@ def opened(browser: WebDriver, page: Path, size: tuple[int, int] = DESKTOP, sche
     browser.get("about:blank")  # else only the fragment of the address changes, and nothing is loaded
     for log in ("browser", "performance"):
         browser.get_log(log)
-    browser.get(page.as_uri())
+    browser.get(page if isinstance(page, str) else page.as_uri())
     return browser
 
 
-def check_quiet(browser: WebDriver) -> None:
-    """The page that was opened complains of nothing, and asked for nothing but itself."""
+def check_quiet(browser: WebDriver, origin: str = "file:") -> None:
+    """The page that was opened complains of nothing, and asked for nothing but itself and its origin."""
     assert browser.get_log("browser") == []
-    sent = [entry["message"] for entry in browser.get_log("performance") if "requestWillBeSent" in entry["message"]]
+    messages = [entry["message"] for entry in browser.get_log("performance")]
+    sent = [message for message in messages if '"Network.requestWillBeSent"' in message]
     urls = browser.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
-    assert [url for url in urls if not url.startswith("data:")] == []
+    own = ("data:", "blob:", origin) if origin != "file:" else ("data:",)
+    assert [url for url in urls if not url.startswith(own)] == []
     assert sent
-    assert all('"url":"file:' in message or '"url":"data:' in message for message in sent)
+    assert all(any(f'"url":"{start}' in message for start in ("data:", "blob:", origin)) for message in sent)

@@ -58,7 +58,7 @@ class Run:
         """Start or resume; the process kills itself amid the batch of that number, if any."""
         arguments = ["--model", str(self.model), "--table", str(self.table), "--root", str(self.table.parent)]
         arguments += ["--output", str(self.folder), "--device", "cpu", "--max-batch-tokens", f"{self.batch_tokens}"]
-        with mock.patch.object(Scorer, "_score_batch", noting(Scorer._score_batch, self.notes, kill_in)):
+        with mock.patch.object(Scorer, "score_batch", noting(Scorer.score_batch, self.notes, kill_in)):
             assert descore(["evaluate", *arguments, "--num-thoughts", "2"]) == 0
 
     def start(self, kill_in: int = 0) -> ForkServerProcess:

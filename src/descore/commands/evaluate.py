@@ -107,7 +107,8 @@ def _names(text: str) -> list[str]:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from descore.evaluation.run import ScoringError, evaluate
+    from descore.evaluation.run import evaluate
+    from descore.scoring.folder import ScoringError
 
     try:
         evaluation = evaluate(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from descore.commands.scoring_options import add_model_option, add_scoring_options, protocol_of
+from descore.commands.scoring_options import add_model_option, add_scoring_options, protocol_of, scorer_of
 from descore.commands.usage import UsageError
+from descore.commands.videos import check_prompt_given, find_videos, print_failures, print_reasons, print_record
 
 if TYPE_CHECKING:
     from descore.scoring.protocol import ScoringProtocol
@@ -20,7 +18,10 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   descore score --model runs/stage1 --prompt "A red circle moves left fast." a.mp4 b.mp4
   descore score --model runs/stage1 --prompt "..." a.mp4 b.mp4 --output scores.jsonl
+  descore score --model runs/stage1 --prompt "..." clips 'more/take-*.mp4'
   descore score --model runs/stage1 --output scored.csv pairs.csv
+
+A folder stands for the video files in it and in its subfolders, and a pattern in quotes for those that match.
 
 A table is a .csv, .tsv, .jsonl, .json or .parquet file with a column prompt, and the paths of the videos, relative to
 the table, in a column video or path, or in two columns video_a and video_b or path_A and path_B. The scored table has
@@ -29,9 +30,6 @@ the same rows, and the fields of each video's score record as further columns, s
 To resume a killed run, repeat its command: the scores so far are in OUTPUT.scores, until the table is written whole.
 The exit code is 1 if a video failed, 2 if nothing could start, and 130 after an interrupt.
 """
-
-MAX_SHOWN = 10
-"""Failed videos of a table that are listed."""
 
 
 def add(commands: Any) -> None:
@@ -44,7 +42,12 @@ def add(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     option = score.add_argument
-    option("inputs", nargs="+", metavar="video.mp4 | table.csv", help="video files of one prompt, or one table")
+    option(
+        "inputs",
+        nargs="+",
+        metavar="video.mp4 | folder | 'pattern' | table.csv",
+        help="video files of one prompt, folders of them and patterns that they match, or one table",
+    )
     add_model_option(score)
     option("--prompt", help="text that the video files were generated from; a table has its own prompts")
     option("--json", action="store_true", help="for video files: print one score record in JSON per video")
@@ -85,6 +88,7 @@ def _read_table(options: argparse.Namespace) -> UnscoredTable:
     tables = [name for name in options.inputs if Path(name).suffix.lower() in READERS]
     if not tables:
         _check_videos_options(options)
+        options.inputs = find_videos(options.inputs)
         return list_videos(options.prompt, options.inputs, options.output)
     if len(options.inputs) > 1:
         raise UsageError(f"expected video files, or one table; got {len(options.inputs)} files, among them {tables[0]}")
@@ -101,8 +105,7 @@ def _read_table(options: argparse.Namespace) -> UnscoredTable:
 
 
 def _check_videos_options(options: argparse.Namespace) -> None:
-    if options.prompt is None:
-        raise UsageError("--prompt is needed for video files: the text that they were generated from")
+    check_prompt_given(options)
     if options.json and options.output:
         raise UsageError("--json prints the records, and --output writes them: give one of the two")
     if options.shard != (1, 1) and not options.output:
@@ -111,33 +114,24 @@ def _check_videos_options(options: argparse.Namespace) -> None:
 
 def _print_scores(options: argparse.Namespace, protocol: ScoringProtocol) -> int:
     from descore.scoring.progress import progress
-    from descore.scoring.scorer import Scorer
 
-    scorer = Scorer(
-        options.model,
-        device=options.device,
-        backbone=options.backbone,
-        thoughts=protocol.thoughts,
-        dtype=protocol.dtype,
-        max_batch_tokens=protocol.max_batch_tokens,
-        reward_from=protocol.reward_from,
+    videos, done = options.inputs, []
+    scores = scorer_of(options, protocol).stream(
+        videos, options.prompt, num_thoughts=protocol.num_thoughts, temperature=protocol.temperature
     )
-    scores = scorer.stream(
-        options.inputs, options.prompt, num_thoughts=protocol.num_thoughts, temperature=protocol.temperature
-    )
-    failed = 0
-    with progress("Scoring", len(options.inputs), len(options.inputs)) as advance:
-        for video, score in zip(options.inputs, scores, strict=True):
-            failed += score.error is not None
-            _print_score(video, score, as_json=options.json)
+    with progress("Scoring", len(videos), len(videos)) as advance:
+        for video, score in zip(videos, scores, strict=True):
+            done.append((video, score))
+            if options.json:
+                print_record(video, score)
+            else:
+                _print_score(video, score)
             advance(1)
-    return 1 if failed else 0
+    return print_failures(done)
 
 
-def _print_score(video: str, score: Score, *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({"video": video} | score.to_json()), flush=True)
-    elif score.error is not None:
+def _print_score(video: str, score: Score) -> None:
+    if score.error is not None:
         print(f"{video}\n  failed: {score.error}\n", flush=True)
     else:
         spread = "" if score.reward_std is None else f" (standard deviation {score.reward_std:.4f})"
@@ -162,12 +156,5 @@ def _write_table(options: argparse.Namespace, table: UnscoredTable, protocol: Sc
         print(f"{scored.left} videos are left to the other shards; the one that ends last writes {scored.output}")
         return 0
     print(f"{scored.num_videos} videos scored, {len(scored.failed)} failed: {scored.output}")
-    _print_failures(scored.failed)
+    print_reasons(scored.failed, "see the column error of the table")
     return 1 if scored.failed else 0
-
-
-def _print_failures(reasons: Sequence[str]) -> None:
-    for reason in reasons[:MAX_SHOWN]:
-        print(f"  {reason}", file=sys.stderr)
-    if len(reasons) > MAX_SHOWN:
-        print(f"  and {len(reasons) - MAX_SHOWN} more: see the column error of the table", file=sys.stderr)

@@ -9,17 +9,31 @@ from descore.inputs.settings import Dtype, RewardSource
 
 if TYPE_CHECKING:
     from descore.scoring.protocol import ScoringProtocol
+    from descore.scoring.scorer import Scorer
 
 
-def add_model_option(command: Any) -> None:
-    """Add `--model`, which every command that scores needs, and `--backbone`."""
+def add_model_option(command: Any, *, required: bool = True) -> None:
+    """Add `--model`, which a command that always scores requires, and `--backbone`."""
     option = command.add_argument
-    option("--model", required=True, help="exported folder of a training run, such as .../export/best, or a hub id")
+    option("--model", required=required, help="exported folder of a training run, such as .../export/best, or a hub id")
     option("--backbone", help="hub id or folder of an adapter's backbone, if it is not where the exported folder says")
 
 
 def add_scoring_options(group: Any) -> None:
     """Add the options of a `ScoringProtocol`, of the device and of the shard."""
+    add_protocol_options(group)
+    group.add_argument(
+        "--shard",
+        type=_shard,
+        default=(1, 1),
+        metavar="I/N",
+        help="score part I of N, to share the work between N machines; the one that finishes last writes the result "
+        "(default 1/1)",
+    )
+
+
+def add_protocol_options(group: Any) -> None:
+    """Add the options of a `ScoringProtocol` and of the device."""
     option = group.add_argument
     option(
         "--num-thoughts",
@@ -53,14 +67,6 @@ def add_scoring_options(group: Any) -> None:
         help="tokens scored together, those of the thoughts included (default: as many as the memory is for). Another "
         "number changes rewards by rounding errors",
     )
-    option(
-        "--shard",
-        type=_shard,
-        default=(1, 1),
-        metavar="I/N",
-        help="score part I of N, to share the work between N machines; the one that finishes last writes the result "
-        "(default 1/1)",
-    )
     option("--device", help="device to run on, such as cpu or cuda:0 (default: the GPU if there is one)")
 
 
@@ -79,6 +85,21 @@ def protocol_of(options: argparse.Namespace) -> ScoringProtocol:
         reward_from=options.reward_from,
         dtype=options.dtype,
         max_batch_tokens=options.max_batch_tokens,
+    )
+
+
+def scorer_of(options: argparse.Namespace, protocol: ScoringProtocol) -> Scorer:
+    """Return the scorer that the options and their protocol ask for."""
+    from descore.scoring.scorer import Scorer
+
+    return Scorer(
+        options.model,
+        device=options.device,
+        backbone=options.backbone,
+        thoughts=protocol.thoughts,
+        dtype=protocol.dtype,
+        max_batch_tokens=protocol.max_batch_tokens,
+        reward_from=protocol.reward_from,
     )
 
 

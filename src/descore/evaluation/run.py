@@ -14,13 +14,12 @@ from descore.evaluation.folder import Evaluation, load_evaluation
 from descore.evaluation.request import describe_request, load_tuned, missing_message, read_items
 from descore.evaluation.summary import summarise
 from descore.model.export import digest, load_processor
+from descore.model.finished import find_export
 from descore.scoring.folder import ScoringError, plain, write_lines
 from descore.scoring.placing import choose_device
 from descore.scoring.protocol import ScoringProtocol, check_count, describe_protocol
 from descore.scoring.run import begin, check_shard, resumed_protocol, score_videos
 from descore.tables.pairs import OnBadRow
-
-__all__ = ["Evaluation", "ScoringError", "ScoringProtocol", "evaluate", "load_evaluation"]
 
 
 def evaluate(
@@ -40,7 +39,7 @@ def evaluate(
     """Evaluate a model on a benchmark, or resume an evaluation: score the videos left, then write the summary.
 
     Args:
-        model: Exported folder, or its id on the hub.
+        model: Exported folder, a run, of which the newest finished export is taken, or an id on the hub.
         benchmark: Benchmark to evaluate on; see `load_benchmark` and `table_benchmark`.
         output: Folder of the evaluation. If it holds an unfinished evaluation of the same model, protocol and table,
             that evaluation is resumed.
@@ -70,7 +69,7 @@ def evaluate(
     check_shard(shard)
     check_count("limit", limit)
     placed = choose_device(device)
-    folder = Path(output)
+    folder, model = Path(output), str(find_export(model))
     processor = load_processor(model, backbone)
     items = read_items(benchmark, limit, on_bad_row)
     if items.missing and not skip_missing:

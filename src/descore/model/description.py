@@ -149,7 +149,7 @@ def _locate(folder: Path, description: Description, backbone: str | None) -> str
     if name != TINY and not os.path.isdir(name) and not is_hub_id(name):
         raise ExportError(
             f"{folder} holds an adapter, and its backbone is not at {name}: name it with --backbone FOLDER_OR_HUB_ID "
-            "(in Python backbone=...)"
+            "(--model.backbone in stage 2, backbone=... in Python)"
         )
     return name
 

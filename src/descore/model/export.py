@@ -142,12 +142,15 @@ def load_processor(folder: str | Path, backbone: str | None = None) -> Processor
 def digest(folder: str | Path, backbone: str | None = None) -> str:
     """Hash the files of an exported folder or hub id, by names and bytes: equal digests mean equal models.
 
+    What the hub adds is left out: the model card and hidden files.
+
     Args:
         folder: Path of the folder, or its id on the hub.
         backbone: Backbone of an adapter, if it is not where the folder says. Its weights count as files of the folder.
     """
     folder = find(folder)
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    files = {name: path for name, path in files.items() if name != "README.md" and not name.startswith(".")}
     if read_json(folder / FILE).get("weights") == "adapter":
         base = resolve(describe(folder, backbone).settings.backbone, metadata_only=False)
         used = [*weight_files(base), base / "config.json", base / INDEX]

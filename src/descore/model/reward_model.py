@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from functools import lru_cache
 from types import SimpleNamespace
@@ -121,6 +122,35 @@ class RewardModel(nn.Module):
     ) -> None:
         """Write an exported folder; the arguments and errors are those of `descore.model.export.save`."""
         save(self, folder, weights=weights, calibration=calibration)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        weights: Weights = "merged",
+        calibration: RewardStatistics | None = None,
+        **card: Any,
+    ) -> str:
+        """Push the model to the hub with a model card, in one commit.
+
+        Args:
+            repo_id: Id of the repository, such as `owner/name`; it is created if it does not exist.
+            weights: As for `save_pretrained`.
+            calibration: Statistics of the rewards, as for `save_pretrained`.
+            **card: What the card and the repository need beyond that: recipe, evaluations, license, private and token,
+                see `descore.model.hub.push`, which pushes an exported folder as it is.
+
+        Returns:
+            Address of the commit.
+
+        Raises:
+            ExportError: If the model is an adapter whose backbone is not on the hub.
+        """
+        from descore.model.hub import push
+
+        with tempfile.TemporaryDirectory(prefix="descore-") as folder:
+            self.save_pretrained(f"{folder}/export", weights=weights, calibration=calibration)
+            return push(f"{folder}/export", repo_id, **card)
 
     @property
     def settings(self) -> ModelSettings:

@@ -44,6 +44,7 @@ class RLModule(RewardSystem):
         optimization: What trains, and how.
         own_thought_pairs: Validation pairs per table and rank for which the model writes its own thoughts, the
             headline.
+        backbone: Hub id or folder of an adapter's backbone, if it is not where the exported folder says.
 
     Raises:
         ValueError: If nothing could be learnt, since all thoughts of a group would be alike; or if no validation pair
@@ -61,12 +62,13 @@ class RLModule(RewardSystem):
         batching: Batching = Batching(),
         optimization: Optimization = Optimization({"language": 1e-6, "query": 1e-6, "head": 1e-6}),
         own_thought_pairs: int = 64,
+        backbone: str | None = None,
     ) -> None:
         _check_sampling(sampling)
         if own_thought_pairs < 1:
             raise ValueError(f"own_thought_pairs is {own_thought_pairs}; expected at least 1: they give the headline")
         super().__init__(
-            partial(RewardModel.from_pretrained, pretrained),
+            partial(RewardModel.from_pretrained, pretrained, backbone=backbone),
             optimization=optimization,
             own_thought_pairs=own_thought_pairs,
         )

@@ -40,12 +40,13 @@ class NothingBeforeTheFirstStep(Callback):
         remove(self.folder)
 
 
-def find_start(pretrained: str, checkpoint: Path | None) -> Path:
+def find_start(pretrained: str, checkpoint: Path | None, backbone: str | None = None) -> Path:
     """Find the export that stage 2 starts from: a run that is resumed starts from what it started from.
 
     Args:
         pretrained: Exported folder, hub id, or a run of stage 1, of which the newest finished export is taken.
         checkpoint: Checkpoint to resume from; None for a new run.
+        backbone: Backbone of an adapter, if it is not where the exported folder says.
 
     Raises:
         ModelError: If there is no such export.
@@ -53,7 +54,7 @@ def find_start(pretrained: str, checkpoint: Path | None) -> Path:
     if checkpoint is not None and not is_export(Path(pretrained)):
         pretrained = _of_the_run(checkpoint) or pretrained
     found = find_export(pretrained)
-    describe(found)
+    describe(found, backbone)
     return found
 
 

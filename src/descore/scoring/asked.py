@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
-
-import numpy as np
-from PIL.Image import Image
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from descore.scoring.folder import ScoringError
 from descore.scoring.score import Score
 
-Video = str | os.PathLike[str] | bytes | Tensor | np.ndarray[Any, Any] | Sequence[Image]
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
+    from torch import Tensor
+
+Video: TypeAlias = "str | os.PathLike[str] | bytes | Tensor | np.ndarray[Any, Any] | Sequence[Image]"
 """A video: the path of its file, or of a folder of pictures; the bytes of its file; or its frames."""
 
-Several = Video | Iterable[Video]
+Several: TypeAlias = "Video | Iterable[Video]"
 
 
 class Asked(NamedTuple):
@@ -87,8 +88,10 @@ def _is_one(videos: Several) -> bool:
     """Return whether this is one video: a list of pictures is one, a list of paths or of arrays is several."""
     if isinstance(videos, str | os.PathLike | bytes | bytearray | memoryview):
         return True
-    if isinstance(videos, Tensor | np.ndarray):
-        return videos.ndim == 4
+    if hasattr(videos, "ndim"):  # an array or a tensor; neither package is imported for the question
+        return bool(videos.ndim == 4)
+    from PIL.Image import Image
+
     return isinstance(videos, list | tuple) and bool(videos) and all(isinstance(one, Image) for one in videos)
 
 

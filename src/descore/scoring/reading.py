@@ -30,6 +30,8 @@ class Item:
         thought: Thought to score it with; None if the model writes its own.
         text: Text of that thought.
         error: Reason why it has no prefix.
+        num_source_frames: Number of frames of the source video.
+        source_seconds: Length of the source video.
     """
 
     key: str = ""
@@ -37,6 +39,8 @@ class Item:
     thought: Thought | None = None
     text: str = ""
     error: str | None = None
+    num_source_frames: int = 0
+    source_seconds: float = 0.0
 
 
 class ItemReader:
@@ -74,7 +78,10 @@ class ItemReader:
             frames = self._frames(asked.video, fps)
             text = own if asked.thought is None else asked.thought
             thought = None if text is None else processor.thought(text)
-            return Item(_key(frames, asked.prompt), processor.prefix(asked.prompt, frames), thought, text or "")
+            prefix = processor.prefix(asked.prompt, frames)
+            count = frames.num_source_frames
+            key = _key(frames, asked.prompt)
+            return Item(key, prefix, thought, text or "", None, count, count / frames.source_fps)
         except PromptError as error:
             name = f"{asked.video}: " if isinstance(asked.video, str) else ""
             return Item(error=f"{name}{error}")

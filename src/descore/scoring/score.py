@@ -51,3 +51,18 @@ class Score:
         if self.dimension_scores is not None:
             values["dimension_scores"] = {n: "N/A" if v is None else v for n, v in self.dimension_scores.items()}
         return values
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Score:
+        """Return the record that `to_json` gave: nan for a null reward, None for "N/A".
+
+        >>> Score.from_json(Score(1.5, dimension_scores={"camera": None}).to_json()).dimension_scores
+        {'camera': None}
+        """
+        known = {name: value for name, value in values.items() if name in cls.__slots__}
+        known["reward"] = math.nan if known.get("reward") is None else float(known["reward"])
+        known["rewards"] = {n: math.nan if v is None else v for n, v in known.get("rewards", {}).items()}
+        known["each"] = tuple(cls.from_json(one) for one in known.get("each", ()))
+        if scores := known.get("dimension_scores"):
+            known["dimension_scores"] = {name: None if value == "N/A" else value for name, value in scores.items()}
+        return cls(**known)

@@ -17,6 +17,7 @@ from torch import Tensor
 from descore.answer import Answer, AnswerError, parse_answer
 from descore.inputs.settings import Dtype, RewardSource
 from descore.model.description import RewardStatistics, describe
+from descore.model.finished import find_export
 from descore.model.reward_model import RewardModel
 from descore.model.sampling import Sampling
 from descore.scoring.asked import Several, in_order, list_asked
@@ -71,6 +72,7 @@ class Scorer:
         check_count("number of tokens in a batch", max_batch_tokens)
         self.device = choose_device(device)
         self.dtype = choose_dtype(dtype, self.device)
+        path = str(find_export(path))
         self.calibration = describe(path, backbone).calibration
         self.model = RewardModel.from_pretrained(path, backbone=backbone)
         self.model.network.to(getattr(torch, self.dtype))
@@ -79,7 +81,7 @@ class Scorer:
         self.reward_from = choose_source(self.model.settings, reward_from, thoughts=self.thoughts)
         config = self.model.base.config.get_text_config()
         self.max_batch_tokens = max_batch_tokens or choose_batch_tokens(config, self.device, self.dtype)
-        self._reader = ItemReader(self.model.processor, thoughts=self.thoughts)
+        self.reader = ItemReader(self.model.processor, thoughts=self.thoughts)
         self._one_at_a_time = Lock()
 
     def score(
@@ -155,9 +157,9 @@ class Scorer:
         asked, order = list_asked(videos, prompts, thought)
         thinks = self.thoughts and thought is None
         sampling = sampling_of(num_thoughts, temperature, thoughts=thinks)
-        items = self._reader.read_ahead(asked, fps)
+        items = self.reader.read_ahead(asked, fps)
         groups = self._by_tokens(items, sampling) if batches is None else (list(islice(items, n)) for n in batches)
-        scores = (score for group in groups for score in self._score_batch(group, sampling))
+        scores = (score for group in groups for score in self.score_batch(group, sampling))
         return in_order(scores, order)
 
     def _by_tokens(self, items: Iterable[Item], sampling: Sampling) -> Iterator[list[Item]]:
@@ -165,7 +167,7 @@ class Scorer:
         group: list[Item] = []
         size = 0
         for item in items:
-            tokens = self._num_tokens(item, sampling)
+            tokens = self.num_tokens(item, sampling)
             if group and size + tokens > self.max_batch_tokens:
                 yield group
                 group, size = [], 0
@@ -174,13 +176,15 @@ class Scorer:
         if group:
             yield group
 
-    def _num_tokens(self, item: Item, sampling: Sampling) -> int:
+    def num_tokens(self, item: Item, sampling: Sampling) -> int:
+        """Count the tokens that an item of the reader takes in a batch; thoughts count at their longest."""
         if item.prefix is None:
             return 0
         thought = self.model.settings.max_thought_tokens if item.thought is None else len(item.thought.token_ids)
         return len(item.prefix.input_ids) + sampling.num_thoughts * (thought + len(self.model.processor.query_ids))
 
-    def _score_batch(self, items: Sequence[Item], sampling: Sampling) -> Iterator[Score]:
+    def score_batch(self, items: Sequence[Item], sampling: Sampling) -> Iterator[Score]:
+        """Score items of the reader together: all with a given thought, or none; yield a record for each."""
         usable = [item for item in items if item.prefix is not None]
         with self._one_at_a_time:
             records = iter(self._score_apart(usable, sampling) if usable else [])

@@ -16,6 +16,7 @@ from typing import Any
 
 from descore.atomic import draft_of, remove
 from descore.model.export import digest, load_processor
+from descore.model.finished import find_export
 from descore.scoring.folder import Record, ScoringError, VideoList, plain, read_scores, relative
 from descore.scoring.placing import choose_device
 from descore.scoring.protocol import ScoringProtocol, describe_protocol
@@ -64,10 +65,11 @@ def score_table(
     """Score the videos of a table, or resume: score those left, then write the scored table in one step.
 
     The scored table has the rows and columns of the table, and for each video the fields of its score record, such as
-    reward_a and thought_a for the column video_a. Each (video, prompt) is scored once.
+    reward_a and thought_a for the column video_a. Paths of videos that were relative to the table are relative to the
+    output. Each (video, prompt) is scored once.
 
     Args:
-        model: Exported folder, or its id on the hub.
+        model: Exported folder, a run, of which the newest finished export is taken, or an id on the hub.
         table: Table to score, see `read_unscored`.
         output: Scored table to write: .csv, .tsv, .jsonl, .json or .parquet.
         inputs: Files that must not be overwritten, such as the table itself.
@@ -85,12 +87,13 @@ def score_table(
             records holds another request or is being written by another process.
         OSError: If the output cannot be written.
     """
-    protocol, output = protocol or ScoringProtocol(), Path(output)
+    protocol, output, model = protocol or ScoringProtocol(), Path(output), str(find_export(model))
     check_shard(shard)
     placed = choose_device(device)
     _check_columns(table)
     _check_replaceable(output, [*inputs, *table.videos()])
     processor = load_processor(model, backbone)
+    table = table.placed_in(output.parent)
     videos, places = _collect(table, root)
     folder = output.with_name(f"{output.name}.scores")
     remove(draft_of(folder))
@@ -126,7 +129,7 @@ def _finish(table: UnscoredTable, places: Places, output: Path, folder: Path, in
 
 
 def _check_columns(table: UnscoredTable) -> None:
-    added = [f"{name}{_suffix(column)}" for column in table.video_columns for name in FIELDS]
+    added = [f"{name}{suffix_of(column)}" for column in table.video_columns for name in FIELDS]
     if taken := [name for name in added if name in table.columns]:
         raise ScoringError(
             f"the table has the columns {', '.join(taken)}, which its scored table would overwrite; rename them, or "
@@ -161,7 +164,7 @@ def _scored_row(table: UnscoredTable, number: int, places: Places, scores: Seque
     cells = {column: row.cells.get(column) for column in table.columns}
     for column in table.video_columns:
         record = scores[places[number, column]] if column in row.videos else _failure(row.errors[column])
-        cells |= {f"{name}{_suffix(column)}": (record or {})[name] for name in FIELDS}
+        cells |= {f"{name}{suffix_of(column)}": (record or {})[name] for name in FIELDS}
     return cells
 
 
@@ -170,7 +173,7 @@ def _failures(table: UnscoredTable, rows: Sequence[Mapping[str, Any]]) -> list[s
         f"row {row.number}, {column}: {reason}"
         for row, cells in zip(table.rows, rows, strict=True)
         for column in table.video_columns
-        if (reason := cells[f"error{_suffix(column)}"])
+        if (reason := cells[f"error{suffix_of(column)}"])
     ]
 
 
@@ -179,5 +182,6 @@ def _failure(reason: str) -> Record:
     return record
 
 
-def _suffix(column: str) -> str:
+def suffix_of(column: str) -> str:
+    """Return how the columns of a record end, from the column of its video: "_a" of video_a."""
     return column.removeprefix("video").removeprefix("path")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from descore.tables.faults import BadCell, listed
 from descore.tables.formats import RawRow, read_rows
-from descore.tables.locations import relative_to
+from descore.tables.locations import is_url, relative_to
 from descore.tables.pairs import Rejected
 from descore.tables.row import Row
 
@@ -51,6 +52,14 @@ class UnscoredTable:
     columns: tuple[str, ...]
     video_columns: tuple[str, ...]
     rows: tuple[UnscoredRow, ...]
+
+    def placed_in(self, folder: str | Path) -> UnscoredTable:
+        """Return the table as it has to read in a folder: its relative paths are relative to that folder."""
+        rows = [
+            replace(row, cells={**row.cells, **{c: _cell_in(folder, row.cells[c], p) for c, p in row.videos.items()}})
+            for row in self.rows
+        ]
+        return replace(self, rows=tuple(rows))
 
     def videos(self) -> list[str]:
         """Return the paths of all videos that can be scored."""
@@ -111,6 +120,12 @@ def list_videos(prompt: str, videos: Sequence[str], table: str | Path | None = N
         cells = {"prompt": prompt, "video": cell}
         rows.append(UnscoredRow(number, None, cells, prompt, {"video": video}, {}))
     return UnscoredTable(("prompt", "video"), ("video",), tuple(rows))
+
+
+def _cell_in(folder: str | Path, cell: Any, path: str) -> Any:
+    remote = is_url(path) or "::" in path or os.path.isabs(str(cell))
+    same = os.path.realpath(path) == os.path.realpath(os.path.join(folder, str(cell)))
+    return cell if remote or same else relative_to(path, Path(folder))
 
 
 def _video_columns(table: str, columns: Sequence[str]) -> tuple[str, ...]:

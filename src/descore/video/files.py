@@ -19,6 +19,9 @@ _BEGINNINGS = (b"\x1a\x45\xdf\xa3", b"FLV", b"GIF87a", b"GIF89a")  # the first i
 _RIFF = (b"AVI ", b"WEBP")
 _TRANSPORT_PACKET = 188  # bytes; with the time of arrival in front, 192
 _LOCAL_FILES_ONLY = {"protocol_whitelist": "file", "format_whitelist": "mov,mp4,matroska,webm,avi,mpegts,flv,gif"}
+VIDEOS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".flv", ".gif", ".webp")
+"""Endings of the names of video files, by which those of a folder are found."""
+
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 """Endings of the pictures of a folder of frames."""
 
@@ -98,7 +101,8 @@ def _not_regular(path: Path) -> str:
 
 
 def _not_supported(path: Path, head: bytes) -> str:
-    source, video = shlex.quote(str(path)), f"{path.with_suffix('')}.mp4"
+    another = "-encoded" if path.suffix.lower() == ".mp4" else ""  # ffmpeg does not write over what it reads
+    source, video = shlex.quote(str(path)), f"{path.with_suffix('')}{another}.mp4"
     if head.startswith(b"\x93NUMPY"):
         code = f"import numpy, descore.video.writer as w; w.write_video({video!r}, numpy.load({str(path)!r}), fps=8)"
         return f"expected a video, got an array; to make one, of 8 frames per second: python -c {shlex.quote(code)}"

@@ -18,6 +18,9 @@ from descore.types import Frames
 from descore.video.files import PICTURES, VideoError
 from descore.video.frames import VideoReader
 
+# Pillow goes by the content, and its readers of other formats start programs, as EPS does.
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+
 Pictures = Sequence[NDArray[np.uint8]] | NDArray[np.uint8]
 """Frames of one video, each [H, W, 3] uint8 RGB."""
 
@@ -50,7 +53,7 @@ def read_memory(video: Any, fps: float | None, reader: VideoReader, read_file: C
     if fps is None or not 0 < fps < np.inf:
         raise VideoError(name, f"expected its frame rate, such as fps=8, got fps={fps!r}")
     try:
-        pictures = _pictures_of(Path(video)) if isinstance(video, str | os.PathLike) else as_pictures(video)
+        pictures = pictures_of(Path(video)) if isinstance(video, str | os.PathLike) else as_pictures(video)
         return reader.sample(name, pictures, fps)
     except (ValueError, TypeError, OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise error if isinstance(error, VideoError) else VideoError(name, str(error)) from error
@@ -111,7 +114,12 @@ def _read_bytes(name: str, content: bytes | bytearray | memoryview, read_file: C
             raise VideoError(name, error.reason.replace(file.name, name)) from error
 
 
-def _pictures_of(folder: Path) -> Pictures:
+def pictures_of(folder: Path) -> Pictures:
+    """Return the pictures of a folder, in the order of the numbers in their names.
+
+    Raises:
+        ValueError: If it has none.
+    """
     names = sorted((path for path in folder.iterdir() if path.suffix.lower() in PICTURES), key=_numbers)
     if not names:
         raise ValueError("expected a folder of pictures, found none")
@@ -128,7 +136,7 @@ class _Pictures(Sequence[NDArray[np.uint8]]):
         return len(self.paths)
 
     def __getitem__(self, index: Any) -> Any:
-        with Image.open(self.paths[index]) as image:
+        with Image.open(self.paths[index], formats=_FORMATS) as image:
             return np.asarray(image.convert("RGB"))
 
 

@@ -1,12 +1,16 @@
 """What an export says of the rewards that a model gives."""
 
 import json
+import os
+import shlex
 from types import SimpleNamespace
 
 import pytest
 
 from callbacks import export
 from callbacks.export import ExportModel
+from descore.cli import make_parser
+from descore.types import Pair, Side
 
 
 def test_an_export_knows_mean_and_spread_of_every_reward_across_a_resume(build, tmp_path):
@@ -17,7 +21,7 @@ def test_an_export_knows_mean_and_spread_of_every_reward_across_a_resume(build, 
     trainer = SimpleNamespace(
         fast_dev_run=False, callback_metrics=metrics, is_global_zero=True, log_dir=None, strategy=strategy
     )
-    trainer.sanity_checking = False
+    trainer.sanity_checking, trainer.datamodule = False, None
     module = SimpleNamespace(full_model=lambda: model, model=model)
     before = ExportModel()
     before.on_validation_end(trainer, module)
@@ -44,6 +48,7 @@ def run_of(**metrics: float) -> SimpleNamespace:
         log_dir="run",
         strategy=strategy,
         sanity_checking=False,
+        datamodule=None,
     )
 
 
@@ -127,3 +132,21 @@ def test_a_run_that_was_killed_before_its_export_makes_it_when_it_is_resumed(sav
     run.strategy.root_device = None
     ExportModel().on_fit_end(run, SimpleNamespace(to=lambda device: None, **vars(MODULE)))
     assert [path for path, _ in saved] == ["run/export/last"]
+
+
+@pytest.mark.parametrize("on_path", [True, False])
+def test_the_end_shows_a_command_that_scores_a_video_of_the_run(saved, monkeypatch, tmp_path, on_path):
+    said: list[str] = []
+    monkeypatch.setattr(export, "rank_zero_info", said.append)
+    monkeypatch.setattr(export.shutil, "which", lambda name: name if on_path else None)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/descore").touch()
+    monkeypatch.setattr(export.sys, "executable", str(tmp_path / "bin/python"))
+    run = run_of()
+    pair = Pair("p", "a cat's toy", Side("clips/a 1.mp4"), Side("b.mp4"), (1.0,))
+    run.datamodule = SimpleNamespace(val_pairs={"val": [], "ood": [pair]}, train_pairs=[])
+    ExportModel().on_train_end(run, MODULE)
+    command, *args = shlex.split(said[-1].partition("Score a video: ")[2])
+    assert command == ("descore" if on_path else os.path.relpath(tmp_path / "bin/descore"))
+    options = make_parser().parse_args(args)
+    assert (options.model, options.prompt, options.inputs) == ("run/export/last", "a cat's toy", ["clips/a 1.mp4"])

@@ -104,7 +104,7 @@ class TestTheCommand:
 
         args = ("--model", export, "--table", data / "pairs.jsonl", "--output", tmp_path / "run")
         with monkeypatch.context() as patch:
-            patch.setattr(Scorer, "_score_batch", interrupt)
+            patch.setattr(Scorer, "score_batch", interrupt)
             with pytest.raises(SystemExit) as ended:
                 self.run(*args)
         assert ended.value.code == 130

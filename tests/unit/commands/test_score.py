@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,59 @@ def test_the_command_prints_for_people(export, clips, capsys):
     printed = capsys.readouterr().out
     assert printed.startswith(f"{clips[0]}\n  reward {score.reward:.4f}\n  no thought\n")
     assert "gone.mp4\n  failed: gone.mp4: " in printed
+
+
+def test_failed_videos_are_listed_at_the_end_with_their_reasons(export, clips, capsys):
+    assert run(export, "--prompt", "a bar", "--json", "gone.mp4", clips[0], "lost.mp4") == 1
+    first, *reasons = capsys.readouterr().err.splitlines()
+    assert first == "2 of 3 videos failed:"
+    assert [reason.partition(": ")[0] for reason in reasons] == ["  gone.mp4", "  lost.mp4"]
+
+
+@pytest.fixture
+def takes(clips: list[str], tmp_path: Path) -> Path:
+    """A folder of takes 2, 10 and 1 of one prompt, with a file that is no video and a folder below it."""
+    folder = tmp_path / "takes"
+    (folder / "more").mkdir(parents=True)
+    for clip, name in zip(clips, ("take-2.mp4", "take-10.MP4", "more/take-1.mp4"), strict=False):
+        shutil.copy(clip, folder / name)
+    (folder / "notes.txt").write_text("no video")
+    return folder
+
+
+def scored_videos(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return [json.loads(line)["video"] for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_folder_stands_for_the_videos_in_it_in_the_order_of_their_numbers(export, takes, capsys):
+    assert run(export, "--prompt", "a bar", "--json", "--no-thoughts", str(takes)) == 0
+    assert scored_videos(capsys) == [f"{takes}/{name}" for name in ("more/take-1.mp4", "take-2.mp4", "take-10.MP4")]
+
+
+def test_a_pattern_stands_for_the_videos_that_match_and_goes_with_files(export, takes, clips, capsys):
+    assert run(export, "--prompt", "a bar", "--json", "--no-thoughts", clips[0], f"{takes}/**/take-?.*") == 0
+    assert scored_videos(capsys) == [clips[0], f"{takes}/more/take-1.mp4", f"{takes}/take-2.mp4"]
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(export, clips, tmp_path, capsys):
+    shutil.copy(clips[0], tmp_path / "take[1].mp4")
+    assert run(export, "--prompt", "a bar", "--json", "--no-thoughts", str(tmp_path / "take[1].mp4")) == 0
+    assert scored_videos(capsys) == [f"{tmp_path}/take[1].mp4"]
+
+
+def test_a_folder_of_videos_is_written_as_a_table(export, takes, tmp_path):
+    output = tmp_path / "scores.csv"
+    assert run(export, "--prompt", "a bar", "--no-thoughts", "--output", str(output), str(takes)) == 0
+    found = [row.cells["video"] for row in read_rows(str(output))]
+    assert found == [f"takes/{name}" for name in ("more/take-1.mp4", "take-2.mp4", "take-10.MP4")]
+
+
+def test_a_folder_or_a_pattern_without_videos_is_refused(export, tmp_path, capsys):
+    asked = ("score", "--model", export, "--prompt", "a")
+    refused(capsys, r"is a folder without video files: expected names that end in \.mp4", *asked, tmp_path)
+    refused(capsys, r"no video file matches .*none\*\.mp4", *asked, f"{tmp_path}/none*.mp4")
+    (tmp_path / "0.png").touch()
+    refused(capsys, r"frames as pictures are scored from Python: .*fps=8", *asked, tmp_path)
 
 
 @pytest.fixture
@@ -151,7 +205,7 @@ def test_an_interrupt_says_how_to_resume(export, table, capsys, monkeypatch):
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Scorer, "_score_batch", interrupt)
+    monkeypatch.setattr(Scorer, "score_batch", interrupt)
     with pytest.raises(SystemExit) as ended:
         run(export, str(table))
     assert ended.value.code == 130

@@ -52,10 +52,10 @@ def summary_of(folder: Path) -> bytes:
 @pytest.fixture
 def scored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the videos that are scored from here on."""
-    names, score = [], Scorer._score_batch
+    names, score = [], Scorer.score_batch
     monkeypatch.setattr(
         Scorer,
-        "_score_batch",
+        "score_batch",
         lambda self, items, *rest: names.extend(i.key for i in items) or score(self, items, *rest),
     )
     return names
@@ -85,6 +85,14 @@ def test_each_video_is_scored_once_per_prompt_the_dearest_first(whole, export, d
     )
     for line, score in zip(lines, expected, strict=True):
         assert line == {"index": line["index"]} | json.loads(json.dumps(score.to_json())), "to the bit"
+
+
+def test_a_run_stands_for_its_newest_finished_export(export, benchmark, tmp_path):
+    for version in (0, 2):
+        (tmp_path / f"run/version_{version}/export").mkdir(parents=True)
+        (tmp_path / f"run/version_{version}/export/last").symlink_to(export)
+    evaluation = again(str(tmp_path / "run"), benchmark, tmp_path / "evaluation", limit=1)
+    assert evaluation.info["model"] == str(tmp_path / "run/version_2/export/last")
 
 
 def test_the_folder_says_what_was_asked(whole, export, benchmark):

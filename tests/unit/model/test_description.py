@@ -10,7 +10,10 @@ import torch
 from descore.inputs.settings import ModelSettings
 from descore.model.export import ExportError, describe, digest
 from descore.model.reward_model import RewardModel
+from descore.model.sampling import Sampling
 from descore.model.trainable import make_trainable
+from descore.modules.rl import RLModule
+from descore.runtime.starts import find_start
 from descore.scoring.scorer import Scorer
 
 
@@ -68,6 +71,12 @@ def test_an_export_that_moved_alone_says_where_its_backbone_was_and_takes_anothe
     backbone = str(house / "backbone")
     assert torch.equal(weights_of(RewardModel.from_pretrained(str(moved), backbone=backbone)), before)
     assert torch.equal(weights_of(Scorer(str(moved), device="cpu", backbone=backbone).model), before)
+    module = RLModule(str(moved), sampling=Sampling(2, temperature=1.0), backbone=backbone)
+    module.configure_model()
+    assert module.model.settings.backbone == backbone
+    assert find_start(str(moved), None, backbone) == moved
+    with pytest.raises(ExportError, match=r"--model\.backbone in stage 2"):
+        find_start(str(moved), None)
     with pytest.raises(ExportError, match="its backbone is not at nowhere"):
         describe(moved, "nowhere")
 

@@ -116,7 +116,7 @@ def test_a_reward_that_is_not_finite_is_a_failure(scorer, clips, monkeypatch, va
 )
 def test_a_video_that_the_model_cannot_think_about_fails_alone(scorer, clips, monkeypatch, error):
     expected = scorer.score(clips, PROMPTS)
-    culprit = scorer._reader.read(Asked(clips[2], PROMPTS[2]), None).key
+    culprit = scorer.reader.read(Asked(clips[2], PROMPTS[2]), None).key
     think_well = scoring.think
 
     def think_badly(*args: object, **options: object) -> list[Group]:
@@ -225,8 +225,8 @@ def test_a_record_holds_what_the_thought_says(scorer, clips, monkeypatch, text, 
 
 
 def test_no_more_than_a_few_videos_are_read_ahead(scorer, clips, monkeypatch):
-    reads, read = [], scorer._reader.read
-    monkeypatch.setattr(scorer._reader, "read", lambda *pair: (reads.append(pair), read(*pair))[1])
+    reads, read = [], scorer.reader.read
+    monkeypatch.setattr(scorer.reader, "read", lambda *pair: (reads.append(pair), read(*pair))[1])
     monkeypatch.setattr(scorer, "max_batch_tokens", 1)
     prompts = [f"a bar, {number}" for number in range(30)]
     stream = scorer.stream([clips[0]] * 30, prompts)
@@ -390,14 +390,14 @@ def test_a_reward_is_normalised_by_what_the_export_knows(build, clips, tmp_path)
 
 def test_batches_keep_within_their_tokens_whatever_is_in_them(scorer, clips, monkeypatch):
     grouped = []
-    score = scorer._score_batch
-    monkeypatch.setattr(scorer, "_score_batch", lambda items, sampling: grouped.append(items) or score(items, sampling))
+    score = scorer.score_batch
+    monkeypatch.setattr(scorer, "score_batch", lambda items, sampling: grouped.append(items) or score(items, sampling))
     prompts = [f"a bar, {number}" for number in range(12)]
     monkeypatch.setattr(scorer, "max_batch_tokens", 400)
     assert len(scorer.score(clips * 3, prompts)) == 12
     sampling = Sampling()
-    sizes = [sum(scorer._num_tokens(item, sampling) for item in group) for group in grouped]
+    sizes = [sum(scorer.num_tokens(item, sampling) for item in group) for group in grouped]
     assert 1 < len(grouped) < 12
     assert max(sizes) <= 400
-    firsts = [scorer._num_tokens(group[0], sampling) for group in grouped[1:]]
+    firsts = [scorer.num_tokens(group[0], sampling) for group in grouped[1:]]
     assert all(size + first > 400 for size, first in zip(sizes, firsts, strict=False))

@@ -85,7 +85,7 @@ def test_each_video_is_scored_once_per_prompt(export, folder, monkeypatch):
 def test_a_run_that_is_stopped_resumes_and_ends_with_the_same_table(export, folder, monkeypatch, stop_after):
     write_rows(table := folder / "pairs.csv", ROWS)
     score(export, table, folder / "whole.csv")
-    scored, score_batch = [], Scorer._score_batch
+    scored, score_batch = [], Scorer.score_batch
 
     def stop(self: Scorer, items: list[Any], *rest: Any) -> Iterator[Any]:
         for one in score_batch(self, items, *rest):
@@ -95,7 +95,7 @@ def test_a_run_that_is_stopped_resumes_and_ends_with_the_same_table(export, fold
             yield one
 
     with monkeypatch.context() as patch:
-        patch.setattr(Scorer, "_score_batch", stop)
+        patch.setattr(Scorer, "score_batch", stop)
         with pytest.raises(KeyboardInterrupt):
             score(export, table, folder / "scored.csv")
     assert not (folder / "scored.csv").exists()
@@ -196,3 +196,12 @@ def test_rewards_and_thoughts_of_several_thoughts_are_json(export, folder):
     (expected,) = Scorer(export, device="cpu").score(folder / "0.mp4", "a bar", num_thoughts=2)
     assert json.loads(row["each"]) == [one.to_json() for one in expected.each]
     assert float(row["reward_std"]) == expected.reward_std
+
+
+def test_a_scored_table_in_another_folder_names_its_videos_from_there(export, folder, clips):
+    rows = [{"prompt": "a bar", "video": "0.mp4"}, {"prompt": "a bar", "video": clips[1]}]
+    write_rows(table := folder / "videos.csv", rows)
+    score(export, table, output := folder / "results" / "scored.csv")
+    assert [row["video"] for row in cells_of(output)] == ["../0.mp4", clips[1]]
+    first, second = read_unscored(output).videos()
+    assert (Path(first).resolve(), second) == ((folder / "0.mp4").resolve(), clips[1])

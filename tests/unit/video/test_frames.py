@@ -420,6 +420,9 @@ def test_what_is_no_video_file_gets_the_command_that_makes_one(tmp_path):
         read_video(folder, SMALL)
     with pytest.raises(VideoError, match=r"ffmpeg -i \S*/clip.wmv .*\S*/clip.mp4$"):
         read_video(tmp_path / "clip.wmv", SMALL)
+    (tmp_path / "text.mp4").write_text("no video")
+    with pytest.raises(VideoError, match=r"ffmpeg -i \S*/text.mp4 .*\S*/text-encoded.mp4$"):
+        read_video(tmp_path / "text.mp4", SMALL)
     with pytest.raises(VideoError, match="of 8 frames per second: python -c ") as error:
         read_video(tmp_path / "clip.npy", SMALL)
     subprocess.run(
