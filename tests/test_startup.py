@@ -93,3 +93,19 @@ def test_public_names_are_listed_and_others_refused():
     assert all(getattr(descore, name).__name__ == name for name in classes)
     with pytest.raises(AttributeError, match="module 'descore' has no attribute 'Nothing'"):
         _ = descore.Nothing
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, "2000 None"),
+        ({"GOMP_SPINCOUNT": "7"}, "7 None"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "None ACTIVE"),
+    ],
+)
+def test_threads_wait_shortly_unless_told_otherwise(environment: dict[str, str], expected: str) -> None:
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    code = f"import descore, os, sys; assert 'torch' not in sys.modules; print(*map(os.environ.get, {names}))"
+    inherited = {key: value for key, value in os.environ.items() if key not in names}
+    found = subprocess.run([sys.executable, "-c", code], env=inherited | environment, capture_output=True, text=True)
+    assert found.stdout.strip() == expected

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 __all__ = ["RewardModel", "Score", "Scorer", "__version__"]
 __version__ = "0.1.0"
+
+# Turns that a thread waits for the others before it sleeps; OpenMP reads it when torch is loaded. The threads of a small
+# model meet every few microseconds, and where another process keeps a core, they would spin until the scheduler moves
+# it. docs/benchmarks.md has what was measured.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 if TYPE_CHECKING:
     from descore.model.reward_model import RewardModel
