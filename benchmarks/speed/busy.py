@@ -31,9 +31,11 @@ from descore.thinking.think import think
 from descore.types import Frames
 from descore.video.settings import VideoSettings
 
+UNSET = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 POLICIES: dict[str, dict[str, str]] = {
-    "OpenMP's own": {"GOMP_SPINCOUNT": "300000000"},
-    "this project's": {},
+    "OpenMP's own": {"GOMP_SPINCOUNT": "300000"},
+    # As descore/__init__.py has set it, or whoever started this process.
+    "this project's": {name: os.environ[name] for name in UNSET if name in os.environ},
     "no spin": {"GOMP_SPINCOUNT": "0"},
     "spin 6,000": {"GOMP_SPINCOUNT": "6000"},
     "one thread": {"OMP_NUM_THREADS": "1"},
@@ -86,8 +88,7 @@ def _spin() -> None:
 
 def measure(policy: dict[str, str], options: argparse.Namespace) -> float:
     """Run a rollout batch under a policy in a process of its own; return its seconds, at most `--limit`."""
-    unset = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-    environment = {key: value for key, value in os.environ.items() if key not in unset} | policy
+    environment = {key: value for key, value in os.environ.items() if key not in UNSET} | policy
     command = [sys.executable, "-m", "benchmarks.speed.busy", "--child", "--pairs", str(options.pairs)]
     try:
         found = subprocess.run(
