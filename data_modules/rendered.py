@@ -13,12 +13,12 @@ from data_modules.world.scene import Split
 
 
 class RenderedPairDataModule(PreferencePairDataModule):
-    """Renders pairs for training and for validation (in-domain, out-of-domain and far), unless `root` has them already.
+    """Renders pairs for training and for validation (in-domain and out-of-domain), unless `root` has them already.
 
     Args:
         root: Folder of the rendered data.
         num_train: Number of training pairs.
-        num_val: Number of pairs of each of the three validation tables.
+        num_val: Number of pairs of each of the two validation tables.
         render: Options of the videos, the labels and the teacher's thoughts.
         render_seed: Seed of the rendered data.
         batch_size: Number of training pairs per batch and device.
@@ -47,7 +47,7 @@ class RenderedPairDataModule(PreferencePairDataModule):
         cache: Cache = Cache(),
         seed: int = 0,
     ) -> None:
-        self.sizes: dict[Split, int] = {"train": num_train, "val": num_val, "ood": num_val, "far": num_val}
+        self.sizes: dict[Split, int] = {"train": num_train, "val": num_val, "ood": num_val}
         self.root = Path(root)
         self.render = render or RenderSettings()
         self.render_seed = render_seed

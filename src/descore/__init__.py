@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 __all__ = ["RewardModel", "Score", "Scorer", "__version__"]
 __version__ = "0.1.0"
 
-# Turns that a thread waits for the others before it sleeps; OpenMP reads it when torch is loaded. The threads of a small
+# Turns that a thread waits for the others before it sleeps; OpenMP reads it when torch is loaded. Threads of a small
 # model meet every few microseconds, and where another process keeps a core, they would spin until the scheduler moves
 # it. docs/benchmarks.md has what was measured.
 if "OMP_WAIT_POLICY" not in os.environ:
