@@ -14,6 +14,9 @@ from descore.tables.writer import write_pairs
 SPLITS: dict[Split, str] = {"val": "in-domain", "ood": "out-of-domain", "far": "far"}
 """Held-out splits and their names; docs/data.md says what each holds."""
 
+GIVEN_SPLITS: dict[Split, str] = {split: SPLITS[split] for split in ("val", "ood")}
+"""Held-out splits on which heads read given thoughts."""
+
 CORRUPTED = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 """Shares of wrong dimensions in a thought, from none to all."""
 
@@ -33,10 +36,11 @@ def prepare(root: Path, num_train: int, smaller: tuple[int, ...], num_held_out: 
     for size in (num_train, *smaller):
         _write(root, "train", num_train, Teacher(), train_table(root, size), size)
     for split in SPLITS:
+        _write(root, split, num_held_out, Teacher(), pairs_table(root, split), num_held_out)
+    for split in GIVEN_SPLITS:
         for share in CORRUPTED:
             teacher = Teacher(habits={}, corrupt=share)
             _write(root, split, num_held_out, teacher, thoughts_table(root, split, share), num_held_out)
-        _write(root, split, num_held_out, Teacher(), pairs_table(root, split), num_held_out)
 
 
 def _write(root: Path, split: Split, wanted: int, teacher: Teacher, path: Path, size: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.evidence.data import CORRUPTED, SPLITS, pairs_table, thoughts_table
+from benchmarks.evidence.data import CORRUPTED, GIVEN_SPLITS, SPLITS, pairs_table, thoughts_table
 from descore.evaluation.benchmark import table_benchmark
 from descore.evaluation.folder import load_evaluation
 from descore.evaluation.query_attention import query_attention
@@ -77,7 +77,7 @@ def measure(root: str, run: str, paradigm: str, num_thoughts: str, num_pairs: st
     if extent == "accuracy" or paradigm not in GIVEN:
         return
     loaded = RewardModel.from_pretrained(model)
-    found = {split: {"given": _given(loaded, folder, split)} for split in SPLITS}
+    found = {split: {"given": _given(loaded, folder, split)} for split in GIVEN_SPLITS}
     found["ood"]["attention"] = _attention(loaded, folder, "ood")
     _write(folder / "measured" / f"{run}.json", found)
 
@@ -88,7 +88,7 @@ def swap(root: str, seed: str) -> None:
     found: dict[str, Any] = {}
     for head in HEADS:
         model = RewardModel.from_pretrained(str(find_export(folder / "training" / f"{head}-{seed}")))
-        for split in SPLITS:
+        for split in GIVEN_SPLITS:
             written = [_written(folder, f"{writer}-{seed}", split) for writer in WRITERS]
             pairs = read_pairs(pairs_table(folder, split)).pairs
             texts = [[table[video] for table in written] for pair in pairs for video in (pair.a.video, pair.b.video)]

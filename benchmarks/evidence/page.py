@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.evidence import words
-from benchmarks.evidence.data import SPLITS
+from benchmarks.evidence.data import GIVEN_SPLITS, SPLITS
 from benchmarks.evidence.measure import HEADS, WRITERS, evaluation_of
 from benchmarks.evidence.plan import PARADIGMS, Scale, run_name
 from benchmarks.evidence.results import ARMS, OURS, Json
@@ -52,9 +52,10 @@ def show(root: Path, scale: Scale, results: Json) -> Path:
 def _summary(scale: Scale) -> str:
     seeds = "one seed" if len(scale.seeds) == 1 else f"{len(scale.seeds)} seeds"
     return (
-        f"Every paradigm is trained on the same {scale.num_train} rendered pairs, from the same backbone of 1.6 "
-        f"million parameters, with {seeds}, and measured on {scale.num_held_out} held-out pairs in-domain and "
-        "out-of-domain. Intervals are 95 % bootstrap intervals over pairs of the mean over seeds; the values of the "
+        f"Every paradigm is trained on the same {scale.num_train} rendered pairs, from the same backbone of 2.1 "
+        f"million parameters, with {seeds}, and measured on {scale.num_held_out} held-out pairs a split: in-domain; "
+        "out-of-domain, which the backbone has seen and the pairs do not show; and far, outside of both. "
+        "Intervals are 95 % bootstrap intervals over pairs of the mean over seeds; the values of the "
         "seeds show the spread between them. The world and the backbone are small: what is better here need not be "
         "better at 8B."
     )
@@ -120,7 +121,7 @@ def _sizes(results: Json) -> Section:
 
 def _masking(results: Json) -> Section:
     figures, rows = [], []
-    for split, label in SPLITS.items():
+    for split, label in GIVEN_SPLITS.items():
         series = {}
         for name, masking in MASKING.items():
             found = results["given"][split][name]
@@ -179,7 +180,7 @@ def _stage2(results: Json) -> Section:
         names = [name for name in ("decoupled_rl", "uncalibrated", "coupled_grpo") if tag in results["curves"][name]]
         figures.append(Figure(_curves(results, names, tag, y_label, reference=None), title=title))
     rows = []
-    for split, label in SPLITS.items():
+    for split, label in GIVEN_SPLITS.items():
         for name in ("decoupled", "decoupled_rl", "uncalibrated"):
             found, exact = results["accuracy"][split][name], results["given"][split][name]["0.0"]
             accuracies = [words.with_interval(found), words.with_interval(exact)]
@@ -199,7 +200,7 @@ def _stage2(results: Json) -> Section:
 
 def _swapped(results: Json) -> Section:
     rows, figures = [], []
-    for split, label in SPLITS.items():
+    for split, label in GIVEN_SPLITS.items():
         found = results["swapped"][split]
         for writer in WRITERS:
             cells = [words.with_interval(found[head][writer]) for head in HEADS]
@@ -208,7 +209,7 @@ def _swapped(results: Json) -> Section:
         caption = "By the writer of the thought; colours are the heads that read it."
         figures.append(Figure(bars(series, x_label=ACCURACY, reference=0.5), caption, label))
     header = ["", "thoughts of", "their quality", *(f"read by {LABELS[head]}" for head in HEADS)]
-    said = [words.best_and_worst(label, results["swapped"][split]) for split, label in SPLITS.items()]
+    said = [words.best_and_worst(label, results["swapped"][split]) for split, label in GIVEN_SPLITS.items()]
     text = "Thoughts of the other models of the same seed, scored by the same head."
     return Section("Swapped thoughts", "\n\n".join([text, *said]), figures, [Table(header, rows)])
 

@@ -35,7 +35,7 @@ class Scale:
     seeds: tuple[int, ...] = (0, 1, 2)
     num_train: int = 450
     smaller: tuple[int, ...] = (112, 225)
-    num_held_out: int = 180
+    num_held_out: int = 300
     epochs: int = 2
     val_every: int = 28
     num_val: int = 40

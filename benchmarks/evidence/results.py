@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.evidence.data import CORRUPTED, SPLITS
+from benchmarks.evidence.data import CORRUPTED, GIVEN_SPLITS, SPLITS
 from benchmarks.evidence.finished_runs import logged_points
 from benchmarks.evidence.measure import GIVEN, HEADS, SEVERAL, WRITERS, evaluation_of
 from benchmarks.evidence.plan import PARADIGMS, Scale, run_name
@@ -66,9 +66,9 @@ def gather(root: Path, scale: Scale) -> Json:
         "noise": {name: _noise(root, scale, name) for name in PARADIGMS},
         "curves": {name: _curves(root, scale, name) for name in PARADIGMS},
         "sizes": {split: _sizes(root, scale, split) for split in SPLITS},
-        "given": {split: _given(root, scale, split) for split in SPLITS},
+        "given": {split: _given(root, scale, split) for split in GIVEN_SPLITS},
         "attention": _attention(root, scale),
-        "swapped": {split: _swapped(root, scale, split) for split in SPLITS},
+        "swapped": {split: _swapped(root, scale, split) for split in GIVEN_SPLITS},
         "thoughts": _several(root, scale),
     }
     (root / "results.json").write_text(json.dumps(plain(results), indent=1, allow_nan=False))
