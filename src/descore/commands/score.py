@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from descore.tables.unscored import UnscoredTable
 
 EXAMPLES = """examples:
+  descore score --model demo
   descore score --model runs/stage1 --prompt "A red circle moves left fast." a.mp4 b.mp4
   descore score --model runs/stage1 --prompt "..." a.mp4 b.mp4 --output scores.jsonl
   descore score --model runs/stage1 --prompt "..." clips 'more/take-*.mp4'
@@ -44,9 +45,10 @@ def add(commands: Any) -> None:
     option = score.add_argument
     option(
         "inputs",
-        nargs="+",
+        nargs="*",
         metavar="video.mp4 | folder | 'pattern' | table.csv",
-        help="video files of one prompt, folders of them and patterns that they match, or one table",
+        help="video files of one prompt, folders of them and patterns that they match, or one table; with --model demo "
+        "the six that ship with it if none is given",
     )
     add_model_option(score)
     option("--prompt", help="text that the video files were generated from; a table has its own prompts")
@@ -85,6 +87,8 @@ def _read_table(options: argparse.Namespace) -> UnscoredTable:
     from descore.tables.formats import READERS
     from descore.tables.unscored import list_videos, read_unscored
 
+    if not options.inputs:
+        return _read_demo(options)
     tables = [name for name in options.inputs if Path(name).suffix.lower() in READERS]
     if not tables:
         _check_videos_options(options)
@@ -104,6 +108,19 @@ def _read_table(options: argparse.Namespace) -> UnscoredTable:
         raise UsageError(error) from error
 
 
+def _read_demo(options: argparse.Namespace) -> UnscoredTable:
+    """Return the table of the videos that ship with the model `demo`, and take them as the videos to score."""
+    from descore.model.demo import DEMO, FOLDER, TABLE, demo_videos
+    from descore.tables.unscored import read_unscored
+
+    if options.model != DEMO or options.prompt is not None:
+        raise UsageError("expected video files, folders, patterns or a table; only the model demo has videos of its own")
+    table = FOLDER / TABLE
+    options.inputs, options.prompt = ([str(table)], "") if options.output else demo_videos()
+    _check_videos_options(options)
+    return read_unscored(table)
+
+
 def _check_videos_options(options: argparse.Namespace) -> None:
     check_prompt_given(options)
     if options.json and options.output:
@@ -116,16 +133,17 @@ def _print_scores(options: argparse.Namespace, protocol: ScoringProtocol) -> int
     from descore.scoring.progress import progress
 
     videos, done = options.inputs, []
+    several = [f"\n  prompt: {prompt}" for prompt in options.prompt] if isinstance(options.prompt, list) else None
     scores = scorer_of(options, protocol).stream(
         videos, options.prompt, num_thoughts=protocol.num_thoughts, temperature=protocol.temperature
     )
     with progress("Scoring", len(videos), len(videos)) as advance:
-        for video, score in zip(videos, scores, strict=True):
+        for video, prompt, score in zip(videos, several or [""] * len(videos), scores, strict=True):
             done.append((video, score))
             if options.json:
                 print_record(video, score)
             else:
-                _print_score(video, score)
+                _print_score(video + prompt, score)
             advance(1)
     return print_failures(done)
 

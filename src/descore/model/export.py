@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace as replaced
@@ -41,10 +42,13 @@ from descore.model.description import (
     portable,
     to_json,
 )
+from descore.model.demo import FOLDER, MODEL, NOTICE
 from descore.model.merging import Exportable, has_adapter, merged_state, query_rows, trained_in_full
 from descore.model.sums import check_sums, sum_files
 
 __all__ = ["ExportError", "RewardStatistics", "Weights", "describe", "digest", "load", "load_processor", "save"]
+
+logger = logging.getLogger(__name__)
 
 Model = TypeVar("Model", bound=Exportable)
 
@@ -108,6 +112,8 @@ def load(folder: str | Path, build: Callable[[Processor, Any], Model], backbone:
             tensor is ever left at random values.
     """
     folder = find(folder)
+    if folder == FOLDER / MODEL:
+        logger.warning(NOTICE)
     description = describe(folder, backbone)
     with _loading(folder):
         tensors = _read_tensors(folder / "reward.safetensors", description.tensors)

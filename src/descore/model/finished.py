@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from descore.atomic import complete_path
+from descore.model.demo import DEMO, FOLDER, MODEL
 from descore.types import ModelError
 
 LAST = Path("export/last")
@@ -21,8 +22,8 @@ def find_export(folder: str | Path) -> Path:
     number that has `export/last`, which is written at the end of training.
 
     Args:
-        folder: An exported folder; a run, such as `runs/stage1`; or one of its folders `version_<n>`. Any other path is
-            returned as it is, as is the hub id of a model.
+        folder: An exported folder; a run, such as `runs/stage1`; one of its folders `version_<n>`; or "demo", the model
+            that ships with the package. Any other path is returned as it is, as is the hub id of a model.
 
     Raises:
         ModelError: If it is a run that has no finished export.
@@ -30,7 +31,7 @@ def find_export(folder: str | Path) -> Path:
     >>> find_export("owner/name")
     PosixPath('owner/name')
     """
-    folder = Path(folder)
+    folder = FOLDER / MODEL if str(folder) == DEMO else Path(folder)
     if is_export(folder) or not folder.is_dir():
         return folder
     versions = versions_of(folder)

@@ -1,0 +1,28 @@
+"""The model `demo` and its videos, which ship with the package."""
+
+from __future__ import annotations
+
+import csv
+from importlib.resources import files
+from pathlib import Path
+
+DEMO = "demo"
+"""Name of the model."""
+
+FOLDER = Path(str(files("descore") / "demo"))
+MODEL = "model"
+TABLE = "videos.csv"
+
+NOTICE = "the model demo knows a toy world only: it is small, and has seen nothing but videos that this project renders"
+
+
+def demo_videos() -> tuple[list[str], list[str]]:
+    """Return the paths of the videos, and their prompts.
+
+    >>> videos, prompts = demo_videos()
+    >>> len(videos), len(prompts)
+    (6, 6)
+    """
+    with (FOLDER / TABLE).open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [str(FOLDER / row["video"]) for row in rows], [row["prompt"] for row in rows]
