@@ -22,9 +22,9 @@ from rich.table import Table
 from torch import Tensor
 
 from data_modules.world.rendering import RenderSettings, render_split
+from descore.demo.shipped import DEMO, FOLDER, MODEL, TABLE, demo_videos
 from descore.inputs.backbone import TINY
 from descore.inputs.processor import Processor
-from descore.model.demo import DEMO, FOLDER, MODEL, TABLE, demo_videos
 from descore.model.export import describe, save
 from descore.model.merging import query_rows
 from descore.model.reward_model import RewardModel
@@ -53,7 +53,7 @@ def write_demo(run: str, folder: Path = FOLDER) -> None:
     Raises:
         ValueError: If what the run has learnt does not fit into an adapter on the tiny backbone.
     """
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folder / "videos", ignore_errors=True)
     model = as_adapter(RewardModel.from_pretrained(run))
     for name, parameter in model.network.named_parameters():
         if "lora_" in name:

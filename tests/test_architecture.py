@@ -31,7 +31,8 @@ BUILDS_ON = {
     "video": "answer seeding atomic",
     "tables": "answer seeding atomic",
     "inputs": "video",
-    "model": "inputs",
+    "demo": "",
+    "model": "inputs demo",
     "thinking": "model advantages rewards",
     "objectives": "thinking losses",
     "scoring": "thinking tables",
@@ -172,7 +173,7 @@ def test_no_circle_between_packages() -> None:
 
 def test_no_circle_between_files() -> None:
     names = {}
-    for path in sources("src", *APPLICATION, "benchmarks"):
+    for path in sources(*CODE):
         parts = path.relative_to(ROOT / "src" if path.is_relative_to(LIBRARY) else ROOT).with_suffix("").parts
         names[path] = ".".join(parts).removesuffix(".__init__")
     files, edges = set(names.values()), {}

@@ -110,11 +110,13 @@ def _read_table(options: argparse.Namespace) -> UnscoredTable:
 
 def _read_demo(options: argparse.Namespace) -> UnscoredTable:
     """Return the table of the videos that ship with the model `demo`, and take them as the videos to score."""
-    from descore.model.demo import DEMO, FOLDER, TABLE, demo_videos
+    from descore.demo.shipped import DEMO, FOLDER, TABLE, demo_videos
     from descore.tables.unscored import read_unscored
 
     if options.model != DEMO or options.prompt is not None:
-        raise UsageError("expected video files, folders, patterns or a table; only the model demo has videos of its own")
+        raise UsageError(
+            "expected video files, folders, patterns or a table; only the model demo has videos of its own"
+        )
     table = FOLDER / TABLE
     options.inputs, options.prompt = ([str(table)], "") if options.output else demo_videos()
     _check_videos_options(options)

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 def add_model_option(command: Any, *, required: bool = True) -> None:
     """Add `--model`, which a command that always scores requires, and `--backbone`."""
     option = command.add_argument
-    option("--model", required=required, help="run, or its exported folder such as .../export/best; a hub id; or demo, a toy that ships")
+    option(
+        "--model",
+        required=required,
+        help="run, or its exported folder such as .../export/best; a hub id; or demo, a toy that ships",
+    )
     option("--backbone", help="hub id or folder of an adapter's backbone, if it is not where the exported folder says")
 
 

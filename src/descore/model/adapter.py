@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ def load_adapter(processor: Processor, folder: Path) -> Any:
     ranks = {shape[0] for shape in sizes if shape and 0 not in shape}  # one without numbers proves nothing
     config = _read_config(folder / "adapter_config.json", processor.query_ids, ranks)
     network = processor.backbone.load_weights()
-    with reading(folder / "adapter_config.json"):
+    with reading(folder / "adapter_config.json"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)  # PEFT reads it
         wrapped = PeftModel(network, config)
         state = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
     check_shapes(path, headers, {name: list(tensor.shape) for name, tensor in state.items()})

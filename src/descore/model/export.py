@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from descore.atomic import draft_of, remove, replace
+from descore.demo.shipped import FOLDER, MODEL, NOTICE
 from descore.inputs.backbone import resolve
 from descore.inputs.network import load_network
 from descore.inputs.processor import Processor
@@ -42,7 +43,6 @@ from descore.model.description import (
     portable,
     to_json,
 )
-from descore.model.demo import FOLDER, MODEL, NOTICE
 from descore.model.merging import Exportable, has_adapter, merged_state, query_rows, trained_in_full
 from descore.model.sums import check_sums, sum_files
 

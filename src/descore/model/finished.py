@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from descore.atomic import complete_path
-from descore.model.demo import DEMO, FOLDER, MODEL
+from descore.demo.shipped import DEMO, FOLDER, MODEL
 from descore.types import ModelError
 
 LAST = Path("export/last")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import csv
-from importlib.resources import files
 from pathlib import Path
 
 DEMO = "demo"
 """Name of the model."""
 
-FOLDER = Path(str(files("descore") / "demo"))
+FOLDER = Path(__file__).parent
 MODEL = "model"
 TABLE = "videos.csv"
 
