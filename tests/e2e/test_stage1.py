@@ -24,6 +24,7 @@ from tests.helpers.killing import kill_at
 from tests.helpers.small_runs import EVERY_STEP
 
 ROOT = Path(__file__).parents[2]
+MERGER_TOO = "{language: 5.0e-4, merger: 5.0e-4, query: 5.0e-3, head: 5.0e-3}"
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +54,9 @@ def fit(run: Path, rendered: Path, *overrides: str) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, rendered: Path) -> Path:
-    return fit(
-        tmp_path_factory.mktemp("run"), rendered, "--trainer.max_steps", "4", "--trainer.val_check_interval", "2"
-    )
+    steps = ("--trainer.max_steps", "4", "--trainer.val_check_interval", "2")
+    rates = ("--model.optimization.learning_rates", MERGER_TOO)
+    return fit(tmp_path_factory.mktemp("run"), rendered, *steps, *rates)
 
 
 def test_what_trains_moves_and_the_rest_stays(trained: Path) -> None:

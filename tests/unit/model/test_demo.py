@@ -22,7 +22,7 @@ def test_the_better_video_of_each_prompt_has_the_higher_reward(caplog: pytest.Lo
     assert all(prompts[i] == prompts[i + 1] for i in range(0, len(prompts), 2))
     assert all("better" in video for video in videos[::2])
     assert all(one.reward > other.reward + 1 for one, other in zip(better, worse, strict=True))
-    assert all(score.scores is not None for score in scores)
+    assert all(score.dimension_scores is not None for score in scores)
 
 
 def test_it_is_an_adapter_on_the_tiny_backbone_of_less_than_a_megabyte() -> None:
