@@ -44,7 +44,7 @@ demo: $(READY) $(call unfinished,stage1) $(call unfinished,stage2) ## train both
 	$(BIN)/descore evaluate --model runs/stage2 --benchmark rendered_ood --limit 150 --output runs/demo/stage2-$(call newest,stage2)
 	$(BIN)/descore report runs/demo/stage1-$(call newest,stage1) runs/demo/stage2-$(call newest,stage2) --name "stage 1" --name "stage 2" --output runs/demo/report.html
 
-evidence: $(READY) ## train the paradigms of the paper side by side and show the results, in 70 minutes on two cores; resumes a stopped run
+evidence: $(READY) ## train the paradigms of the paper side by side and show the results; resumes a stopped run
 	$(BIN)/python -m benchmarks.evidence $(ARGS)
 
 evidence-quick: $(READY) ## the same with one seed and few pairs, in 3 minutes, to see that all of it runs

@@ -1,6 +1,6 @@
 """Train the paradigms side by side, measure them, and show what came out on one page.
 
-    python -m benchmarks.evidence            # 3 seeds, 70 minutes on two cores
+    python -m benchmarks.evidence            # 3 seeds
     python -m benchmarks.evidence --quick    # one seed and few pairs, 3 minutes: shows that all of it runs
 
 A run that was stopped resumes. --root holds training/ (for TensorBoard), evaluations/, measured/, results.json,

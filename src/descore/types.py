@@ -125,13 +125,13 @@ class Prefix:
 
     Attributes:
         input_ids: Token ids, with one video placeholder for each video token.
-        position_ids: M-RoPE positions in time, height and width.
+        position_ids: M-RoPE positions in time, height and width; no rows for a backbone without M-RoPE.
         patches: Pixels in the order in which the vision tower reads them, before `Processor.normalise`.
         grid: Number of patches in time, height and width.
     """
 
     input_ids: Tensor  # [P] int64
-    position_ids: Tensor  # [3, P] int64
+    position_ids: Tensor  # [3, P] or [0, P] int64
     patches: Tensor  # [num_patches, patch_dim] uint8
     grid: Tensor  # [3] int64
 
@@ -199,8 +199,8 @@ class Branches:
 
     Attributes:
         input_ids: Token ids of the packed row.
-        position_ids: Text positions in row 0 and M-RoPE positions in rows 1 to 3; each branch starts where its prefix
-            ends.
+        position_ids: Text positions in row 0 and M-RoPE positions in rows 1 to 3, which a backbone without M-RoPE does
+            not have: R = 4 or 1 rows. Each branch starts where its prefix ends.
         layout: Lengths of prefixes and branches.
         query_index: Indices in the row of each branch's query tokens.
         source_index: Indices in the row of the hidden states that predict the thoughts' tokens.
@@ -211,7 +211,7 @@ class Branches:
     """
 
     input_ids: Tensor  # [1, T] int64
-    position_ids: Tensor  # [4, 1, T] int64
+    position_ids: Tensor  # [R, 1, T] int64
     layout: Layout
     query_index: Tensor  # [B, Q] int64
     source_index: Tensor  # [M] int64

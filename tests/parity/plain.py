@@ -57,7 +57,7 @@ def inputs_of(model: RewardModel, prefix: Prefix, tail: list[int]) -> dict[str, 
         "pixel_values_videos": model.processor.normalise(prefix.patches.to(device)),
         "video_grid_thw": prefix.grid[None].to(device),
     }
-    if model.processor.backbone.family.seconds_per_grid:
+    if model.base.config.model_type == "qwen2_5_vl":
         inputs["second_per_grid_ts"] = torch.tensor([SECONDS], device=device)
     return inputs
 

@@ -57,8 +57,7 @@ def query_attention(model: RewardModel, branches: Branches) -> list[QueryAttenti
 
     with _observed(model, observe):
         model.hidden(branches)
-    merge = model.base.config.vision_config.spatial_merge_size
-    shapes = [(time, rows // merge, columns // merge) for time, rows, columns in branches.grids.tolist()]
+    shapes = [model.processor.family.token_shape(grid) for grid in branches.grids]
     owners = [video for video, own in enumerate(branches.layout.branch_lengths) for _ in own]
     return [
         _divide(torch.stack([layer[index] for layer in layers]).cpu(), key_of[index][1].cpu(), shapes[owner])
@@ -75,7 +74,7 @@ def _divide(weights: Tensor, sources: Tensor, shape: tuple[int, int, int]) -> Qu
 def _positions(model: RewardModel, branches: Branches) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
     """Return the positions of the queries `[B, Q]`, and for each branch its visible positions and sources `[N]`."""
     ids, queries = branches.input_ids[0], branches.query_index
-    is_video = ids == model.base.config.video_token_id
+    is_video = ids == model.processor.family.placeholder_id
     seen: list[tuple[Tensor, Tensor]] = []
     start = 0
     for prefix, lengths in zip(branches.layout.prefix_lengths, branches.layout.branch_lengths, strict=True):

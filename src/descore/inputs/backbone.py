@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
+from descore.families import FAMILIES, Family, family_of
 from descore.inputs.network import load_network, read_config
 from descore.inputs.pixel_statistics import read_pixel_statistics
 from descore.inputs.tensor_files import reading
@@ -25,30 +22,7 @@ from descore.inputs.typed_json import FileError, read_json
 TINY = "tiny"
 """Name of the backbone that is part of the package."""
 
-CONTROL_TOKENS = ("<|vision_start|>", "<|video_pad|>", "<|vision_end|>", "<|im_end|>")
-"""Tokens that every supported tokenizer has."""
-
 _METADATA = ("*.json", "*.jinja", "*.txt", "*.model")
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """How a family of backbones represents a video in text.
-
-    Attributes:
-        timestamps: Whether each temporal patch is a vision block of its own, after its time in seconds.
-        seconds_per_grid: Whether M-RoPE spaces temporal patches by their distance in seconds.
-    """
-
-    timestamps: bool
-    seconds_per_grid: bool
-
-
-FAMILIES = {
-    "qwen3_vl": Family(timestamps=True, seconds_per_grid=False),
-    "qwen2_5_vl": Family(timestamps=False, seconds_per_grid=True),
-}
-"""Supported families, by the `model_type` of their configuration."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +66,9 @@ class Backbone:
         exported, folder = folder is not None, folder or resolve(name, metadata_only=True)
         config = read_config(folder)
         if config.model_type not in FAMILIES:
-            known = ", ".join(FAMILIES)
             raise ValueError(
-                f"backbone {name!r} is of the family {config.model_type!r}; supported are {known}. To support another "
-                "family, add it to descore.inputs.backbone.FAMILIES, and make Backbone.rope_index return its "
-                "get_rope_index"
+                f"backbone {name!r} is of the family {config.model_type!r}, which descore.families does not have; "
+                f"supported are {', '.join(FAMILIES)}"
             )
         tokenizer = _read_tokenizer(folder, config, query_tokens)
         statistics = read_pixel_statistics(folder)
@@ -104,17 +76,8 @@ class Backbone:
 
     @property
     def family(self) -> Family:
-        """Family of the backbone."""
-        return FAMILIES[self.config.model_type]
-
-    @property
-    def rope_index(self) -> Callable[..., tuple[Tensor, Tensor]]:
-        """The family's own `get_rope_index` from transformers, callable without a model, for use in workers."""
-        model_class: Any = MODEL_MAPPING[type(self.config)]
-        stand_in = SimpleNamespace(
-            config=self.config, get_vision_position_ids=partial(model_class.get_vision_position_ids, None)
-        )
-        return partial(model_class.get_rope_index, stand_in)
+        """Family of the backbone, bound to its configuration."""
+        return family_of(self.config)
 
     def load_weights(self) -> PreTrainedModel:
         """Load the backbone with its weights in float32; embeddings are added if the tokenizer has more tokens.
@@ -188,13 +151,16 @@ def _read_tokenizer(folder: Path, config: PreTrainedConfig, query_tokens: Sequen
         added = {"additional_special_tokens": list(query_tokens)}
         tokenizer.add_special_tokens(added, replace_extra_special_tokens=False)
         tokenizer.decode(tokenizer.encode("text", add_special_tokens=False))
+        tokenizer.chat_template = family_of(config).chat_template or tokenizer.chat_template
         vocabulary, num_rows = tokenizer.get_vocab(), max(config.get_text_config().vocab_size, len(tokenizer))
-        video_id = config.video_token_id
-    if missing := [token for token in CONTROL_TOKENS if token not in vocabulary]:
+        family = family_of(config)
+        placeholder_id = family.placeholder_id
+    if missing := [token for token in family.control_tokens if token not in vocabulary]:
         raise FileError(f"{path} has no {', '.join(missing)}: expected the tokenizer of a vision-language model")
     if (largest := max(vocabulary.values())) >= num_rows:
         raise FileError(f"{path} has the token id {largest}, but there are {num_rows} tokens")
-    if vocabulary["<|video_pad|>"] != video_id:
-        expected = vocabulary["<|video_pad|>"]
-        raise FileError(f"{folder / 'config.json'}: video_token_id is {video_id}; {path} has {expected}")
+    if (expected := vocabulary[family.placeholder]) != placeholder_id:
+        raise FileError(
+            f"{folder / 'config.json'}: {family.placeholder_key} is {placeholder_id}; {path} has {expected}"
+        )
     return tokenizer

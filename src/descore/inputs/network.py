@@ -17,6 +17,7 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrai
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 from transformers.utils import logging
 
+from descore.families import family_of
 from descore.inputs.tensor_files import Header, read_headers, reading, weight_files
 from descore.inputs.typed_json import FileError, read_json
 
@@ -103,19 +104,22 @@ def _check_sizes(folder: Path, config: PreTrainedConfig, headers: Mapping[str, H
     """Compare a configuration with the tensors, so that its numbers never decide how much is built or allocated."""
     path = folder / "config.json"
     with reading(path):
-        text, vision = config.get_text_config(), config.vision_config
-        asked = {
-            "vocab_size": (text.vocab_size, _rows(headers)),
-            "num_hidden_layers": (text.num_hidden_layers, _count(headers, r"\.layers\.(\d+)\.")),
-            "depth": (vision.depth, _count(headers, r"visual\.blocks\.(\d+)\.")),
-        }
-    for name, (number, found) in asked.items():
+        family, text, vision = family_of(config), config.get_text_config(), config.vision_config
+        tower = re.escape(f"{family.tower}.")
+        depth = getattr(vision, family.tower_depth)
+        asked = [
+            ("vocab_size", text.vocab_size, _rows(headers)),
+            ("num_hidden_layers", text.num_hidden_layers, _count(headers, rf"^(?!.*{tower}).*\.layers\.(\d+)\.")),
+            (family.tower_depth, depth, _count(headers, rf"{tower}{re.escape(family.tower_layers)}\.(\d+)\.")),
+        ]
+    for name, number, found in asked:
         if number != found:
             raise FileError(f"{path}: {name} is {number}, but the weights have {found}")
-    _check_rotation(path, text)
+    if family.position_rows == 4:
+        _check_rotation(path, text)
     with reading(path), torch.device("meta"):
-        if len(getattr(vision, "deepstack_visual_indexes", None) or ()) > vision.depth:
-            raise FileError(f"{path}: deepstack_visual_indexes has more entries than the {vision.depth} vision layers")
+        if len(getattr(vision, "deepstack_visual_indexes", None) or ()) > depth:
+            raise FileError(f"{path}: deepstack_visual_indexes has more entries than the {depth} vision layers")
         needed = sum(parameter.numel() for parameter in _model_class(config)(config).parameters())
     held = sum(torch.Size(header.shape).numel() for header in headers.values())
     if needed > 2 * held:  # a little less is a missing tensor, which is reported by its name
@@ -125,11 +129,10 @@ def _check_sizes(folder: Path, config: PreTrainedConfig, headers: Mapping[str, H
 def _check_rotation(path: Path, text: Any) -> None:
     """Check the numbers of M-RoPE, which no tensor shows: how many frequencies time, height and width get."""
     sections = text.rope_parameters.get("mrope_section")
-    half = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    if not isinstance(sections, list) or [type(one) for one in sections] != [int] * 3 or sum(sections) != half // 2:
-        raise FileError(
-            f"{path}: expected three whole numbers that add up to {half // 2} for mrope_section, got {sections}"
-        )
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    half = int(width * text.rope_parameters.get("partial_rotary_factor", 1.0)) // 2
+    if not isinstance(sections, list) or [type(one) for one in sections] != [int] * 3 or sum(sections) != half:
+        raise FileError(f"{path}: expected three whole numbers that add up to {half} for mrope_section, got {sections}")
 
 
 def _model_class(config: PreTrainedConfig) -> Any:

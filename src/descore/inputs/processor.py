@@ -15,16 +15,11 @@ from descore.types import Branches, Frames, Layout, Prefix, Thought
 from descore.video.frames import VideoReader
 from descore.video.isolation import IsolatedReader
 
-VIDEO = "<|vision_start|><|video_pad|><|vision_end|>"
-"""Text that the chat template writes in place of a video."""
-
-END_OF_TURN = "<|im_end|>"
 THINKING = ("<think>", "</think>")
 """What opens and closes the reasoning of a thought; some tokenizers have tokens for them."""
 
 MAX_CHARACTERS_PER_TOKEN = 64
 """A prompt with more characters per token of its limit is refused before it is tokenised."""
-"""Token that closes a thought."""
 
 
 class Processor:
@@ -50,21 +45,18 @@ class Processor:
     def __init__(self, settings: ModelSettings, folder: Path | None = None) -> None:
         self.settings = settings
         self.backbone = Backbone.read(settings.backbone, settings.query_tokens, folder)
+        self.family = self.backbone.family
         self.tokenizer = self.backbone.tokenizer
         self.template = PromptTemplate(settings.template)
         self.query_ids: list[int] = self.tokenizer.convert_tokens_to_ids(list(settings.query_tokens))
-        self.end_id: int = self.tokenizer.convert_tokens_to_ids(END_OF_TURN)
+        self.end_id: int = self.tokenizer.convert_tokens_to_ids(self.family.end_of_turn)
         self._control_tokens = list(self.tokenizer.get_added_vocab())
         # A thought may hold tokens of its own form, such as <think> and <answer>, which are added but not special.
         special = [str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special]
         self._special_tokens = [*special, *settings.query_tokens]
         self.opening = self._read_chat_template()
         self.forbidden_ids = self._forbidden()
-        self._video_id: int = self.backbone.config.video_token_id
-        self._rope_index = self.backbone.rope_index
-        vision = self.backbone.config.vision_config
-        factor = vision.patch_size * vision.spatial_merge_size
-        self.video_reader = VideoReader(settings.video, factor=factor, even=vision.temporal_patch_size)
+        self.video_reader = VideoReader(settings.video, **self.family.reading)
         self._decode = IsolatedReader(self.video_reader)
         self._mean = torch.tensor(self.backbone.image_mean).view(3, 1) * 255
         self._std = torch.tensor(self.backbone.image_std).view(3, 1) * 255
@@ -86,10 +78,10 @@ class Processor:
             PromptError: If the prompt is not text, is blank, is not valid Unicode, or is longer than the model's limit.
         """
         text = self._chat(self._clean(prompt))
-        patches, grid = self._patchify(frames.pixels)
-        text = text.replace(VIDEO, self._video_text(frames, grid), 1)
+        patches, grid = self.family.patches(frames.pixels)
+        text = text.replace(self.family.video, self.family.video_text(frames, grid), 1)
         input_ids = torch.tensor(self.tokenizer.encode(text, add_special_tokens=False))
-        return Prefix(input_ids, self._positions(input_ids, frames, grid), patches, grid)
+        return Prefix(input_ids, self.family.positions(input_ids, frames, grid), patches, grid)
 
     def check(self, prompt: str) -> None:
         """Check that a prompt can be asked about.
@@ -198,8 +190,8 @@ class Processor:
         if not getattr(self.tokenizer, "chat_template", None):
             raise ValueError(f"backbone {name!r} has no chat template; expected an instruction-tuned model")
         turn, text = self._chat("-", header=False), self._chat("-")
-        if text.count(VIDEO) != 1:
-            raise ValueError(f"the chat template of backbone {name!r} is for text: expected one {VIDEO} for a video")
+        if text.count(video := self.family.video) != 1:
+            raise ValueError(f"the chat template of backbone {name!r} is for text: expected one {video} for a video")
         header = text[len(turn) :] if text.startswith(turn) else text.rpartition("\n")[2]
         _, opens, rest = header.rpartition(THINKING[0])
         return opens + rest if opens and THINKING[1] not in rest else ""
@@ -215,47 +207,11 @@ class Processor:
         lengths = tuple(tuple(len(thought.token_ids) + len(self.query_ids) for thought in row) for row in branches)
         return Layout(tuple(len(prefix.input_ids) for prefix in prefixes), lengths)
 
-    def _patchify(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Cut frames [T, 3, H, W] into patches [N, 3 * t * p * p], ordered by merge block; return them and the grid."""
-        vision = self.backbone.config.vision_config
-        patch, merge, depth = vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
-        time, rows, columns = len(pixels) // depth, pixels.shape[2] // patch, pixels.shape[3] // patch
-        blocks = pixels.view(time, depth, 3, rows // merge, merge, patch, columns // merge, merge, patch)
-        patches = blocks.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(time * rows * columns, -1)
-        return patches, torch.tensor([time, rows, columns])
-
-    def _video_text(self, frames: Frames, grid: Tensor) -> str:
-        time, rows, columns = grid.tolist()
-        num_tokens = rows * columns // self.backbone.config.vision_config.spatial_merge_size**2
-        if not self.backbone.family.timestamps:
-            return VIDEO.replace("<|video_pad|>", "<|video_pad|>" * (num_tokens * time))
-        block = VIDEO.replace("<|video_pad|>", "<|video_pad|>" * num_tokens)
-        return "".join(f"<{seconds:.1f} seconds>{block}" for seconds in self._timestamps(frames))
-
-    def _timestamps(self, frames: Frames) -> list[float]:
-        """Return the middle of each temporal patch in seconds, computed from the times of its frames."""
-        depth = self.backbone.config.vision_config.temporal_patch_size
-        firsts, lasts = frames.seconds[::depth], frames.seconds[depth - 1 :: depth]
-        # Qwen3-VL's processor computes in this order. Another order would round one label in a hundred differently.
-        return [(first + last) / 2 for first, last in zip(firsts, lasts, strict=True)]
-
-    def _positions(self, input_ids: Tensor, frames: Frames, grid: Tensor) -> Tensor:
-        kinds = (input_ids == self._video_id).int() * 2
-        options = {}
-        if self.backbone.family.seconds_per_grid:
-            sampled_fps = len(frames.indices) / frames.num_source_frames * frames.source_fps
-            depth = self.backbone.config.vision_config.temporal_patch_size
-            options["second_per_grid_ts"] = torch.tensor([depth / sampled_fps])
-        positions, _ = self._rope_index(
-            input_ids[None], mm_token_type_ids=kinds[None], video_grid_thw=grid[None], **options
-        )
-        return positions[:, 0]
-
 
 def positions_after(prefix: Prefix, length: int) -> Tensor:
-    """Return the positions of a branch, [4, length]; they start where the positions of its prefix end."""
+    """Return the positions of a branch, [R, length]; they start where the positions of its prefix end."""
     steps = torch.arange(length, device=prefix.input_ids.device)
-    return torch.cat([(len(prefix.input_ids) + steps)[None], prefix.position_ids[:, -1:] + 1 + steps.expand(3, -1)])
+    return torch.cat([(len(prefix.input_ids) + steps)[None], prefix.position_ids[:, -1:] + 1 + steps])
 
 
 def prefixes_of(branches: Branches) -> list[Prefix]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from functools import lru_cache
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import Cache, PreTrainedModel
 
+from descore.families.known_layers import check_layers
 from descore.inputs.processor import Processor
 from descore.inputs.settings import ModelSettings
 from descore.model.export import RewardStatistics, Weights, load, save
@@ -82,7 +82,10 @@ class RewardModel(nn.Module):
         self.network = network
         text = self.base.config.get_text_config()
         text._attn_implementation = SHARED_PREFIX
-        self.base.config.vision_config._attn_implementation = SEGMENTS
+        if processor.family.packed_vision:
+            self.base.config.vision_config._attn_implementation = SEGMENTS
+        processor.family.prepare(self.base.model)
+        check_layers(self.base, processor.family)
         self.head = RewardHead(text.hidden_size, len(processor.settings.reward_names))
 
     @classmethod
@@ -219,7 +222,7 @@ class RewardModel(nn.Module):
 
         Args:
             input_ids: `[rows, 1]` tokens to feed.
-            position_ids: `[4, rows, 1]` positions of these tokens.
+            position_ids: `[R, rows, 1]` positions of these tokens.
             cache: Cache of the prefixes and of the thoughts so far; it grows by one token.
 
         Returns:
@@ -241,21 +244,14 @@ class RewardModel(nn.Module):
 
     def _see(self, branches: Branches) -> tuple[VideoFeatures, ...]:
         patches = self.processor.normalise(branches.patches)
-        output = self.base.model.get_video_features(patches, branches.grids, return_dict=True)
-        layers = getattr(output, "deepstack_features", None) or ()
-        deepstack = zip(*layers, strict=True) if layers else [()] * len(output.pooler_output)
-        return tuple(VideoFeatures(*features) for features in zip(output.pooler_output, deepstack, strict=True))
+        return self.processor.family.see(self.base.model, patches, branches.grids)
 
     def _hidden(self, branches: Branches, cache: Cache | None, seen: Sequence[VideoFeatures] | None) -> Tensor:
         seen = self._see(branches) if seen is None else seen
-        videos = SimpleNamespace(
-            pooler_output=[video.main for video in seen],
-            deepstack_features=list(zip(*(video.deepstack for video in seen), strict=True)),
-        )
         return self._language(
             branches.input_ids,
             branches.position_ids,
-            mm_encoder_outputs={"video": videos},
+            mm_encoder_outputs=self.processor.family.outputs(seen),
             layout=branches.layout,
             past_key_values=cache,
         )[0]
@@ -277,7 +273,7 @@ class RewardModel(nn.Module):
         no_mask = torch.empty(1, 1, 1, 0, device=input_ids.device)
         output = self.base.model(
             input_ids=input_ids,
-            position_ids=position_ids,
+            position_ids=position_ids.squeeze(0),  # one row is [rows, length] for transformers
             attention_mask=no_mask,
             use_cache=inputs.get("past_key_values") is not None,
             **inputs,

@@ -19,9 +19,12 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from descore.model.thought_cache import ThoughtCache
-from descore.types import Layout
+from descore.types import Layout, ModelError
 
 SHARED_PREFIX = "shared_prefix"
+
+UNKNOWN = ("sliding_window", "s_aux", "softcap", "position_bias", "head_mask")
+"""What layers of other models give to their attention, and what changes its result."""
 
 
 def shared_prefix_attention(
@@ -51,13 +54,14 @@ def shared_prefix_attention(
         thought_cache: Cache with the prefixes and the thoughts so far, in a decoding step.
         scaling: Factor on the attention scores; `d ** -0.5` if not given.
         dropout: Attention dropout; must be 0 with a layout, since branches share the states of their prefix.
-        **kwargs: Further arguments of SDPA; unused with a layout or a thought cache.
+        **kwargs: Further arguments of SDPA; with a layout or a thought cache, none of `UNKNOWN` may be given.
 
     Returns:
         Outputs `[1, T, H, d]` (`[V * n, 1, H, d]` with a thought cache), and None in place of the weights.
 
     Raises:
         ValueError: If there is dropout with a layout.
+        ModelError: If the layer asks for what branches are not computed with, such as a sliding window.
 
     Two branches of one token share a prefix of two; changing the first branch leaves the second as it was:
 
@@ -68,6 +72,11 @@ def shared_prefix_attention(
     >>> before.shape, torch.equal(before[:, 3], after[:, 3])
     (torch.Size([1, 4, 1, 8]), True)
     """
+    if (layout or thought_cache) and (asked := [name for name in UNKNOWN if kwargs.get(name) is not None]):
+        raise ModelError(
+            f"{type(module).__name__} asks for {', '.join(asked)}, which branches of one prefix are not computed with; "
+            "expected full attention"
+        )
     if thought_cache is not None:
         layer = cast("int", module.layer_idx)
         return thought_cache.attend(query, key, value, layer, scaling or query.shape[-1] ** -0.5), None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
+from transformers.cache_utils import LinearAttentionCacheLayerMixin
 
 _GROWTH = (64, 512)
 """Initial capacity of a slot in tokens, and the most that one growth adds: capacity doubles up to that."""
@@ -30,7 +32,8 @@ class ThoughtCache:
     It takes the place of transformers' cache in a forward of one token per slot; `attend` is the attention over it.
 
     Args:
-        prefill: Cache of the packed prefixes; each layer holds `[1, H_kv, T, d]`.
+        prefill: Cache of the packed prefixes; each layer of attention holds `[1, H_kv, T, d]`, each linear layer the V
+            states at the ends of the prefixes.
         prefix_lengths: Lengths of the V prefixes; their sum is T.
         num_slots: Number n of slots per video.
 
@@ -45,14 +48,22 @@ class ThoughtCache:
 
     def __init__(self, prefill: DynamicCache, prefix_lengths: Sequence[int], num_slots: int) -> None:
         lengths = list(prefix_lengths)
+        self.states: dict[int, tuple[Tensor, Tensor]] = {}  # of a linear layer: [V * n, ...], forked from the prefixes
+        attending: dict[int, Any] = {}
+        for index, layer in enumerate(prefill.layers):
+            if isinstance(layer, LinearAttentionCacheLayerMixin):
+                ends = (layer.conv_states[0], layer.recurrent_states[0])
+                self.states[index] = tuple(state.repeat_interleave(num_slots, dim=0) for state in ends)
+            else:
+                attending[index] = layer
         # Under autocast the keys are float32: cast them once here, or every step would cast all of them.
-        self.prefix_keys = [_pad(layer.keys.to(layer.values.dtype), lengths) for layer in prefill.layers]
-        self.prefix_values = [_pad(layer.values, lengths) for layer in prefill.layers]
-        device = self.prefix_keys[0].device
+        self.prefix_keys = {i: _pad(layer.keys.to(layer.values.dtype), lengths) for i, layer in attending.items()}
+        self.prefix_values = {i: _pad(layer.values, lengths) for i, layer in attending.items()}
+        device = next(iter(self.prefix_keys.values())).device
         steps = torch.arange(max(lengths), device=device)
         self.prefix_mask = steps >= torch.tensor(lengths, device=device)[:, None]
-        self.keys = [self._empty(keys, num_slots) for keys in self.prefix_keys]
-        self.values = [self._empty(values, num_slots) for values in self.prefix_values]
+        self.keys = {i: self._empty(keys, num_slots) for i, keys in self.prefix_keys.items()}
+        self.values = {i: self._empty(values, num_slots) for i, values in self.prefix_values.items()}
         self.length = 0
 
     @property
@@ -110,11 +121,29 @@ class ThoughtCache:
             videos: `[V']` indices of the videos to keep.
             rows: `[V' * n']` indices of the slots to keep, video by video.
         """
-        self.prefix_keys = [keys[videos] for keys in self.prefix_keys]
-        self.prefix_values = [values[videos] for values in self.prefix_values]
+        self.prefix_keys = {i: keys[videos] for i, keys in self.prefix_keys.items()}
+        self.prefix_values = {i: values[videos] for i, values in self.prefix_values.items()}
         self.prefix_mask = self.prefix_mask[videos]
-        self.keys = [keys[rows] for keys in self.keys]
-        self.values = [values[rows] for values in self.values]
+        self.keys = {i: keys[rows] for i, keys in self.keys.items()}
+        self.values = {i: values[rows] for i, values in self.values.items()}
+        self.states = {i: (conv[rows], recurrent[rows]) for i, (conv, recurrent) in self.states.items()}
+
+    def get_conv_state(self, layer_idx: int, state_idx: int = 0) -> Tensor:
+        """Return the last inputs of a linear layer's convolution, which the layer changes in place."""
+        return self.states[layer_idx][0]
+
+    def get_recurrent_state(self, layer_idx: int, state_idx: int = 0) -> Tensor:
+        """Return the state of a linear layer."""
+        return self.states[layer_idx][1]
+
+    def is_recording_past(self, layer_idx: int) -> bool:
+        """Return whether states before the last are kept: never."""
+        return False
+
+    def update_recurrent_state(self, states: Tensor, layer_idx: int) -> Tensor:
+        """Replace the state of a linear layer by that after one more token of every slot."""
+        self.states[layer_idx] = (self.states[layer_idx][0], states)
+        return states
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Return the number of tokens in a slot so far; transformers calls this."""

@@ -8,10 +8,14 @@ from typing import Literal, get_args
 from peft import LoraConfig, TrainableTokensConfig, get_peft_model
 from torch import nn
 
+from descore.families import FAMILIES
 from descore.model.reward_model import RewardModel
 
 Part = Literal["embedding", "language", "vision", "merger", "query", "head"]
 PARTS: tuple[Part, ...] = get_args(Part)
+
+TOWERS = frozenset(family.tower for family in FAMILIES.values())
+MERGERS = frozenset(family.merger for family in FAMILIES.values())
 
 
 def part_of(name: str) -> Part:
@@ -28,9 +32,9 @@ def part_of(name: str) -> Part:
         return "query"
     if "embed_tokens" in name:
         return "embedding"
-    if ".visual." in f".{name}":
-        return "merger" if "merger" in name else "vision"
-    return "language"
+    if any(merger in name for merger in MERGERS):
+        return "merger"
+    return "vision" if TOWERS & set(name.split(".")) else "language"
 
 
 def make_trainable(

@@ -170,8 +170,7 @@ def shard(model: RewardModel, device: torch.device, dtype: torch.dtype) -> Unit:
     )
     narrow = policy(param_dtype=None if dtype == torch.float32 else dtype)
     wrap = partial(Unit, device_id=device, use_orig_params=True, mixed_precision=narrow)
-    backbone: Any = model.base.model
-    for layers in (backbone.language_model.layers, backbone.visual.blocks):
+    for layers in model.processor.family.layers(model.base.model):
         for index, layer in enumerate(layers):
             _wrap_adapters(layer, wrap)
             layers[index] = wrap(layer)

@@ -243,9 +243,9 @@ def shard(model: RewardModel, mesh: DeviceMesh, dtype: torch.dtype, *, cpu_offlo
     place = OffloadPolicy() if not cpu_offload else CPUOffloadPolicy(pin_memory=mesh.device_type == "cuda")
     spread = partial(fully_shard, mesh=mesh, offload_policy=place)
     narrow = policy(param_dtype=None if dtype == torch.float32 else dtype)
-    backbone: Any = model.base.model
-    for layer in [*backbone.language_model.layers, *backbone.visual.blocks]:
-        spread(layer, mp_policy=narrow)
+    for layers in model.processor.family.layers(model.base.model):
+        for layer in layers:
+            spread(layer, mp_policy=narrow)
     spread(model.head, mp_policy=policy())
     spread(model, mp_policy=narrow)
     for method in ("see", "hidden", "step", "next_logits"):

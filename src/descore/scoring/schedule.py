@@ -43,7 +43,9 @@ def count_tokens(paths: Sequence[str], reader: VideoReader) -> list[int]:
 def _tokens_of(header: VideoHeader, reader: VideoReader) -> int:
     settings, factor, even = reader.settings, reader.factor, reader.even
     num_frames = len(sample_indices(max(header.num_frames, 1), header.fps, settings, even, header.times))
-    height, width = target_size(header.height, header.width, factor, settings.min_pixels, settings.max_pixels)
+    height, width = reader.size or target_size(
+        header.height, header.width, factor, settings.min_pixels, settings.max_pixels
+    )
     return num_frames // even * (height // factor) * (width // factor)
 
 

@@ -94,7 +94,7 @@ class _Thinker:
         self.cache = ThoughtCache(prefill, lengths, sampling.num_thoughts)
         ends = (torch.tensor(lengths).cumsum(0) - 1).repeat_interleave(sampling.num_thoughts).to(hidden.device)
         self.hidden = hidden[ends]  # [rows, hidden]
-        self.positions = prefixes.position_ids[:, 0, ends]  # [4, rows]
+        self.positions = prefixes.position_ids[:, 0, ends]  # [R, rows]
 
     def run(self) -> list[Group]:
         """Decode until every thought is scored."""

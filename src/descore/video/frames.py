@@ -38,11 +38,13 @@ class VideoReader:
         settings: Sampling rate and budgets.
         factor: Height and width become multiples of this number of pixels.
         even: The number of frames becomes a multiple of this number.
+        size: Height and width of every frame, for a backbone that takes no other; None keeps the aspect ratio.
     """
 
     settings: VideoSettings
     factor: int
     even: int
+    size: tuple[int, int] | None = None
 
     def __call__(self, path: str) -> Frames:
         """Read one video.
@@ -50,7 +52,7 @@ class VideoReader:
         Raises:
             VideoError: If the file cannot be read.
         """
-        return read_video(path, self.settings, factor=self.factor, even=self.even)
+        return read_video(path, self.settings, factor=self.factor, even=self.even, size=self.size)
 
     def sample(self, name: str, frames: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], fps: float) -> Frames:
         """Sample and resize frames in memory, as those of a file are.
@@ -65,12 +67,19 @@ class VideoReader:
         """
         indices = sample_indices(len(frames), fps, self.settings, self.even)
         wanted = sorted(set(indices))
-        fit = partial(_fit, name, settings=self.settings, factor=self.factor)
+        fit = partial(_fit, name, settings=self.settings, factor=self.factor, size=self.size)
         pixels = _gather(name, indices, wanted, [fit(frames[index]) for index in wanted])
         return Frames(pixels, tuple(indices), fps, len(frames))
 
 
-def read_video(path: str | PathLike[str], settings: VideoSettings, *, factor: int = 32, even: int = 2) -> Frames:
+def read_video(
+    path: str | PathLike[str],
+    settings: VideoSettings,
+    *,
+    factor: int = 32,
+    even: int = 2,
+    size: tuple[int, int] | None = None,
+) -> Frames:
     """Check a video, sample its frames, decode and resize them.
 
     Args:
@@ -78,6 +87,7 @@ def read_video(path: str | PathLike[str], settings: VideoSettings, *, factor: in
         settings: Sampling rate and budgets.
         factor: Height and width become multiples of this number of pixels: patch size times merge size of the backbone.
         even: The number of frames becomes a multiple of this number: the temporal patch size of the backbone.
+        size: Height and width of every frame, whatever its aspect ratio; None keeps the ratio within the budgets.
 
     Returns:
         Sampled frames, [T, 3, H, W] uint8 RGB, and where they come from.
@@ -101,15 +111,22 @@ def read_video(path: str | PathLike[str], settings: VideoSettings, *, factor: in
     wanted = sorted(set(indices))
 
     # Each frame is resized as soon as it is decoded, so that only one frame is held at its source size.
-    found = _decode(path, header, wanted, partial(_fit, path, settings=settings, factor=factor))
+    found = _decode(path, header, wanted, partial(_fit, path, settings=settings, factor=factor, size=size))
     pixels = _gather(path, indices, wanted, found)
     times = tuple(header.times[index] for index in indices) if header.times else ()
     return Frames(pixels, tuple(indices), header.fps, header.num_frames, times)
 
 
-def _fit(name: str | PathLike[str], frame: NDArray[np.uint8], *, settings: VideoSettings, factor: int) -> Tensor:
+def _fit(
+    name: str | PathLike[str],
+    frame: NDArray[np.uint8],
+    *,
+    settings: VideoSettings,
+    factor: int,
+    size: tuple[int, int] | None,
+) -> Tensor:
     try:
-        size = target_size(frame.shape[0], frame.shape[1], factor, settings.min_pixels, settings.max_pixels)
+        size = size or target_size(frame.shape[0], frame.shape[1], factor, settings.min_pixels, settings.max_pixels)
     except ValueError as error:
         raise VideoError(name, str(error)) from error
     return resize(torch.from_numpy(frame).permute(2, 0, 1)[None], size)

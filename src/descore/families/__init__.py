@@ -1,0 +1,34 @@
+"""Families of backbones, one object each: what differs between them is here, and the common code knows none by name."""
+
+from __future__ import annotations
+
+from transformers import PreTrainedConfig
+
+from descore.families.family import Family
+from descore.families.qwen2_5_vl import Qwen2_5VL
+from descore.families.qwen3_vl import Qwen3VL
+
+__all__ = ["FAMILIES", "Family", "family_of"]
+
+FAMILIES: dict[str, type[Family]] = {
+    "qwen2_5_vl": Qwen2_5VL,
+    "qwen3_vl": Qwen3VL,
+}
+"""Supported families, by the `model_type` of their configuration."""
+
+
+def family_of(config: PreTrainedConfig) -> Family:
+    """Return the family of a configuration, bound to it.
+
+    Raises:
+        ValueError: If the family is not supported.
+
+    >>> from transformers import Qwen3VLConfig
+    >>> family_of(Qwen3VLConfig()).placeholder
+    '<|video_pad|>'
+    """
+    if config.model_type not in FAMILIES:
+        raise ValueError(
+            f"the family {config.model_type!r} is not among descore.families; supported are {', '.join(FAMILIES)}"
+        )
+    return FAMILIES[config.model_type](config)

@@ -1,0 +1,113 @@
+"""What a family of backbones is to the rest of the library: pixels, text of a video, positions, features, names."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from descore.types import Frames, VideoFeatures
+
+
+class Family(ABC):
+    """One family of transformers models, bound to the configuration of one backbone.
+
+    Attributes:
+        video: Text that the chat template writes in place of a video.
+        placeholder: Token that stands for one video token.
+        placeholder_key: Name of the placeholder's id in the configuration.
+        control_tokens: Tokens that the tokenizer must have.
+        end_of_turn: Token that closes a thought.
+        chat_template: Chat template of the family; None takes the tokenizer's own.
+        language: Name of the language model in the transformers model.
+        tower: Name of the vision tower in the transformers model.
+        tower_layers: Name of the list of layers in the vision tower.
+        tower_depth: Name of the number of these layers in the vision configuration.
+        merger: Part of the names of what maps vision features to the language model.
+        packed_vision: Whether the vision tower reads all frames in one row with cumulative lengths.
+        position_rows: 4 where the language model counts in M-RoPE, and 1 where it counts tokens only.
+        layer_kinds: Kinds of layers, as the configuration of the language model names them, that a packed row is right
+            for.
+        modules: Classes of the language model, of its layers, and of what the layers consist of, that a packed row is
+            right for.
+
+    Args:
+        config: Configuration of the backbone.
+    """
+
+    video: ClassVar[str]
+    placeholder: ClassVar[str]
+    placeholder_key: ClassVar[str]
+    control_tokens: ClassVar[tuple[str, ...]]
+    end_of_turn: ClassVar[str] = "<|im_end|>"
+    chat_template: ClassVar[str | None] = None
+    language: ClassVar[str] = "language_model"
+    tower: ClassVar[str]
+    tower_layers: ClassVar[str]
+    tower_depth: ClassVar[str]
+    merger: ClassVar[str]
+    packed_vision: ClassVar[bool]
+    position_rows: ClassVar[int]
+    layer_kinds: ClassVar[frozenset[str]] = frozenset({"full_attention"})
+    modules: ClassVar[frozenset[str]]
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @property
+    def placeholder_id(self) -> int:
+        """Token id of the placeholder."""
+        return int(getattr(self.config, self.placeholder_key))
+
+    @property
+    @abstractmethod
+    def reading(self) -> dict[str, Any]:
+        """How frames are read: the arguments of `VideoReader` beside its settings."""
+
+    @abstractmethod
+    def patches(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Cut frames into what the vision tower reads.
+
+        Args:
+            pixels: [T, 3, H, W] uint8 frames.
+
+        Returns:
+            Patches [N, patch_dim] uint8, each with its values ordered by colour channel, and the grid [3]: their number
+            in time, height and width.
+        """
+
+    @abstractmethod
+    def video_text(self, frames: Frames, grid: Tensor) -> str:
+        """Return the text that takes the place of `video`, with one placeholder for each video token."""
+
+    @abstractmethod
+    def positions(self, input_ids: Tensor, frames: Frames, grid: Tensor) -> Tensor:
+        """Return the positions beside the text positions, [3, P] for M-RoPE and [0, P] for a family without it."""
+
+    @abstractmethod
+    def see(self, backbone: Any, patches: Tensor, grids: Tensor) -> tuple[VideoFeatures, ...]:
+        """Run the vision tower over the videos of a batch.
+
+        Args:
+            backbone: The transformers model without its output layer.
+            patches: Patches of all videos, normalised, [N, patch_dim] float.
+            grids: Grid of each video, [V, 3].
+        """
+
+    @abstractmethod
+    def outputs(self, seen: Sequence[VideoFeatures]) -> Mapping[str, Any]:
+        """Return the features of the videos of a batch in the form that transformers takes as `mm_encoder_outputs`."""
+
+    @abstractmethod
+    def token_shape(self, grid: Tensor) -> tuple[int, int, int]:
+        """Return the number of video tokens in time, height and width."""
+
+    def prepare(self, backbone: Any) -> None:  # noqa: B027
+        """Give layers that mix tokens otherwise than by attention a forward over packed rows."""
+
+    def layers(self, backbone: Any) -> list[nn.ModuleList]:
+        """Return the lists of layers of a transformers model: those of its language model and of its vision tower."""
+        names = (f"{self.language}.layers", f"{self.tower}.{self.tower_layers}")
+        return [backbone.get_submodule(name) for name in names]
