@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from pathlib import Path
 
 import pytest
 
@@ -31,8 +32,8 @@ def test_it_is_an_adapter_on_the_tiny_backbone_of_less_than_a_megabyte() -> None
     assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) < 1_000_000
 
 
-def test_a_folder_of_that_name_is_given_as_a_path(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(str(tmp_path))
+def test_a_folder_of_that_name_is_given_as_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     assert find(DEMO).is_relative_to(FOLDER)
     with pytest.raises(ExportError, match="demo"):
         find("./demo/export")
@@ -44,10 +45,10 @@ def test_the_command_scores_the_shipped_videos_if_none_is_given(capsys: pytest.C
     assert printed.count("  prompt: ") == printed.count("  reward ") == 6
 
 
-def test_it_writes_their_table(tmp_path: object, capsys: pytest.CaptureFixture[str]) -> None:
-    output = f"{tmp_path}/scored.jsonl"
-    assert main(["score", "--model", DEMO, "--no-thoughts", "--device", "cpu", "--output", output]) == 0
-    rows = [json.loads(line) for line in open(output, encoding="utf-8")]
+def test_it_writes_their_table(tmp_path: Path) -> None:
+    output = tmp_path / "scored.jsonl"
+    assert main(["score", "--model", DEMO, "--no-thoughts", "--device", "cpu", "--output", str(output)]) == 0
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
     assert len(rows) == 6
     assert all(isinstance(row["reward"], float) for row in rows)
 
