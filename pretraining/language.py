@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from data_modules.world.scene import draw_request_about, draw_scene
 from data_modules.world.wording import write_prompt
-from descore.inputs.processor import VIDEO as VIDEO_TEXT
 from descore.inputs.prompts import PromptTemplate
 from descore.inputs.settings import ModelSettings
 from descore.model.reward_model import RewardModel
@@ -82,7 +81,7 @@ class LanguageModule(CourseModule):
         processor = self.model.processor
         messages = processor.template.messages(prompt)
         text = processor.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        ids = torch.tensor(processor.tokenizer.encode(text.replace(VIDEO_TEXT, ""), add_special_tokens=False))
+        ids = torch.tensor(processor.tokenizer.encode(text.replace(processor.family.video, ""), add_special_tokens=False))
         positions = torch.arange(len(ids)).expand(3, -1)
         return Prefix(ids, positions, torch.empty(0, 1, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))
 
