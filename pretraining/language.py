@@ -81,7 +81,9 @@ class LanguageModule(CourseModule):
         processor = self.model.processor
         messages = processor.template.messages(prompt)
         text = processor.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        ids = torch.tensor(processor.tokenizer.encode(text.replace(processor.family.video, ""), add_special_tokens=False))
+        ids = torch.tensor(
+            processor.tokenizer.encode(text.replace(processor.family.video, ""), add_special_tokens=False)
+        )
         positions = torch.arange(len(ids)).expand(3, -1)
         return Prefix(ids, positions, torch.empty(0, 1, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))
 

@@ -67,3 +67,10 @@ def test_there_is_one_version(installed: Path, tmp_path: Path) -> None:
 
 def test_the_doctor_finds_all_well_in_any_folder(installed: Path, tmp_path: Path) -> None:
     assert "self-test  OK" in run(installed, tmp_path, "-m", "descore.cli", "doctor", "--device", "cpu")
+
+
+def test_the_demo_scores_its_videos_in_any_folder(installed: Path, tmp_path: Path) -> None:
+    shown = run(
+        installed, tmp_path, "-m", "descore.cli", "score", "--model", "demo", "--no-thoughts", "--device", "cpu"
+    )
+    assert shown.count("  reward ") == 6
