@@ -50,11 +50,16 @@ def inputs_of(model: RewardModel, prefix: Prefix, tail: list[int]) -> dict[str, 
     """What transformers' own forward and generate take; positions are left to them."""
     device = model.head.weight.device
     input_ids = torch.cat([prefix.input_ids, torch.tensor(tail, dtype=torch.int64)])[None].to(device)
-    inputs = {
-        "input_ids": input_ids,
-        "attention_mask": torch.ones_like(input_ids),
-        "mm_token_type_ids": (input_ids == model.base.config.video_token_id).int() * 2,
-        "pixel_values_videos": model.processor.normalise(prefix.patches.to(device)),
+    family = model.processor.family
+    inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+    pixels = model.processor.normalise(prefix.patches.to(device))
+    if family.position_rows == 1:  # frames are square pictures
+        side = round((pixels.shape[1] / 3) ** 0.5)
+        pictures = pixels.view(-1, 3, side, side)
+        return inputs | {"pixel_values": pictures[None] if model.base.config.model_type == "smolvlm" else pictures}
+    inputs |= {
+        "mm_token_type_ids": (input_ids == family.placeholder_id).int() * 2,
+        "pixel_values_videos": pixels,
         "video_grid_thw": prefix.grid[None].to(device),
     }
     if model.base.config.model_type == "qwen2_5_vl":
@@ -99,7 +104,7 @@ def _last_states(model: RewardModel) -> Iterator[list[Tensor]]:
     def collect(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         states.append(output)
 
-    handle = model.base.get_submodule("model.language_model.norm").register_forward_hook(collect)
+    handle = model.base.get_submodule(f"model.{model.processor.family.language}.norm").register_forward_hook(collect)
     try:
         yield states
     finally:

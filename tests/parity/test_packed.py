@@ -56,7 +56,8 @@ def assert_same_gradients(ours: RewardModel, theirs: RewardModel) -> None:
     for name in names:
         found, expected = (model.get_parameter(name).grad for model in (ours, theirs))
         assert expected.norm() > 0, name
-        assert (found - expected).norm() <= 1e-4 * expected.norm(), name
+        # The bias of keys changes no attention: its gradient is noise, which the absolute bound is for.
+        assert (found - expected).norm() <= 1e-4 * expected.norm() + 1e-7, name
 
 
 def compare(ours: RewardModel, prefixes: list[Prefix], thoughts: list[list[Thought]]) -> None:

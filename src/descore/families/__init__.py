@@ -5,14 +5,26 @@ from __future__ import annotations
 from transformers import PreTrainedConfig
 
 from descore.families.family import Family
+from descore.families.glm4v import Glm4v
+from descore.families.internvl import InternVL
 from descore.families.qwen2_5_vl import Qwen2_5VL
+from descore.families.qwen2_vl import Qwen2VL
+from descore.families.qwen3_5 import Qwen3_5
 from descore.families.qwen3_vl import Qwen3VL
+from descore.families.qwen3_vl_moe import Qwen3VLMoe
+from descore.families.smolvlm2 import SmolVLM2
 
 __all__ = ["FAMILIES", "Family", "family_of"]
 
 FAMILIES: dict[str, type[Family]] = {
+    "qwen2_vl": Qwen2VL,
     "qwen2_5_vl": Qwen2_5VL,
     "qwen3_vl": Qwen3VL,
+    "qwen3_vl_moe": Qwen3VLMoe,
+    "qwen3_5": Qwen3_5,
+    "internvl": InternVL,
+    "smolvlm": SmolVLM2,
+    "glm4v": Glm4v,
 }
 """Supported families, by the `model_type` of their configuration."""
 

@@ -20,7 +20,6 @@ class Family(ABC):
         placeholder_key: Name of the placeholder's id in the configuration.
         control_tokens: Tokens that the tokenizer must have.
         end_of_turn: Token that closes a thought.
-        chat_template: Chat template of the family; None takes the tokenizer's own.
         language: Name of the language model in the transformers model.
         tower: Name of the vision tower in the transformers model.
         tower_layers: Name of the list of layers in the vision tower.
@@ -42,7 +41,6 @@ class Family(ABC):
     placeholder_key: ClassVar[str]
     control_tokens: ClassVar[tuple[str, ...]]
     end_of_turn: ClassVar[str] = "<|im_end|>"
-    chat_template: ClassVar[str | None] = None
     language: ClassVar[str] = "language_model"
     tower: ClassVar[str]
     tower_layers: ClassVar[str]
@@ -60,6 +58,11 @@ class Family(ABC):
     def placeholder_id(self) -> int:
         """Token id of the placeholder."""
         return int(getattr(self.config, self.placeholder_key))
+
+    @property
+    def chat_template(self) -> str | None:
+        """Chat template of the family; None takes the tokenizer's own."""
+        return None
 
     @property
     @abstractmethod
