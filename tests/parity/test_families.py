@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
+from transformers import InternVLConfig, InternVLForConditionalGeneration
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5GatedDeltaNet
 from transformers.video_utils import VideoMetadata
 
@@ -27,7 +28,7 @@ from descore.thinking.think import think
 from descore.types import Frames, ModelError, Prefix, Thought
 from descore.video.settings import VideoSettings
 from tests.helpers.examples import make_frames, make_thought
-from tests.helpers.small_families import write_family
+from tests.helpers.small_families import SQUARES, TEXT, write_family
 from tests.parity.plain import stock
 from tests.parity.test_packed import TRAINED, compare, packed, plainly
 
@@ -142,10 +143,13 @@ def test_pixels_are_those_of_transformers_own_processor(model: RewardModel, fami
     assert_close(ours, pixels.reshape(ours.shape), atol=1e-6, rtol=0)
 
 
-def test_packed_is_one_by_one_with_the_same_gradients(model: RewardModel) -> None:
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["stored", "recomputed"])
+def test_packed_is_one_by_one_with_the_same_gradients(model: RewardModel, checkpointing: bool) -> None:
     """The other side is transformers' own forward from pixels, with its own positions, one sequence for a thought."""
     trained = deepcopy(model)
     make_trainable(trained, TRAINED)
+    if checkpointing:
+        trained.train().base.gradient_checkpointing_enable({"use_reentrant": False})
     compare(trained, prefixes_of_examples(model), THOUGHTS)
 
 
@@ -252,6 +256,18 @@ def test_linear_attention_without_forks_is_refused_and_wrong(tmp_path: Any) -> N
     assert error > 1e-2
     with pytest.raises(ModelError, match=r"Qwen3_5GatedDeltaNet at language_model\.layers\.0\.linear_attn"):
         check_layers(model.base, model.processor.family)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "reason"), [(None, "kind sliding_attention"), (["full_attention"], "GptOssModel at")]
+)
+def test_internvl_on_a_language_model_with_windows_and_sinks_is_refused(kinds: Any, reason: str) -> None:
+    text = {**TEXT, "model_type": "gpt_oss", "num_hidden_layers": 1, "num_local_experts": 2, "layer_types": kinds}
+    config = InternVLConfig(text_config=text, vision_config={**SQUARES, "image_size": [32, 32], "patch_size": [8, 8]})
+    with torch.device("meta"):
+        network = InternVLForConditionalGeneration(config)
+    with pytest.raises(ModelError, match=reason):
+        check_layers(network, family_of(config))
 
 
 def test_a_family_that_is_not_there_says_what_is() -> None:
