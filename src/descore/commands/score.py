@@ -135,17 +135,19 @@ def _print_scores(options: argparse.Namespace, protocol: ScoringProtocol) -> int
     from descore.scoring.progress import progress
 
     videos, done = options.inputs, []
-    several = [f"\n  prompt: {prompt}" for prompt in options.prompt] if isinstance(options.prompt, list) else None
+    prompts: list[dict[str, str]] = [{}] * len(videos)
+    if isinstance(options.prompt, list):
+        prompts = [{"prompt": prompt} for prompt in options.prompt]
     scores = scorer_of(options, protocol).stream(
         videos, options.prompt, num_thoughts=protocol.num_thoughts, temperature=protocol.temperature
     )
     with progress("Scoring", len(videos), len(videos)) as advance:
-        for video, prompt, score in zip(videos, several or [""] * len(videos), scores, strict=True):
+        for video, more, score in zip(videos, prompts, scores, strict=True):
             done.append((video, score))
             if options.json:
-                print_record(video, score)
+                print_record(video, score, **more)
             else:
-                _print_score(video + prompt, score)
+                _print_score("\n  prompt: ".join([video, *more.values()]), score)
             advance(1)
     return print_failures(done)
 

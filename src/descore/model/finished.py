@@ -22,8 +22,9 @@ def find_export(folder: str | Path) -> Path:
     number that has `export/last`, which is written at the end of training.
 
     Args:
-        folder: An exported folder; a run, such as `runs/stage1`; one of its folders `version_<n>`; or "demo", the model
-            that ships with the package. Any other path is returned as it is, as is the hub id of a model.
+        folder: An exported folder; a run, such as `runs/stage1`; one of its folders `version_<n>`; or the text "demo",
+            the model that ships with the package, whatever the working directory holds. Any other path is returned as
+            it is, as is the hub id of a model.
 
     Raises:
         ModelError: If it is a run that has no finished export.
@@ -31,7 +32,11 @@ def find_export(folder: str | Path) -> Path:
     >>> find_export("owner/name")
     PosixPath('owner/name')
     """
-    folder = FOLDER / MODEL if str(folder) == DEMO else Path(folder)
+    if folder == DEMO:
+        return FOLDER / MODEL
+    folder = Path(folder)
+    if str(folder) == DEMO:  # ./demo, a folder: another search must not take it for the shipped model
+        folder = folder.absolute()
     if is_export(folder) or not folder.is_dir():
         return folder
     versions = versions_of(folder)

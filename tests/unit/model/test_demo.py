@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
 
 from descore import Scorer
 from descore.cli import main
-from descore.demo.shipped import DEMO, FOLDER, NOTICE, demo_videos
+from descore.demo.shipped import DEMO, FOLDER, MODEL, NOTICE, demo_videos
 from descore.model.description import ExportError, describe, find
+from descore.model.finished import find_export
 
 
 def test_the_better_video_of_each_prompt_has_the_higher_reward(caplog: pytest.LogCaptureFixture) -> None:
@@ -32,11 +34,20 @@ def test_it_is_an_adapter_on_the_tiny_backbone_of_less_than_a_megabyte() -> None
     assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) < 1_000_000
 
 
-def test_a_folder_of_that_name_is_given_as_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_that_name_is_given_as_a_path(export: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert find(DEMO).is_relative_to(FOLDER)
+    shutil.copytree(export, "demo")
+    assert find(DEMO) == find_export(DEMO) == FOLDER / MODEL
+    for other in ("./demo", "demo/", Path("demo"), str(tmp_path / "demo")):
+        assert find(other) == find(str(find_export(other))) == tmp_path / "demo"
     with pytest.raises(ExportError, match="demo"):
         find("./demo/export")
+
+
+def test_a_record_of_the_command_has_the_prompt(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", "--model", DEMO, "--no-thoughts", "--device", "cpu", "--json"]) == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [record["prompt"] for record in records] == demo_videos()[1]
 
 
 def test_the_command_scores_the_shipped_videos_if_none_is_given(capsys: pytest.CaptureFixture[str]) -> None:
