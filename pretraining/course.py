@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, IterableDataset
 
+from descore.model.reward_model import RewardModel
 from pretraining.muon import Muon
-from pretraining.recipe import Course
+from pretraining.recipe import Course, settings_of
 
 VECTOR_SHARE = 0.6
 
@@ -35,21 +36,19 @@ class CourseModule(LightningModule):
     """A course; those that derive from it say what a batch holds, and what its loss is.
 
     Args:
+        backbone: Folder of the backbone.
         course: Numbers of the course.
         seed: Seed of all that is drawn.
     """
 
-    def __init__(self, course: Course, seed: int) -> None:
+    def __init__(self, backbone: str, course: Course, seed: int) -> None:
         super().__init__()
         self.course, self.seed = course, seed
+        self.model = RewardModel.create(settings_of(backbone)).train()
 
     def maker(self, rank: int) -> Callable[[int], Any]:
         """Return what makes the batch of a step, on one rank."""
         raise NotImplementedError
-
-    def taught(self) -> Iterable[tuple[str, nn.Parameter]]:
-        """Return what trains, by name."""
-        return self.named_parameters()
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the batches from the step on where the course stands."""
@@ -59,7 +58,9 @@ class CourseModule(LightningModule):
     def configure_optimizers(self) -> Any:
         """Matrices by Muon, the rest by AdamW; rates that rise, stay, and fall to 2 %."""
         groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-        for name, parameter in self.taught():
+        for name, parameter in self.named_parameters():
+            if not parameter.requires_grad:
+                continue
             matrix = parameter.ndim == 2 and not any(part in name for part in ("embed", "heads"))
             groups.setdefault((matrix, "visual" in name and "merger" not in name), []).append(parameter)
         rate, course = self.course.learning_rate, self.course

@@ -22,7 +22,7 @@ from rich.table import Table
 from torch import Tensor
 
 from data_modules.world.rendering import RenderSettings, render_split
-from descore.demo.shipped import DEMO, FOLDER, MODEL, TABLE, demo_videos
+from descore.demo.shipped import FOLDER, MODEL, TABLE, VIDEOS, demo_videos
 from descore.inputs.backbone import TINY
 from descore.inputs.processor import Processor
 from descore.model.export import describe, save
@@ -39,27 +39,58 @@ RANK = 32
 TOLERANCE = 1e-3
 """Share of a layer's change that the adapter may miss."""
 
+REWARD_TOLERANCE = 1e-3
+"""Most that a reward may differ from that of the run; the adapter is rounded to float16."""
+
 NUM_PAIRS, NUM_RENDERED, MARGIN = 3, 200, 1.0
 """Pairs that ship, pairs that they are chosen from, and the least difference of their overall scores."""
 
 
-def write_demo(run: str, folder: Path = FOLDER) -> None:
-    """Write the adapter and its videos.
+def write_demo(run: str, folder: Path = FOLDER) -> Table:
+    """Write the adapter and its videos, once the adapter scores the videos as the run does.
 
     Args:
         run: Run of stage 2, or its export.
         folder: Folder to write.
 
+    Returns:
+        The rewards of the adapter, and those of the run.
+
     Raises:
-        ValueError: If what the run has learnt does not fit into an adapter on the tiny backbone.
+        ValueError: If what the run has learnt does not fit into an adapter on the tiny backbone, or a reward differs.
     """
-    shutil.rmtree(folder / "videos", ignore_errors=True)
     model = as_adapter(RewardModel.from_pretrained(run))
     for name, parameter in model.network.named_parameters():
         if "lora_" in name:
             parameter.data = parameter.data.to(torch.float16)
-    save(model, folder / MODEL, weights="adapter", calibration=describe(run).calibration)
-    write_videos(folder)
+    with tempfile.TemporaryDirectory() as name:
+        draft = Path(name)
+        save(model, draft / MODEL, weights="adapter", calibration=describe(run).calibration)
+        write_videos(draft)
+        table = compare(draft, run)
+        for part in (MODEL, VIDEOS):
+            shutil.rmtree(folder / part, ignore_errors=True)
+        shutil.copytree(draft, folder, dirs_exist_ok=True)
+    return table
+
+
+def compare(folder: Path, run: str) -> Table:
+    """Score the videos of a demo with its adapter and with the run that it was made from.
+
+    Raises:
+        ValueError: If a thought or a reward differs, or a better video does not have the higher reward.
+    """
+    videos, prompts = demo_videos(folder)
+    both = [Scorer(model).score(videos, prompts) for model in (str(folder / MODEL), run)]
+    table = Table("video", "reward", "reward of the run")
+    for video, shipped, trained in zip(videos, *both, strict=True):
+        table.add_row(Path(video).name, f"{shipped.reward:.4f}", f"{trained.reward:.4f}")
+        if shipped.thought != trained.thought or not abs(shipped.reward - trained.reward) < REWARD_TOLERANCE:
+            raise ValueError(f"{video}: expected reward {trained.reward} and the thought of the run, got {shipped}")
+    for video, better, worse in zip(videos[::2], both[0][::2], both[0][1::2], strict=True):
+        if not better.reward > worse.reward:
+            raise ValueError(f"{video}: its reward {better.reward} is not above {worse.reward}, that of a worse video")
+    return table
 
 
 def as_adapter(trained: RewardModel) -> RewardModel:
@@ -120,8 +151,8 @@ def write_videos(folder: Path) -> None:
         for number, pair in enumerate(clear, start=1):
             best_first = sorted((pair.a, pair.b), key=lambda side: -side.mos[0])
             for word, side in zip(("better", "worse"), best_first, strict=True):
-                rows.append((f"videos/{number}-{word}.mp4", pair.prompt))
-                (folder / "videos").mkdir(parents=True, exist_ok=True)
+                rows.append((f"{VIDEOS}/{number}-{word}.mp4", pair.prompt))
+                (folder / VIDEOS).mkdir(parents=True, exist_ok=True)
                 shutil.copy(side.video, folder / rows[-1][0])
     with (folder / TABLE).open("w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([("video", "prompt"), *rows])
@@ -139,15 +170,7 @@ def main() -> None:
     """Write the demo, and print what it scores beside what the run scores."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="run of stage 2, or its export")
-    options = parser.parse_args()
-    write_demo(options.run)
-    videos, prompts = demo_videos()
-    both = [Scorer(model).score(videos, prompts) for model in (DEMO, options.run)]
-    table = Table("video", "reward", "reward of the run", "same thought")
-    for video, shipped, trained in zip(videos, *both, strict=True):
-        same = str(shipped.thought == trained.thought)
-        table.add_row(Path(video).name, f"{shipped.reward:.4f}", f"{trained.reward:.4f}", same)
-    Console().print(table)
+    Console().print(write_demo(parser.parse_args().run))
 
 
 if __name__ == "__main__":

@@ -12,15 +12,12 @@ from torch import Tensor, nn
 
 from data_modules.world.scene import draw_request_about, draw_scene
 from data_modules.world.wording import write_prompt
-from descore.inputs.prompts import PromptTemplate
-from descore.inputs.settings import ModelSettings
-from descore.model.reward_model import RewardModel
 from descore.seeding import fold
 from descore.types import Branches, Prefix
 from pretraining import lessons
 from pretraining.course import CourseModule
 from pretraining.perception import tower_of
-from pretraining.recipe import VIDEO, Course
+from pretraining.recipe import Course
 from pretraining.videos import Videos, numbers_of
 
 REQUESTS = 2
@@ -53,15 +50,9 @@ class LanguageModule(CourseModule):
     """
 
     def __init__(self, backbone: str, course: Course, seed: int) -> None:
-        super().__init__(course, seed)
-        settings = ModelSettings(backbone, PromptTemplate.read("rendered").text, VIDEO, max_thought_tokens=256)
-        self.model = RewardModel.create(settings).train()
+        super().__init__(backbone, course, seed)
         self.model.head.requires_grad_(False)
         self.model.base.model.visual.requires_grad_(False)
-
-    def taught(self) -> list[tuple[str, nn.Parameter]]:
-        """What trains."""
-        return [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
 
     def maker(self, rank: int) -> Callable[[int], Taught]:
         """Return what draws the requests of a step."""

@@ -21,13 +21,11 @@ from data_modules.world.rendering import RenderSettings, render_split
 from data_modules.world.scene import VALUES, Split
 from data_modules.world.teacher import Teacher
 from descore.answer import NOT_ASKED, AnswerError, parse_answer
-from descore.inputs.prompts import PromptTemplate
-from descore.inputs.settings import ModelSettings
 from descore.model.reward_model import RewardModel
 from descore.tables.pairs import read_pairs
 from descore.thinking.think import think
 from descore.types import DIMENSIONS, DimensionScores, Prefix, Side, Thought
-from pretraining.recipe import VIDEO
+from pretraining.recipe import settings_of
 
 SPLITS: tuple[Split, ...] = ("val", "ood", "far")
 BATCH = 64
@@ -35,8 +33,7 @@ BATCH = 64
 
 def load(backbone: str) -> RewardModel:
     """Load a backbone, with the settings of conf/stage1.yaml."""
-    template = PromptTemplate.read("rendered").text
-    return RewardModel.create(ModelSettings(backbone, template, VIDEO, max_thought_tokens=256)).eval()
+    return RewardModel.create(settings_of(backbone)).eval()
 
 
 def measure(model: RewardModel, root: Path, num_pairs: int) -> dict[str, Any]:

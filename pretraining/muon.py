@@ -29,7 +29,7 @@ class Muon(Optimizer):
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "matrices": False})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step; return the loss of the closure, if any."""
         loss = None
         if closure is not None:
@@ -70,7 +70,7 @@ def orthogonalise(matrix: Tensor) -> Tensor:
     True
     """
     tall = matrix.shape[0] > matrix.shape[1]
-    found = matrix.T if tall else matrix
+    found: Tensor = matrix.T if tall else matrix
     found = found / (found.norm() + 1e-7)
     for _ in range(5):
         product = found @ found.T

@@ -12,9 +12,6 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
 from data_modules.world.scene import VALUES, Scene, Split
-from descore.inputs.prompts import PromptTemplate
-from descore.inputs.settings import ModelSettings
-from descore.model.reward_model import RewardModel
 from descore.types import Branches, Frames
 from pretraining.course import CourseModule, as_labels
 from pretraining.recipe import VIDEO, Course
@@ -64,18 +61,12 @@ class PerceptionModule(CourseModule):
     """
 
     def __init__(self, backbone: str, course: Course, seed: int) -> None:
-        super().__init__(course, seed)
-        settings = ModelSettings(backbone, PromptTemplate.read("rendered").text, VIDEO)
-        self.model = RewardModel.create(settings)
+        super().__init__(backbone, course, seed)
         vision = self.model.base.config.vision_config
         depth = VIDEO.max_frames // vision.temporal_patch_size
         self.probe = Probe(self.model.base.config.get_text_config().hidden_size, depth)
         self.model.requires_grad_(False)
         self.model.base.model.visual.requires_grad_(True)
-
-    def taught(self) -> list[tuple[str, nn.Parameter]]:
-        """The tower and the probes."""
-        return [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
 
     def maker(self, rank: int) -> Callable[[int], Seen]:
         """Return what draws the videos of a step."""

@@ -5,10 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from data_modules.world.small_backbone import Sizes
+from descore.inputs.prompts import PromptTemplate
+from descore.inputs.settings import ModelSettings
 from descore.video.settings import VideoSettings
 
 VIDEO = VideoSettings(fps=4, min_frames=8, max_frames=8, min_pixels=2304, max_pixels=2304)
 """How the rendered videos are read, as in conf/stage1.yaml: 8 frames of 48 x 48 pixels."""
+
+
+def settings_of(backbone: str) -> ModelSettings:
+    """Return the settings of a model, as in conf/stage1.yaml.
+
+    Args:
+        backbone: Folder of the backbone.
+    """
+    return ModelSettings(backbone, PromptTemplate.read("rendered").text, VIDEO, max_thought_tokens=256)
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,9 +151,9 @@ def _read_tokenizer(folder: Path, config: PreTrainedConfig, query_tokens: Sequen
         added = {"additional_special_tokens": list(query_tokens)}
         tokenizer.add_special_tokens(added, replace_extra_special_tokens=False)
         tokenizer.decode(tokenizer.encode("text", add_special_tokens=False))
-        tokenizer.chat_template = family_of(config).chat_template or tokenizer.chat_template
-        vocabulary, num_rows = tokenizer.get_vocab(), max(config.get_text_config().vocab_size, len(tokenizer))
         family = family_of(config)
+        tokenizer.chat_template = family.chat_template or tokenizer.chat_template
+        vocabulary, num_rows = tokenizer.get_vocab(), max(config.get_text_config().vocab_size, len(tokenizer))
         placeholder_id = family.placeholder_id
     if missing := [token for token in family.control_tokens if token not in vocabulary]:
         raise FileError(f"{path} has no {', '.join(missing)}: expected the tokenizer of a vision-language model")

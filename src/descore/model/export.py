@@ -84,6 +84,7 @@ def save(
         tensors |= trained_in_full(model)
         # Left to itself, PEFT looks on the hub whether the vocabulary was resized.
         model.network.save_pretrained(str(draft / "adapter"), save_embedding_layers=False)
+        (draft / "adapter/README.md").unlink(missing_ok=True)  # PEFT's model card, a form without an entry
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(plain, draft / "reward.safetensors")
     settings = model.processor.settings

@@ -5,11 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from descore.inputs.prompts import PromptTemplate
-from descore.inputs.settings import ModelSettings
 from descore.model.reward_model import RewardModel
 from pretraining.demo import as_adapter, factor
-from pretraining.recipe import VIDEO
+from pretraining.recipe import settings_of
 
 
 def test_factors_of_a_change_give_it_back() -> None:
@@ -27,7 +25,7 @@ def test_a_change_of_a_higher_rank_is_refused() -> None:
 
 
 def trained() -> RewardModel:
-    return RewardModel.create(ModelSettings("tiny", PromptTemplate.read("rendered").text, VIDEO)).eval()
+    return RewardModel.create(settings_of("tiny")).eval()
 
 
 def test_an_adapter_computes_what_the_trained_model_computes() -> None:
