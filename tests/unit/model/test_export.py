@@ -105,6 +105,14 @@ def test_a_merged_backbone_is_one_that_transformers_loads(exports, build):
     assert torch.equal(embedding[kept], original[kept])
 
 
+def test_an_export_of_an_adapter_holds_nothing_but_tensors_and_json(exports):
+    assert {path.suffix for path in exports["adapter"].rglob("*") if path.is_file()} <= {
+        ".safetensors",
+        ".json",
+        ".jinja",
+    }
+
+
 @pytest.mark.parametrize("weights", ["merged", "adapter"])
 def test_a_save_leaves_the_model_as_it_is(build, tmp_path, weights):
     model = train(build(), **LORA)
