@@ -94,7 +94,8 @@ def measure(name: str, benchmark: Benchmark, options: argparse.Namespace, peak: 
     """Measure all ways of one case and print their rows; return how far the results of the others are from ours."""
     with autocast(options):
         case = benchmark.build(options)
-        optimizer = AdamW([p for p in case.model.parameters() if p.requires_grad], lr=1e-6)
+        optimizer = AdamW([p for p in case.model.parameters() if p.requires_grad], lr=0.0)
+        # At a rate of 0 a step takes what it takes, and every way starts from the same weights.
         steps = {way: partial(_step, run, case, optimizer) for way, run in benchmark.ways.items()}
         found = {way: measured for way, step in steps.items() if (measured := _measured(step, options))}
     ours, apart = found.get(next(iter(steps))), []

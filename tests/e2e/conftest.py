@@ -7,22 +7,26 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from safetensors.torch import load_file, save_file
-from selenium.webdriver.remote.webdriver import WebDriver
 
 from descore.tables.writer import write_pairs
 from descore.types import Pair, Side
 from tests.conftest import FAMILIES
-from tests.helpers.browsing import start_browser
 from tests.helpers.spread import USUAL, Fit
+
+if TYPE_CHECKING:
+    from selenium.webdriver.remote.webdriver import WebDriver
 
 SCORES = {"subject": 2, "dynamics": 1, "camera": None, "environment": 2, "style": 0}
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
+    from tests.helpers.browsing import start_browser
+
     driver = start_browser(tmp_path_factory.mktemp("profile"))
     yield driver
     driver.quit()

@@ -12,14 +12,20 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from descore.families import FAMILIES
+from descore.inputs.settings import ModelSettings
 from descore.model.reward_model import RewardModel
+from descore.model.sampling import Sampling
 from descore.scoring.scorer import Scorer
 from descore.tables.writer import write_pairs
+from descore.thinking.graphs import GraphedStep, fastest_step
 from descore.thinking.think import think
 from descore.train import main
-from descore.types import Pair, Side, Thought
+from descore.types import Group, Pair, Side, Thought
+from descore.video.settings import VideoSettings
 from tests.helpers.examples import make_prefixes, make_thought
 from tests.helpers.finished_runs import logged_values
+from tests.helpers.small_families import write_family
 from tests.parity.plain import plain_forward, stock
 
 ROOT = Path(__file__).parents[2]
@@ -133,6 +139,34 @@ def test_thinking_in_bfloat16_scores_what_it_wrote(build: Callable[..., RewardMo
         groups = think(model, videos)
         again = model(model.processor.pack(prefixes, [group.thoughts for group in groups]).to(DEVICE)).rewards
     assert furthest(torch.cat([group.rewards for group in groups]), again) < 0.1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_captured_steps_write_what_steps_one_by_one_write(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_family(tmp_path / "backbone", family)
+    video = VideoSettings(min_pixels=256, max_pixels=1024, max_frames=6)
+    settings = ModelSettings(str(tmp_path / "backbone"), "Judge it: {prompt}", video=video, max_thought_tokens=80)
+    model = RewardModel.create(settings).to(DEVICE).eval()
+    model.processor.forbidden_ids = sorted(set(range(384)) - {*range(100, 109), model.processor.end_id})
+    videos = model.processor.pack(make_prefixes(model, 2), [[Thought()]] * 2).to(DEVICE)
+    sampling = Sampling(num_thoughts=4, temperature=1.0)
+    assert isinstance(fastest_step(model), GraphedStep) == model.processor.family.graphed
+    for dtype in (torch.float32, torch.bfloat16):
+        with torch.autocast(DEVICE, dtype, enabled=dtype != torch.float32):
+            found = think(model, videos, sampling)
+            with monkeypatch.context() as patched:
+                patched.setattr("descore.thinking.think.fastest_step", lambda model: model.step)
+                expected = think(model, videos, sampling)
+        if dtype == torch.float32:
+            assert [group.thoughts for group in found] == [group.thoughts for group in expected]
+            assert furthest(rewards_of(found), rewards_of(expected)) < 1e-4
+        assert rewards_of(found).isfinite().all()
+
+
+def rewards_of(groups: list[Group]) -> Tensor:
+    return torch.cat([group.rewards for group in groups])
 
 
 def furthest(found: Tensor, expected: Tensor) -> float:

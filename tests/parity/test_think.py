@@ -10,6 +10,7 @@ from descore.inputs.processor import prefixes_of
 from descore.model.reward_model import RewardModel
 from descore.model.sampling import Sampling
 from descore.model.thought_cache import ThoughtCache
+from descore.thinking.graphs import GraphedStep
 from descore.thinking.think import _Thinker, think
 from descore.types import Branches, Group, Thought
 from tests.helpers.examples import make_prefixes, make_thought
@@ -247,3 +248,22 @@ def test_another_number_of_names_than_of_videos_is_refused(qwen3):
 def test_sampling_that_makes_no_sense_is_refused(options, reason):
     with pytest.raises(ValueError, match=reason):
         Sampling(**options)
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(num_thoughts=5, temperature=1.0)], ids=["greedy", "sampled"])
+def test_a_step_that_is_replayed_writes_what_steps_one_by_one_write(build, monkeypatch, sampling):
+    """Beyond the 64 places that a slot starts with (greedy), and with fewer rows from thought to thought (sampled)."""
+    model = with_few_words(build(max_thought_tokens=100))
+    if sampling.temperature == 0:
+        model.processor.forbidden_ids += [model.processor.end_id]
+    expected = think(model, videos_of(model), sampling, names=NAMES)
+    captured: list[int] = []
+
+    def capture(run):
+        captured.append(1)
+        return run
+
+    monkeypatch.setattr("descore.thinking.think.fastest_step", lambda model: GraphedStep(model, capture))
+    assert_same_groups(think(model, videos_of(model), sampling, names=NAMES), expected)
+    assert sampling.temperature or lengths_of(expected) == [100] * 3
+    assert 1 < len(captured) < 12

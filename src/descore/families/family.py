@@ -29,6 +29,8 @@ class Family(ABC):
         position_rows: 4 where the language model counts in M-RoPE, and 1 where it counts tokens only.
         layer_kinds: Kinds of layers, as the configuration of the language model names them, that a packed row is right
             for.
+        graphed: Whether a decoding step can be captured as a CUDA graph: it never waits for the device, and changes the
+            thought cache in place.
         modules: Classes of the language model, of its layers, and of what the layers consist of, that a packed row is
             right for.
 
@@ -49,6 +51,7 @@ class Family(ABC):
     packed_vision: ClassVar[bool]
     position_rows: ClassVar[int]
     layer_kinds: ClassVar[frozenset[str]] = frozenset({"full_attention"})
+    graphed: ClassVar[bool] = True
     modules: ClassVar[frozenset[str]]
 
     def __init__(self, config: Any) -> None:

@@ -11,6 +11,7 @@ class Qwen3_5(Qwen3VL):
     """Qwen3.5 with dense layers, without DeepStack."""
 
     layer_kinds = frozenset({"full_attention", "linear_attention"})
+    graphed = False
     modules = frozenset({
         "Qwen3_5TextModel",
         "Qwen3_5DecoderLayer",

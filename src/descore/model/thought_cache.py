@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -44,7 +45,14 @@ class ThoughtCache:
     >>> cache.step()
     >>> cache.num_videos, cache.length, keys.shape
     (2, 1, torch.Size([8, 2, 1, 8]))
+
+    Attributes:
+        length: Number of tokens in a slot so far.
+        layout: Number of times that the memory of the slots was replaced.
     """
+
+    _place: Tensor | None = None  # [1] where a captured step writes; None if at `length`
+    _later: Tensor | None = None  # [capacity] whether a place comes after that one
 
     def __init__(self, prefill: DynamicCache, prefix_lengths: Sequence[int], num_slots: int) -> None:
         lengths = list(prefix_lengths)
@@ -65,6 +73,7 @@ class ThoughtCache:
         self.keys = {i: self._empty(keys, num_slots) for i, keys in self.prefix_keys.items()}
         self.values = {i: self._empty(values, num_slots) for i, values in self.prefix_values.items()}
         self.length = 0
+        self.layout = 0
 
     @property
     def num_videos(self) -> int:
@@ -75,19 +84,41 @@ class ThoughtCache:
         """Append one token per slot to a layer, keys and values `[V * n, H_kv, 1, d]`.
 
         Returns:
-            Keys and values of all R tokens of the slots, each `[V * n, H_kv, R, d]`.
+            Keys and values of all R tokens of the slots, each `[V * n, H_kv, R, d]`; in `writing_at` of all places.
         """
+        if self._place is not None:
+            self.keys[layer].index_copy_(2, self._place, keys.to(self.keys[layer].dtype))
+            self.values[layer].index_copy_(2, self._place, values.to(self.values[layer].dtype))
+            return self.keys[layer], self.values[layer]
+        self.make_room()
         end = self.length + 1
-        if end > self.keys[layer].shape[2]:
-            self.keys[layer] = _extend(self.keys[layer], end)
-            self.values[layer] = _extend(self.values[layer], end)
         self.keys[layer][:, :, self.length : end] = keys
         self.values[layer][:, :, self.length : end] = values
         return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
 
+    def make_room(self) -> None:
+        """Make room for one more token in every slot."""
+        if self.length + 1 > next(iter(self.keys.values())).shape[2]:
+            self.layout += 1
+            self.keys = {i: _extend(keys, self.length + 1) for i, keys in self.keys.items()}
+            self.values = {i: _extend(values, self.length + 1) for i, values in self.values.items()}
+
     def step(self) -> None:
         """Count the new token, once `update` has stored it in every layer."""
-        self.length += 1
+        self.length += self._place is None
+
+    @contextmanager
+    def writing_at(self, place: Tensor) -> Iterator[None]:
+        """Write tokens where a tensor says, `[1]`, and attend to all places up to it: one step serves every place.
+
+        Who replays such a step makes room before it, and counts the token by `step` after it.
+        """
+        capacity = next(iter(self.keys.values())).shape[2]
+        self._place, self._later = place, torch.arange(capacity, device=place.device) > place
+        try:
+            yield
+        finally:
+            self._place = self._later = None
 
     def attend(self, query: Tensor, keys: Tensor, values: Tensor, layer: int, scaling: float) -> Tensor:
         """Attend from one token per slot to the prefix of its video and to the slot's own tokens.
@@ -108,7 +139,10 @@ class ThoughtCache:
         own = query.view(rows, keys.shape[1], -1, size)
         to_prefix = _by_video(own, slots) @ prefix_keys.mT
         to_prefix = _by_slot(to_prefix.masked_fill(self.prefix_mask[:, None, None], -torch.inf), slots)
-        scores = torch.cat([to_prefix, own @ keys.mT], dim=-1) * scaling
+        to_own = own @ keys.mT
+        if self._later is not None:
+            to_own = to_own.masked_fill(self._later, -torch.inf)
+        scores = torch.cat([to_prefix, to_own], dim=-1) * scaling
         weights = scores.softmax(-1, dtype=torch.float32).to(values.dtype)
         on_prefix, on_own = torch.split(weights, [prefix_keys.shape[2], keys.shape[2]], dim=-1)
         from_prefix = _by_slot(_by_video(on_prefix, slots) @ prefix_values, slots)
@@ -121,6 +155,7 @@ class ThoughtCache:
             videos: `[V']` indices of the videos to keep.
             rows: `[V' * n']` indices of the slots to keep, video by video.
         """
+        self.layout += 1
         self.prefix_keys = {i: keys[videos] for i, keys in self.prefix_keys.items()}
         self.prefix_values = {i: values[videos] for i, values in self.prefix_values.items()}
         self.prefix_mask = self.prefix_mask[videos]
@@ -152,7 +187,7 @@ class ThoughtCache:
     @staticmethod
     def _empty(prefix: Tensor, num_slots: int) -> Tensor:
         videos, heads, _, size = prefix.shape
-        return prefix.new_empty(videos * num_slots, heads, capacity(1), size)
+        return prefix.new_zeros(videos * num_slots, heads, capacity(1), size)
 
 
 def _by_video(heads: Tensor, slots: int) -> Tensor:
@@ -173,4 +208,4 @@ def _pad(packed: Tensor, lengths: list[int]) -> Tensor:
 
 def _extend(tensor: Tensor, num_tokens: int) -> Tensor:
     rows, heads, length, size = tensor.shape
-    return torch.cat([tensor, tensor.new_empty(rows, heads, capacity(num_tokens) - length, size)], dim=2)
+    return torch.cat([tensor, tensor.new_zeros(rows, heads, capacity(num_tokens) - length, size)], dim=2)

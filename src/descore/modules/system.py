@@ -106,10 +106,11 @@ class RewardSystem(LightningModule):
         return model
 
     def _make(self) -> RewardModel:
-        """Load the model and choose what trains."""
-        model, lora = self._build(), self.optimization.lora
-        parts = self.optimization.parts
-        make_trainable(model, parts, lora_parts=lora.parts, lora_rank=lora.rank, lora_alpha=lora.alpha)
+        """Load the model in host memory and choose what trains; the strategy moves it to its device."""
+        lora, parts = self.optimization.lora, self.optimization.parts
+        with torch.device("cpu"):  # Lightning makes a GPU the default, where the seeded draws could not be made
+            model = self._build()
+            make_trainable(model, parts, lora_parts=lora.parts, lora_rank=lora.rank, lora_alpha=lora.alpha)
         for parameter in model.parameters():
             if not parameter.requires_grad:
                 parameter.data = parameter.data.to(self._frozen_dtype)

@@ -18,6 +18,7 @@ from descore.model.reward_model import RewardModel
 from descore.model.sampling import Sampling
 from descore.model.thought_cache import ThoughtCache
 from descore.seeding import generator
+from descore.thinking.graphs import fastest_step
 from descore.types import Branches, Group, Thought, VideoFeatures
 
 
@@ -82,6 +83,7 @@ class _Thinker:
         seen: Sequence[VideoFeatures] | None = None,
     ) -> None:
         self.model = model
+        self.step = fastest_step(model)
         self.sampling = sampling
         self.query_ids = model.processor.query_ids
         self.end_id = model.processor.end_id
@@ -144,7 +146,7 @@ class _Thinker:
         """Run one decoding step with one token per row."""
         self.positions = self.positions + 1
         input_ids = torch.tensor(tokens, device=self.positions.device)[:, None]
-        self.hidden = self.model.step(input_ids, self.positions[:, :, None], self.cache)
+        self.hidden = self.step(input_ids, self.positions[:, :, None], self.cache)
 
     def _shrink(self) -> None:
         """Compact the batch once a quarter of the rows are finished; each remaining video keeps equally many rows."""

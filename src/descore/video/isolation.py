@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import traceback
 import weakref
 from collections.abc import Callable
@@ -120,6 +121,26 @@ def _identity(path: str) -> str:
     return f"{os.path.abspath(path)}:{status.st_size}:{status.st_mtime_ns}"
 
 
+class _Fork:
+    """Forks one at a time: filelock, which huggingface_hub uses, refuses a fork during another on Python 3.12 and up."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        if sys.platform == "linux":
+            os.register_at_fork(after_in_child=self._renew)
+
+    def __call__(self) -> int:
+        with self._lock:
+            return os.fork()  # not multiprocessing, which does not allow workers of a loader to have children
+
+    def _renew(self) -> None:
+        """Replace the lock in a forked process, where the thread that held it may not exist."""
+        self._lock = threading.Lock()
+
+
+_fork = _Fork()
+
+
 class _Child:
     """One child process: it reads a path from a line, and answers with a line of JSON and the bytes of the pixels."""
 
@@ -129,7 +150,7 @@ class _Child:
         # A signal that arrives between the fork and `_settle` would run the parent's handler in the child.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _PARENT_SIGNALS)
         try:
-            self._pid = os.fork()  # not multiprocessing, which does not allow workers of a loader to have children
+            self._pid = _fork()
             if self._pid == 0:
                 _serve(read, seconds, memory_gb, theirs)
         finally:

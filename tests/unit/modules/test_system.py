@@ -199,3 +199,15 @@ def test_without_an_end_the_warm_up_is_a_share_of_an_epoch():
     module = stage1(warmup=0.5)
     module._trainer = stub_trainer(num_batches=8, max_epochs=-1)
     assert module._schedule_steps() == (4, 8)
+
+
+def test_a_model_is_made_in_host_memory_whatever_the_default_device(backbones):
+    """Lightning makes a GPU the default while a model is made; the device "meta" refuses the same draws."""
+    module = ColdStartModule(
+        backbone=str(backbones["qwen3_vl"]),
+        template=TEMPLATE,
+        optimization=Optimization(learning_rates=RATES, lora=Lora(parts=["language"], rank=2, alpha=4)),
+    )
+    with torch.device("meta"):
+        module.configure_model()
+    assert {parameter.device.type for parameter in module.model.parameters()} == {"cpu"}

@@ -446,3 +446,27 @@ def test_the_training_process_reads_while_others_write(tmp_path):
         stop.set()
     for thread in threads:
         thread.join()
+
+
+def test_threads_fork_one_after_the_other(tmp_path):
+    """On Python 3.12 and up, filelock raises where a thread forks while another one does."""
+    path = str(tmp_path / "clip.mp4")
+    write_video(path, make(1, 48).pixels, 24)
+    inside: list[int] = []
+    most = 0
+
+    def before() -> None:
+        nonlocal most
+        inside.append(os.getpid())
+        most = max(most, inside.count(os.getpid()))
+        time.sleep(0.02)
+
+    def after() -> None:
+        if os.getpid() in inside:
+            inside.remove(os.getpid())
+
+    os.register_at_fork(before=before, after_in_parent=after)
+    reader = IsolatedReader(READER)
+    with ThreadPoolExecutor(8) as threads:
+        assert all(isinstance(frames, Frames) for frames in threads.map(reader, [path] * 16))
+    assert most == 1
