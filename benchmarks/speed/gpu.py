@@ -81,6 +81,8 @@ def main() -> None:
     print(f"\n| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
     apart: list[float] = []
     for name, (benchmark, changes) in CASES.items():
+        if options.only not in name:
+            continue
         try:
             apart += measure(name, benchmark, argparse.Namespace(**vars(options) | changes), peak)
         except torch.OutOfMemoryError:
@@ -194,6 +196,7 @@ def _options() -> argparse.Namespace:
     lengths = {"prefix": 6200, "frames": 50, "thought": 1500}
     parser = argument_parser(__doc__, small=False, device="cuda", checkpointing=True, **lengths)
     parser.add_argument("--num-thoughts", type=int, default=8, help="thoughts per video in stage 2")
+    parser.add_argument("--only", default="", metavar="TEXT", help="measure the cases whose names contain TEXT")
     parser.add_argument("--product", type=int, default=8192, help="side of the matrices whose product is the peak")
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():

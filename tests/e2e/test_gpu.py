@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from descore.thinking.think import think
 from descore.train import main
 from descore.types import Group, Pair, Side, Thought
 from descore.video.settings import VideoSettings
-from tests.helpers.examples import make_prefixes, make_thought
+from tests.helpers.examples import make_frames, make_prefixes, make_thought
 from tests.helpers.finished_runs import logged_values
 from tests.helpers.small_families import write_family
 from tests.parity.plain import plain_forward, stock
@@ -99,12 +100,15 @@ def test_a_stage_trains(stage: str, overlay: str, tmp_path: Path, start: Path, t
 def test_a_score_is_that_of_a_cpu(start: Path, clips: list[str]) -> None:
     prompts = [f"a circle {index}" for index in range(len(clips))]
     for thoughts in (False, True):
-        here, there = (Scorer(str(start), device=device, thoughts=thoughts) for device in ("cpu", DEVICE))
+        here = Scorer(str(start), device="cpu", thoughts=thoughts)
+        there = Scorer(str(start), device=DEVICE, dtype="float32", thoughts=thoughts)
+        narrow = Scorer(str(start), device=DEVICE, thoughts=thoughts)  # in bfloat16
         expected, found = here.score(clips, prompts), there.score(clips, prompts)
         assert [score.thought for score in found] == [score.thought for score in expected]
         rewards = [score.reward for score in expected]
         assert [score.reward for score in found] == pytest.approx(rewards, abs=1e-4)
         assert max(rewards) - min(rewards) > 1e-2
+        assert [score.reward for score in narrow.score(clips, prompts)] == pytest.approx(rewards, abs=0.1)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)], ids=str)
@@ -150,14 +154,17 @@ def test_captured_steps_write_what_steps_one_by_one_write(
     settings = ModelSettings(str(tmp_path / "backbone"), "Judge it: {prompt}", video=video, max_thought_tokens=80)
     model = RewardModel.create(settings).to(DEVICE).eval()
     model.processor.forbidden_ids = sorted(set(range(384)) - {*range(100, 109), model.processor.end_id})
-    videos = model.processor.pack(make_prefixes(model, 2), [[Thought()]] * 2).to(DEVICE)
+    frames = [make_frames(number, 32, 32, seed=number) for number in (2, 4)]
+    prefixes = [model.processor.prefix(f"a circle {index}", one) for index, one in enumerate(frames)]
+    videos = model.processor.pack(prefixes, [[Thought()]] * 2).to(DEVICE)
     sampling = Sampling(num_thoughts=4, temperature=1.0)
-    assert isinstance(fastest_step(model), GraphedStep) == model.processor.family.graphed
+    with fastest_step(model) as step:
+        assert isinstance(step, GraphedStep) == model.processor.family.graphed
     for dtype in (torch.float32, torch.bfloat16):
         with torch.autocast(DEVICE, dtype, enabled=dtype != torch.float32):
             found = think(model, videos, sampling)
             with monkeypatch.context() as patched:
-                patched.setattr("descore.thinking.think.fastest_step", lambda model: model.step)
+                patched.setattr("descore.thinking.think.fastest_step", lambda model: nullcontext(model.step))
                 expected = think(model, videos, sampling)
         if dtype == torch.float32:
             assert [group.thoughts for group in found] == [group.thoughts for group in expected]

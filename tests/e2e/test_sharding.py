@@ -29,6 +29,25 @@ def test_two_processes_that_share_a_model_train_as_one(fit: Fit, stage: str, tra
     check_same(one, two)
 
 
+@pytest.mark.parametrize(
+    ("stage", "overlay"),
+    [
+        pytest.param("stage1", "fsdp", marks=pytest.mark.slow),
+        ("stage2", "fsdp"),
+        pytest.param("stage1", "fsdp1", marks=pytest.mark.slow),
+        pytest.param("stage2", "fsdp1", marks=pytest.mark.slow),
+    ],
+)
+def test_adapters_train_on_frozen_weights_in_half_precision(fit: Fit, stage: str, overlay: str) -> None:
+    """The published recipe: the backbone in bfloat16, adapters and their gradients in float32."""
+    options = (*LORA, "--model.optimization.frozen_dtype", "bfloat16", "--trainer.precision", "bf16-mixed")
+    options += ("--trainer.max_steps", "4", "--trainer.limit_val_batches", "0")
+    one, two = fit("one", stage, *options), fit("two", stage, *options, processes=2, overlay=overlay)
+    ours, theirs = logged_values(one)["train/loss"], logged_values(two)["train/loss"]
+    assert ours[0] != pytest.approx(ours[-1], rel=0.02)
+    assert theirs == pytest.approx(ours, rel=0.01)
+
+
 def test_lightnings_own_fsdp1_is_an_error_that_says_what_to_use(starts: dict[str, Path]) -> None:
     module = RLModule(str(starts["qwen3_vl"]))
     module._trainer = SimpleNamespace(strategy=FSDPStrategy(), precision="32-true")

@@ -1,5 +1,6 @@
 """Thinking gives what a packed forward over the finished thoughts gives, and draws that depend on nothing else."""
 
+from contextlib import nullcontext
 from copy import deepcopy
 
 import pytest
@@ -183,7 +184,9 @@ def test_forbidden_tokens_are_never_sampled(qwen3, temperature):
 
 def test_a_draw_at_the_very_end_takes_a_token_that_has_probability(qwen3):
     """The largest draw there is, and last tokens without probability: the sum before them is reached, not passed."""
-    thinker = _Thinker(qwen3, qwen3.processor.pack(make_prefixes(qwen3, 1), [()]), Sampling(temperature=1.0), ["a"])
+    thinker = _Thinker(
+        qwen3, qwen3.step, qwen3.processor.pack(make_prefixes(qwen3, 1), [()]), Sampling(temperature=1.0), ["a"]
+    )
     thinker.rows[0].noise.fill_(1 - 2**-24)
     for seed in range(50):
         logits = torch.randn(1, 320, generator=torch.Generator().manual_seed(seed))
@@ -263,7 +266,7 @@ def test_a_step_that_is_replayed_writes_what_steps_one_by_one_write(build, monke
         captured.append(1)
         return run
 
-    monkeypatch.setattr("descore.thinking.think.fastest_step", lambda model: GraphedStep(model, capture))
+    monkeypatch.setattr("descore.thinking.think.fastest_step", lambda model: nullcontext(GraphedStep(model, capture)))
     assert_same_groups(think(model, videos_of(model), sampling, names=NAMES), expected)
     assert sampling.temperature or lengths_of(expected) == [100] * 3
     assert 1 < len(captured) < 12

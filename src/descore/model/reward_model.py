@@ -217,18 +217,18 @@ class RewardModel(nn.Module):
         """
         return self._hidden(branches, past_key_values, seen)
 
-    def step(self, input_ids: Tensor, position_ids: Tensor, cache: ThoughtCache) -> Tensor:
+    def step(self, tokens: Tensor, position_ids: Tensor, cache: ThoughtCache) -> Tensor:
         """Run one decoding step: feed one token to every row of a cache.
 
         Args:
-            input_ids: `[rows, 1]` tokens to feed.
+            tokens: Tokens to feed, by id `[rows, 1]` or embedded `[rows, 1, hidden]`.
             position_ids: `[R, rows, 1]` positions of these tokens.
             cache: Cache of the prefixes and of the thoughts so far; it grows by one token.
 
         Returns:
             Hidden states of the tokens, `[rows, hidden]`.
         """
-        hidden = self._language(input_ids, position_ids, past_key_values=cache, thought_cache=cache)
+        hidden = self._language(tokens, position_ids, past_key_values=cache, thought_cache=cache)
         cache.step()
         return hidden[:, 0]
 
@@ -268,11 +268,11 @@ class RewardModel(nn.Module):
         logits = sampling.warp(self.next_logits(hidden), target_ids)
         return logits.gather(1, target_ids[:, None])[:, 0] - logits.logsumexp(-1)
 
-    def _language(self, input_ids: Tensor, position_ids: Tensor, **inputs: Any) -> Tensor:
+    def _language(self, tokens: Tensor, position_ids: Tensor, **inputs: Any) -> Tensor:
         # transformers passes a four-dimensional mask on unchanged; this attention uses layout or cache instead of it.
-        no_mask = torch.empty(1, 1, 1, 0, device=input_ids.device)
+        no_mask = torch.empty(1, 1, 1, 0, device=tokens.device)
+        inputs |= {"inputs_embeds" if tokens.is_floating_point() else "input_ids": tokens}
         output = self.base.model(
-            input_ids=input_ids,
             position_ids=position_ids.squeeze(0),  # one row is [rows, length] for transformers
             attention_mask=no_mask,
             use_cache=inputs.get("past_key_values") is not None,

@@ -162,24 +162,26 @@ class RLModule(RewardSystem):
     def _reference_logprobs(self, rollouts: Rollouts) -> Tensor:
         """Log-probabilities of all thoughts under the stage-1 model, `[V, n, T]`."""
         logprobs = torch.zeros_like(rollouts.old_logprobs)
-        with self.clock("reference"), self._reference() as sharding, sharding.gathered():
+        with self.clock("reference"), self._reference() as model:
             for pairs in split(range(len(rollouts.pairs)), self.batching.micro_batch_pairs):
                 branches, seen = rollouts.pack(self.model.processor, pairs)
                 sampling = self.rollout_settings.sampling
-                forward = sharding.model(branches, with_logprobs=True, sampling=sampling, seen=seen)
+                forward = model(branches, with_logprobs=True, sampling=sampling, seen=seen)
                 logprobs[rollouts.videos(pairs)] = rollouts.by_token(forward.logprobs, pairs)
                 self.clock.count("reference", branches.layout.num_tokens)
         return logprobs
 
     @contextmanager
-    def _reference(self) -> Iterator[Sharding]:
-        """The stage-1 model: a frozen copy, or the model itself with its adapter off."""
+    def _reference(self) -> Iterator[RewardModel]:
+        """The stage-1 model with its weights gathered: a frozen copy, or the model itself with its adapter off."""
         if self.copies_reference:
-            yield self.reference_sharding
-        else:
-            # Without an adapter, nothing that a thought depends on is trained.
-            with getattr(self.model.network, "disable_adapter", nullcontext)():
-                yield self.sharding
+            with self.reference_sharding.gathered():
+                yield self.reference
+            return
+        # Gathering comes first: FSDP2 notes then what trains, and an adapter that is off does not.
+        # Without an adapter, nothing that a thought depends on is trained.
+        with self.sharding.gathered(), getattr(self.model.network, "disable_adapter", nullcontext)():
+            yield self.model
 
     def _update(self, rollouts: Rollouts, reference: Tensor | None) -> None:
         """Take the optimizer steps of a rollout batch."""

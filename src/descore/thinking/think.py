@@ -18,7 +18,7 @@ from descore.model.reward_model import RewardModel
 from descore.model.sampling import Sampling
 from descore.model.thought_cache import ThoughtCache
 from descore.seeding import generator
-from descore.thinking.graphs import fastest_step
+from descore.thinking.graphs import Step, fastest_step
 from descore.types import Branches, Group, Thought, VideoFeatures
 
 
@@ -55,7 +55,8 @@ def think(
     model.eval()
     try:
         prefixes = model.processor.pack(prefixes_of(videos), [()] * num_videos)
-        return _Thinker(model, prefixes, sampling or Sampling(), names, seen).run()
+        with fastest_step(model) as step:
+            return _Thinker(model, step, prefixes, sampling or Sampling(), names, seen).run()
     finally:
         model.train(training)
 
@@ -77,13 +78,14 @@ class _Thinker:
     def __init__(
         self,
         model: RewardModel,
+        step: Step,
         prefixes: Branches,
         sampling: Sampling,
         names: Sequence[str],
         seen: Sequence[VideoFeatures] | None = None,
     ) -> None:
         self.model = model
-        self.step = fastest_step(model)
+        self.step = step
         self.sampling = sampling
         self.query_ids = model.processor.query_ids
         self.end_id = model.processor.end_id
