@@ -55,7 +55,7 @@ LARGE = 60e9
 LONG = 20.0
 """A first run of more seconds is no warm-up, but the measurement."""
 
-TOLERANCE = 0.1
+TOLERANCE = 0.2
 """How far apart bfloat16 may bring rewards, whose standard deviation over random heads is about 1 in an 8B."""
 
 
