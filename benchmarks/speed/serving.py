@@ -47,11 +47,11 @@ class Measured(NamedTuple):
     rewards: Rewards
 
 
-def write_clips(folder: Path, number: int) -> list[str]:
-    """Write clips of 1 to 4 seconds in which a bar moves."""
+def write_clips(folder: Path, seconds: Sequence[int]) -> list[str]:
+    """Write a clip of each length in which a bar moves."""
     paths = []
-    for index in range(number):
-        num_frames, side = 8 * (1 + index % 4), 64
+    for index, length in enumerate(seconds):
+        num_frames, side = 8 * length, 64
         frames = np.zeros((num_frames, side, side, 3), np.uint8)
         for frame in range(num_frames):
             frames[frame, :, (frame + index) % side, index % 3] = 255
@@ -187,7 +187,7 @@ def main() -> int:
     if find_spec("litserve"):
         ways["litserve"] = litserve
     with tempfile.TemporaryDirectory() as folder:
-        clips = write_clips(Path(folder), min(options.requests, 64))
+        clips = write_clips(Path(folder), [1 + index % 4 for index in range(min(options.requests, 64))])
         videos = [clips[index % len(clips)] for index in range(options.requests)]
         prompts = [f"a bar moves, number {index}" for index in range(options.requests)]
         return report({name: way(options, videos, prompts) for name, way in ways.items()}, options.requests)

@@ -100,8 +100,9 @@ class ThoughtCache:
         """Make room for one more token in every slot."""
         if self.length + 1 > next(iter(self.keys.values())).shape[2]:
             self.layout += 1
-            self.keys = {i: _extend(keys, self.length + 1) for i, keys in self.keys.items()}
-            self.values = {i: _extend(values, self.length + 1) for i, values in self.values.items()}
+            for layer in self.keys:  # one by one: the old memory of a layer is free when the next one grows
+                self.keys[layer] = _extend(self.keys[layer], self.length + 1)
+                self.values[layer] = _extend(self.values[layer], self.length + 1)
 
     def step(self) -> None:
         """Count the new token, once `update` has stored it in every layer."""
