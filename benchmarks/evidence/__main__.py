@@ -2,6 +2,7 @@
 
     python -m benchmarks.evidence            # 3 seeds
     python -m benchmarks.evidence --quick    # one seed and few pairs, 3 minutes: shows that all of it runs
+    python -m benchmarks.evidence --longer   # also with three times the epochs, half an hour more
 
 A run that was stopped resumes. --root holds training/ (for TensorBoard), evaluations/, measured/, results.json,
 figures/ and the page, evidence.html.
@@ -25,15 +26,17 @@ def main() -> None:
     )
     add, cores = parser.add_argument, os.cpu_count() or 1
     add("--quick", action="store_true", help="one seed and few pairs")
+    add("--longer", action="store_true", help="also train four paradigms three times as long")
     add("--root", type=Path, help="folder of everything (default: runs/evidence, or runs/evidence_quick)")
     add("--jobs", type=int, default=cores, help="tasks at a time (default: the number of cores)")
     add("--only", nargs="+", metavar="NAME", help="run only tasks whose names start with NAME, and write no page")
     options = parser.parse_args()
     scale = QUICK if options.quick else FULL
     root = options.root or Path("runs/evidence_quick" if options.quick else "runs/evidence")
-    wanted = [task for task in tasks(scale, root) if task.name.startswith(tuple(options.only or [""]))]
+    planned = tasks(scale, root, longer=options.longer)
+    wanted = [task for task in planned if task.name.startswith(tuple(options.only or [""]))]
     if not wanted:
-        known = ", ".join(task.name for task in tasks(scale, root))
+        known = ", ".join(task.name for task in planned)
         parser.error(f"--only: expected the start of a task's name, got {' '.join(options.only)}; tasks: {known}")
     prepare(root, scale.num_train, scale.smaller, scale.num_held_out)
     try:

@@ -27,7 +27,17 @@ COLORS = colors_of(LABELS.values())
 
 def show(root: Path, scale: Scale, results: Json) -> Path:
     """Write the page and its figures; return the path of the page."""
-    parts = (_paradigms, _noise, _sizes, _masking, _attention, _stage2, _swapped, _several)
+    parts = (
+        _paradigms,
+        *([_longer] if results["longer"] else []),
+        _noise,
+        _sizes,
+        _masking,
+        _attention,
+        _stage2,
+        _swapped,
+        _several,
+    )
     sections = [part(results) for part in parts]
     found = results["accuracy"]["ood"]
     highlights = [
@@ -81,6 +91,17 @@ def _paradigms(results: Json) -> Section:
     series = {label: {ARMS[name].label: _estimate(v) for name, v in values.items()} for label, values in found.items()}
     figure = Figure(bars(series, x_label=ACCURACY, reference=0.5), "The dashed line is chance.")
     return Section("The paradigms", "\n\n".join([text, *said]), [figure], tables)
+
+
+def _longer(results: Json) -> Section:
+    rows = [
+        [label, ARMS[name].label, words.with_interval(results["accuracy"][split][name]), words.with_interval(value)]
+        for split, label in SPLITS.items()
+        for name, value in results["longer"][split].items()
+    ]
+    header = ["", "", "accuracy", "accuracy after three times the epochs"]
+    text = "The same pairs, three times as often: whether a paradigm that lags behind is only slower."
+    return Section("Three times as long", text, [], [Table(header, rows)])
 
 
 def _row(label: str, value: Json) -> list[object]:

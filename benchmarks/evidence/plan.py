@@ -73,6 +73,7 @@ class Paradigm:
         config: Its configuration.
         options: Options that differ from the configuration, by name.
         start: Paradigm whose exported model it starts from; empty if it starts from the backbone.
+        times: How many times the epochs of the others stage 1, or what is in its place, has.
         sizes: Whether it is also trained on fewer pairs.
         thinks: Whether it writes thoughts.
     """
@@ -81,6 +82,7 @@ class Paradigm:
     config: str
     options: Mapping[str, object] = field(default_factory=dict)
     start: str = ""
+    times: int = 1
     sizes: bool = False
     thinks: bool = True
 
@@ -105,9 +107,17 @@ PARADIGMS = {
 }
 """By name, in the order of the training; a later one may start from an earlier one."""
 
+LONGER = {
+    "discriminative_longer": Paradigm("discriminative", "conf/baselines/discriminative.yaml", times=3, thinks=False),
+    "coupled_longer": Paradigm("coupled, supervised", "conf/baselines/coupled.yaml", times=3),
+    "decoupled_longer": Paradigm("decoupled, stage 1", "conf/stage1.yaml", times=3),
+    "decoupled_rl_longer": Paradigm("decoupled, stages 1+2", "conf/stage2.yaml", start="decoupled_longer"),
+}
+"""The same pairs three times as often; shows whether what lags behind is only slower."""
 
-def tasks(scale: Scale, root: Path) -> list[Task]:
-    """List all tasks, seed after seed, each after those that it needs."""
+
+def tasks(scale: Scale, root: Path, *, longer: bool = False) -> list[Task]:
+    """List all tasks, seed after seed, each after those that it needs; `longer` adds those of `LONGER` at the end."""
     found: list[Task] = []
     for seed in scale.seeds:
         for name, paradigm in PARADIGMS.items():
@@ -115,6 +125,9 @@ def tasks(scale: Scale, root: Path) -> list[Task]:
                 found += _train_and_measure(scale, root, seed, name, size)
         needs = tuple(f"measure-{run_name(name, seed)}" for name in PARADIGMS)
         found.append(Task(f"swap-{seed}", swap, (str(root), str(seed)), needs))
+    for seed in scale.seeds if longer else ():
+        for name in LONGER:
+            found += _train_and_measure(scale, root, seed, name, scale.num_train)
     names = [task.name for task in found]
     assert len(set(names)) == len(names)
     assert all(set(task.needs) <= set(names[:place]) for place, task in enumerate(found))
@@ -132,9 +145,10 @@ def run_training(*arguments: str) -> None:
 
 
 def _train_and_measure(scale: Scale, root: Path, seed: int, name: str, size: int) -> list[Task]:
-    whole, start = size == scale.num_train, PARADIGMS[name].start
+    paradigm = (PARADIGMS | LONGER)[name]
+    whole, start = size == scale.num_train, paradigm.start
     run = run_name(name, seed, None if whole else size)
-    arguments = ["fit", "-c", PARADIGMS[name].config]
+    arguments = ["fit", "-c", paradigm.config]
     for option, value in _options(scale, root, seed, name, size).items():
         arguments += [f"--{option}", str(value)]
     needs = (f"train-{run_name(start, seed)}",) if start else ()
@@ -148,7 +162,7 @@ def _train_and_measure(scale: Scale, root: Path, seed: int, name: str, size: int
 
 def _options(scale: Scale, root: Path, seed: int, name: str, size: int) -> dict[str, object]:
     """Options of a training run, by name."""
-    paradigm, whole = PARADIGMS[name], size == scale.num_train
+    paradigm, whole = (PARADIGMS | LONGER)[name], size == scale.num_train
     options: dict[str, object] = {
         "resume": "auto",
         "seed_everything": seed,
@@ -166,8 +180,11 @@ def _options(scale: Scale, root: Path, seed: int, name: str, size: int) -> dict[
         **paradigm.options,
     }
     if paradigm.stage == 1:
-        options |= {"data.batch_size": 8, "trainer.max_epochs": scale.epochs}
-        options |= {"trainer.val_check_interval": scale.val_every, "trainer.check_val_every_n_epoch": "null"}
+        options |= {"data.batch_size": 8, "trainer.max_epochs": scale.epochs * paradigm.times}
+        options |= {
+            "trainer.val_check_interval": scale.val_every * paradigm.times,
+            "trainer.check_val_every_n_epoch": "null",
+        }
     else:
         start = root / "training" / run_name(paradigm.start, seed)
         options |= {"model.pretrained": start, "data.batch_size": 6, "model.batching.mini_batch_pairs": 3}

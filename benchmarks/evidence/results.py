@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,15 @@ ARMS = {
 }
 """By name; the first nine are the comparison, the last two leave out a part of ours."""
 
+LONGER_ARMS = {
+    "discriminative": Arm("discriminative", "discriminative_longer"),
+    "coupled": Arm("coupled: written score", "coupled_longer", "overall_score"),
+    "coupled_expected": Arm("coupled: expected score", "coupled_longer"),
+    "decoupled": Arm("decoupled, stage 1", "decoupled_longer"),
+    "decoupled_rl": Arm("decoupled, stages 1+2", "decoupled_rl_longer"),
+}
+"""The same arms after three times the epochs, by the name of the arm."""
+
 OURS = "decoupled_rl"
 
 
@@ -62,7 +71,8 @@ def gather(root: Path, scale: Scale) -> Json:
     """Compute all numbers and keep them in results.json; the same files give the same bytes."""
     results = {
         "scale": asdict(scale),
-        "accuracy": {split: _accuracies(root, scale, split) for split in SPLITS},
+        "accuracy": {split: _accuracies(root, scale, split, ARMS) for split in SPLITS},
+        "longer": _longer(root, scale),
         "noise": {name: _noise(root, scale, name) for name in PARADIGMS},
         "curves": {name: _curves(root, scale, name) for name in PARADIGMS},
         "sizes": {split: _sizes(root, scale, split) for split in SPLITS},
@@ -109,10 +119,18 @@ def _evaluations(root: Path, scale: Scale, paradigm: str, split: str, size: int 
     return [load_evaluation(evaluation_of(root, run_name(paradigm, seed, size), split)) for seed in scale.seeds]
 
 
-def _accuracies(root: Path, scale: Scale, split: str) -> Json:
+def _longer(root: Path, scale: Scale) -> Json:
+    """Accuracies after three times the epochs; empty if they were not measured."""
+    last = evaluation_of(root, run_name("decoupled_rl_longer", scale.seeds[-1]), list(SPLITS)[-1])
+    if not (last / "summary.json").is_file():
+        return {}
+    return {split: _accuracies(root, scale, split, LONGER_ARMS) for split in SPLITS}
+
+
+def _accuracies(root: Path, scale: Scale, split: str, arms: Mapping[str, Arm]) -> Json:
     found: Json = {}
     right: dict[str, Tensor] = {}
-    for name, arm in ARMS.items():
+    for name, arm in arms.items():
         evaluations = _evaluations(root, scale, arm.paradigm, split)
         margins = [margins_of(evaluation, arm.field) for evaluation in evaluations]
         preference = evaluations[0].preferences("overall")

@@ -47,7 +47,9 @@ Found = tuple[list[str], torch.Tensor]
 def make_scorer(options: argparse.Namespace, folder: str) -> Scorer:
     """Export the tiny backbone with a new head, and load it."""
     video = VideoSettings(fps=4, min_frames=4, max_frames=40, min_pixels=2304, max_pixels=2304)
-    settings = ModelSettings("tiny", PromptTemplate.read("rendered").text, video=video, max_thought_tokens=options.thought)
+    settings = ModelSettings(
+        "tiny", PromptTemplate.read("rendered").text, video=video, max_thought_tokens=options.thought
+    )
     RewardModel.create(settings).save_pretrained(f"{folder}/export")
     return Scorer(f"{folder}/export", device=options.device, dtype="float32")
 
@@ -128,7 +130,9 @@ def main() -> None:
         timers: dict[str, Callable[[], Seconds]] = {name: partial(timed, run) for name, run in ways.items()}
         taken = medians(timers, options.repeats)
     weights = sum(parameter.numel() * parameter.element_size() for parameter in scorer.model.parameters()) / 1e6
-    table = result_table("way", "seconds", "videos/s", "ratio", "CPU s", "ratio", "weights MB", markdown=options.markdown)
+    table = result_table(
+        "way", "seconds", "videos/s", "ratio", "CPU s", "ratio", "weights MB", markdown=options.markdown
+    )
     for name, (wall, cpu) in taken.items():
         ratios = [f"{value / ours:.2f}" for value, ours in zip((wall, cpu), taken["score"], strict=True)]
         size = f"{weights * (1 + (name == 'published')):.1f}"
