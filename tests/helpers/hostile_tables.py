@@ -20,6 +20,14 @@ LAYOUTS = {
     "mj_bench_video": {"caption": "p", "video_0_path": "a.mp4", "video_1_path": "b.mp4", "overall_preference": "Same"},
     "videoalign": {"prompt": "p", "path_A": "a.mp4", "path_B": "b.mp4", "Overall": "A", "MOS_A_Overall": "1"},
     "vision_reward_db": {"caption": "p", "video1_path": "a.mp4", "video2_path": "b.mp4", "standard_answer": "tie"},
+    "worldreward_bench": {
+        "pair_id": "7",
+        "input_caption": "p",
+        "actions": ["forward"],
+        "left": {"video": "a.mp4", "model": "g"},
+        "right": {"video": "b.mp4"},
+        "label": {"action": "left", "appearance": "right", "motion": "tie", "overall": "tie"},
+    },
     "descore_videos": {"id": "7", "prompt": "p", "video": "a.mp4", "mos": "2"},
     "videofeedback": {"video_path": "a.mp4", "text prompt": "p", "visual quality": "3"},
 }

@@ -111,7 +111,7 @@ def read_pairs(
         table: Path or URL of a .csv, .tsv, .jsonl, .json (a list of objects) or .parquet file. Video paths are relative
             to its folder, and may also be URLs.
         preset: Name of the layout: descore, descore_stage1, descore_stage2, genai_bench, mj_bench_video, videoalign
-            (also for VideoGen-RewardBench) or vision_reward_db.
+            (also for VideoGen-RewardBench), vision_reward_db or worldreward_bench.
         dimensions: Names of the reward dimensions to read; each pair gets one preference for each name.
         on_bad_row: What to do with a bad row: "error" stops at the first one, "skip" collects them in `rejected`.
         check_videos: Whether to check that the videos exist. All rows with a missing video are reported together.

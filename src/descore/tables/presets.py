@@ -86,6 +86,15 @@ def _vision_reward_db(row: Row, dimensions: Sequence[str]) -> Pair:
     return Pair(row.id(), row.text("prompt", "caption"), a, b, preference)
 
 
+def _worldreward_bench(row: Row, dimensions: Sequence[str]) -> Pair:
+    row = row.unfold("label", dimensions).unfold("left", ["video", "model"]).unfold("right", ["video", "model"])
+    a, b = (Side(row.video(f"{side}.video"), generator=row.name(f"{side}.model")) for side in ("left", "right"))
+    # The command of the camera is part of the request, and the only text that says what `action` is judged by.
+    prompt = f"{row.text('input_caption')}\nCamera: {', '.join(row.texts('actions'))}"
+    legal = {"left": 1.0, "right": -1.0, "tie": 0.0}
+    return Pair(row.id("pair_id"), prompt, a, b, row.labels([f"label.{name}" for name in dimensions], legal))
+
+
 def _descore_videos(row: Row, dimensions: Sequence[str]) -> RatedVideo:
     named = [f"mos_{name}" for name in dimensions]
     columns = ["mos"] if len(named) == 1 and named[0] not in row.columns else named
@@ -124,6 +133,7 @@ PRESETS = {
     "mj_bench_video": Preset(_mj_bench_video, ("overall", *_MJ_CATEGORIES)),
     "videoalign": Preset(_videoalign, ("VQ", "MQ", "TA", "Overall")),
     "vision_reward_db": Preset(_vision_reward_db),
+    "worldreward_bench": Preset(_worldreward_bench, ("action", "appearance", "motion")),
 }
 """Layouts of pairs, by name."""
 

@@ -50,9 +50,9 @@ class Row:
         value = self.cells.get(column)
         return not (value is None or value != value or (isinstance(value, str) and not value.strip()))
 
-    def id(self) -> str:
-        """Return the cell `id`; if it is empty or missing, the row's number after `row_names`."""
-        return self.name("id") or f"{self.row_names}{self.number}"
+    def id(self, column: str = "id") -> str:
+        """Return the cell in the column of ids; if it is empty or missing, the row's number after `row_names`."""
+        return self.name(column) or f"{self.row_names}{self.number}"
 
     def text(self, *columns: str) -> str:
         """Return the text in the first of these columns that the table has."""
@@ -61,6 +61,13 @@ class Row:
         if not self.has(column) or not isinstance(value, str):
             raise BadCell(column, value, "expected text")
         return _unicode(column, value)
+
+    def texts(self, column: str) -> list[str]:
+        """Return the texts in a cell that holds a list of at least one."""
+        value = self.cells.get(self._column(column))
+        if not isinstance(value, list) or not value or not all(isinstance(one, str) and one.strip() for one in value):
+            raise BadCell(column, value, "expected a list of texts")
+        return [_unicode(column, one) for one in value]
 
     def name(self, column: str) -> str:
         """Return the text or number in a column as text; the empty text if it is empty or missing."""

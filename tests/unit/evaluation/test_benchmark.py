@@ -26,6 +26,22 @@ MJ_CATEGORIES = {
 }
 
 
+def world(left: str = "videos/wrb_0001/left.mp4", **labels: object) -> dict[str, object]:
+    """A row as in bench.jsonl: nested videos and labels, and columns that no reward model reads."""
+    return {
+        "pair_id": "wrb_0001",
+        "input_image": "videos/wrb_0001/source.jpg",
+        "input_caption": "A sunlit street.",
+        "actions": ["forward", "forward", "left+camera_down"],
+        "frames_per_action": 8,
+        "left": {"video": left, "model": "model_x", "overlay_video": "videos/wrb_0001/left_overlay.mp4"},
+        "right": {"video": "videos/wrb_0001/right.mp4", "model": "model_y"},
+        "trajectory_group": "compound",
+        "style": "photo",
+        "label": {"action": "left", "appearance": "right", "motion": "tie", **labels},
+    }
+
+
 def write(path: Path, rows: list[dict[str, object]]) -> Path:
     with path.open("w", newline="") as file:
         if path.suffix == ".jsonl":
@@ -71,6 +87,7 @@ def write(path: Path, rows: list[dict[str, object]]) -> Path:
             [(1.0,), (-1.0,), (0.0,)],
             0,
         ),
+        ("worldreward_bench", [world()], [(1.0, -1.0, 0.0)], 0),
     ],
 )
 def test_the_published_benchmarks_read_their_layouts(tmp_path, name, rows, expected, num_unusable):
@@ -78,6 +95,34 @@ def test_the_published_benchmarks_read_their_layouts(tmp_path, name, rows, expec
     found = load_benchmark(name, root=tmp_path, table=table).read()
     assert str([pair.preference for pair in found.pairs]) == str(expected), "nan included"
     assert found.num_rejected() == ({"no usable label": num_unusable} if num_unusable else {})
+
+
+def test_worldreward_bench_is_read_from_its_nested_rows(tmp_path):
+    write(tmp_path / "bench.jsonl", [world(), world() | {"pair_id": "wrb_0002"}])
+    first, second = load_benchmark("worldreward_bench", root=tmp_path).read().pairs
+    assert (first.id, second.id) == ("wrb_0001", "wrb_0002")
+    assert first.prompt == "A sunlit street.\nCamera: forward, forward, left+camera_down"
+    assert (first.a.video, first.a.generator) == (str(tmp_path / "videos/wrb_0001/left.mp4"), "model_x")
+    assert (first.b.video, first.b.generator) == (str(tmp_path / "videos/wrb_0001/right.mp4"), "model_y")
+    one = load_benchmark("worldreward_bench", root=tmp_path, dimensions=["motion"]).read()
+    assert one.pairs[0].preference == (0.0,)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (world(motion="Left one"), r"data row 1.*'label\.motion': expected left, right, tie, got 'Left one'"),
+        (world(motion=None), r"'label\.motion': expected left, right, tie"),
+        (world() | {"actions": "forward"}, "'actions': expected a list of texts, got 'forward'"),
+        (world() | {"actions": []}, "'actions': expected a list of texts"),
+        (world() | {"left": "left.mp4"}, "'left': expected a JSON object of video, model"),
+        (world(left=""), r"'left\.video': expected text"),
+    ],
+)
+def test_a_row_of_another_layout_than_worldreward_bench_is_told(tmp_path, row, reason):
+    write(tmp_path / "bench.jsonl", [row])
+    with pytest.raises(ValueError, match=reason):
+        load_benchmark("worldreward_bench", root=tmp_path).read()
 
 
 def test_videofeedback_has_single_videos_with_scores(tmp_path):

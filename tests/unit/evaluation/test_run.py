@@ -9,7 +9,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from descore.evaluation.benchmark import Benchmark, table_benchmark
+from descore.evaluation.benchmark import Benchmark, load_benchmark, table_benchmark
 from descore.evaluation.folder import Evaluation
 from descore.evaluation.run import evaluate
 from descore.scoring import run as module
@@ -18,7 +18,7 @@ from descore.scoring.protocol import ScoringProtocol
 from descore.scoring.scorer import Scorer
 from descore.thinking.readout import ReadoutError
 from tests.helpers.examples import export_model
-from tests.helpers.tables import SCORES_CELL, with_gaps
+from tests.helpers.tables import SCORES_CELL, with_gaps, write_jsonl
 
 BATCH = 2
 TOKENS = 760
@@ -85,6 +85,29 @@ def test_each_video_is_scored_once_per_prompt_the_dearest_first(whole, export, d
     )
     for line, score in zip(lines, expected, strict=True):
         assert line == {"index": line["index"]} | json.loads(json.dumps(score.to_json())), "to the bit"
+
+
+def test_a_copy_of_the_layout_of_worldreward_bench_is_evaluated(export, data, tmp_path):
+    """Three pairs in the folders of the published data, each with its videos, its scene and its three labels."""
+    rows = []
+    for number, (motion, left, right) in enumerate((("left", 0, 1), ("right", 2, 3), ("tie", 1, 2))):
+        name = f"wrb_{number:04}"
+        (tmp_path / "bench/videos" / name).mkdir(parents=True)
+        for side, clip in (("left", left), ("right", right)):
+            shutil.copy(data / f"videos/{clip}.mp4", tmp_path / f"bench/videos/{name}/{side}.mp4")
+        sides = {side: {"video": f"videos/{name}/{side}.mp4", "model": side} for side in ("left", "right")}
+        label = {"action": "tie", "appearance": "left", "motion": motion}
+        rows.append(
+            {"pair_id": name, "input_caption": f"scene {number}", "actions": ["forward"], "label": label} | sides
+        )
+    write_jsonl(tmp_path / "bench/bench.jsonl", rows)
+    benchmark = load_benchmark("worldreward_bench", root=tmp_path / "bench")
+    evaluation = evaluate(export, benchmark, tmp_path / "run", protocol=ScoringProtocol(thoughts=False))
+    assert evaluation.videos[3] | {"video": "videos/wrb_0001/right.mp4", "generator": "right"} == evaluation.videos[3]
+    numbers = evaluation.summary["dimensions"]
+    assert {name: numbers[name]["num_decided"] for name in numbers} == {"action": 0, "appearance": 3, "motion": 2}
+    right = (evaluation.margins("motion") * torch.tensor([1, -1, 0])).gt(0).sum().item()
+    assert numbers["motion"]["without_ties"] == right / 2
 
 
 def test_a_run_stands_for_its_newest_finished_export(export, benchmark, tmp_path):
