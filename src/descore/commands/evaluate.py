@@ -12,6 +12,7 @@ from rich.table import Table
 from descore.commands.scoring_options import add_model_option, add_scoring_options, protocol_of
 from descore.commands.usage import UsageError
 from descore.evaluation.benchmark_files import known_benchmarks
+from descore.evaluation.hacking import describe_spread
 from descore.evaluation.percentages import percent, percents
 from descore.tables.pairs import OnBadRow
 
@@ -174,12 +175,21 @@ def print_summary(evaluation: Evaluation) -> None:
         if by_number := numbers["by_num_thoughts"]:
             cells = ", ".join(f"{count}: {percent(accuracy)}" for count, accuracy in by_number.items())
             console.print(f"{name} without ties by number of thoughts per video: {cells}", highlight=False)
+    console.print(_hacking_table(summary))
     failed = f"{summary['num_failed_videos']} of {summary['num_videos']} videos failed"
     rejected = "".join(f", {count} rows left out ({reason})" for reason, count in summary["rejected"].items())
     console.print(f"{failed}{rejected}", highlight=False)
     for reason, count in list(summary["errors"].items())[:5]:
         console.print(f"  {count}: {reason}", highlight=False, markup=False)
     console.print(str(evaluation.folder / "summary.json"), highlight=False, soft_wrap=True)
+
+
+def _hacking_table(summary: Record) -> Table:
+    described = {name: describe_spread(numbers["hacking"]) for name, numbers in summary["dimensions"].items()}
+    table = Table("signs of hacking", *described)
+    for measure in next(iter(described.values())):
+        table.add_row(measure, *(" ".join(cells[measure]).rstrip() for cells in described.values()))
+    return table
 
 
 def protocol_line(protocol: Record) -> str:

@@ -1,4 +1,4 @@
-"""Summary of an evaluation: accuracy, intervals, calibration and correlation by dimension, and figures of thoughts."""
+"""Summary of an evaluation: accuracy, intervals, calibration, correlation, signs of hacking, figures of thoughts."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from descore.evaluation.folder import Evaluation, reward_of
+from descore.evaluation.hacking import measure_hacking
 from descore.metrics import (
     accuracy_at,
     bootstrap_interval,
@@ -97,6 +98,7 @@ def _dimension(evaluation: Evaluation, name: str, tuned_on: Evaluation | None) -
         "correlation": _correlation(evaluation, name),
         "by_generator": _by_generator(evaluation, margins, preferences),
         "by_num_thoughts": _by_num_thoughts(evaluation, name, preferences),
+        "hacking": measure_hacking(evaluation, name),
     }
 
 

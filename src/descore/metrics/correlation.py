@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from scipy.stats import kendalltau, spearmanr
+from torch import Tensor
 
 from descore.metrics.columns import Column, float64_columns
 
@@ -47,11 +48,19 @@ def rank_correlation(reward: Column, mos: Column) -> RankCorrelation:
     rated, scored = ~mos.isnan(), ~reward.isnan()
     both = rated & scored
     reward, mos = reward[both], mos[both]
-    ranked = bool((reward[1:] != reward[:-1]).any() and (mos[1:] != mos[:-1]).any())
     return RankCorrelation(
-        spearman=float(spearmanr(reward.numpy(), mos.numpy()).statistic) if ranked else math.nan,
-        kendall=float(kendalltau(reward.numpy(), mos.numpy()).statistic) if ranked else math.nan,
+        spearman=spearman(reward, mos),
+        kendall=float(kendalltau(reward.numpy(), mos.numpy()).statistic) if _vary(reward, mos) else math.nan,
         num_videos=len(reward),
         num_failed=int((rated & ~scored).sum()),
         num_unusable=int((~rated).sum()),
     )
+
+
+def spearman(first: Tensor, second: Tensor) -> float:
+    """Compute Spearman's rho of two columns without nan, [N] each; nan if all values of one are equal."""
+    return float(spearmanr(first.numpy(), second.numpy()).statistic) if _vary(first, second) else math.nan
+
+
+def _vary(*columns: Tensor) -> bool:
+    return all(bool((column[1:] != column[:-1]).any()) for column in columns)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
+
 from descore.evaluation.folder import Evaluation, number
+from descore.evaluation.hacking import thought_lengths
 from descore.metrics import wilson_interval
 from descore.report import figures
 from descore.report.figures import Estimate
@@ -29,7 +32,7 @@ def figures_of(runs: Runs, colors: Colors) -> list[Figure]:
         runs: Evaluations by the name that the page gives them.
         colors: Colour of each name.
     """
-    makers: Sequence[_Make] = (accuracies, generators, margins, calibrations, numbers_of_thoughts, opinions)
+    makers: Sequence[_Make] = (accuracies, generators, margins, calibrations, lengths, numbers_of_thoughts, opinions)
     return [figure for make in makers if (figure := make(runs, colors)) is not None]
 
 
@@ -120,6 +123,21 @@ def opinions(runs: Runs, colors: Colors) -> Figure | None:
         return None
     picture = figures.scatter_plots(series, x_label="opinion score", y_label="reward", colors=colors)
     return Figure(picture, "Each point is a video. Each run has its own unit.", "Rewards and opinion scores")
+
+
+def lengths(runs: Runs, colors: Colors) -> Figure | None:
+    """Draw each video's reward against the length of its thought; None if no run has thoughts of different lengths."""
+    series = {}
+    for name, run in runs.items():
+        x = torch.tensor(thought_lengths(run, judged_dimension(run)))
+        y = run.rewards(judged_dimension(run))
+        known = ~(x.isnan() | y.isnan())
+        if run.info["protocol"]["thoughts"] and len(set(x[known].tolist())) > 1:
+            series[name] = list(zip(x[known].tolist(), y[known].tolist(), strict=True))
+    if not series:
+        return None
+    picture = figures.scatter_plots(series, x_label="tokens of the thought", y_label="reward", colors=colors)
+    return Figure(picture, "Each point is a video. Each run has its own unit.", "Rewards and lengths of thoughts")
 
 
 def result_of(run: Evaluation) -> dict[str, Any]:

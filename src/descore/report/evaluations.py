@@ -8,6 +8,7 @@ from typing import Any
 
 from descore.evaluation.comparison import compare, name_runs
 from descore.evaluation.folder import Evaluation, load_evaluation, number
+from descore.evaluation.hacking import describe_spread, measure_hacking
 from descore.evaluation.percentages import percent, percents
 from descore.report import figures
 from descore.report.evaluation_figures import figures_of, result_of
@@ -20,6 +21,14 @@ Accuracy is the share of pairs in which the video that people prefer has the lar
 the pairs that people call a tie. "With ties" counts all pairs, and calls a tie where the margin is below the threshold
 that fits these pairs best. In brackets are 95 % intervals over prompts. Failed pairs count in neither. ECE is the
 expected calibration error: how far the confidence of the rewards is from their accuracy."""
+
+
+_HOW_TO_READ_HACKING = """\
+What training a generator on these rewards depends on. Spread is the standard deviation of the rewards within a group:
+the videos of one prompt, or the thoughts of one video; beside it, its share of the standard deviation of all rewards.
+In a flat group it is at most a hundredth of that, and the group teaches nothing. Length is Spearman's correlation of
+rewards with the lengths of the thoughts, over all videos and as the mean within groups, with 95 % intervals over
+groups."""
 
 
 def report_on(
@@ -59,6 +68,7 @@ def report_on(
         panels = figures_of(chosen, figures.colors_of(runs))
         description = next(iter(chosen.values())).info["description"]
         sections.append(Section(benchmark, description, panels, _differences(chosen, list(runs))))
+    sections.append(Section("Signs of hacking", _HOW_TO_READ_HACKING, tables=[hacking_table(runs)]))
     options: dict[str, Any] = {"num_pairs": num_pairs, "attention": attention, "device": device, "backbone": backbone}
     return Page(
         title or f"{_listed(_models(runs, names))} on {_listed(benchmarks)}",
@@ -85,6 +95,21 @@ def tables_of(runs: Mapping[str, Evaluation]) -> list[Table]:
         Table([*_HEAD, "Spearman", "Kendall", "videos", "failed", *_END], videos, "Against opinion scores"),
     ]
     return [table for table in tables if table.rows]
+
+
+def hacking_table(runs: Mapping[str, Evaluation]) -> Table:
+    """Return a table of the signs that each run's rewards can be hacked, by reward dimension."""
+    measured = [
+        (index, name, dimension, describe_spread(plain(measure_hacking(run, dimension))))
+        for index, (name, run) in enumerate(runs.items())
+        for dimension in run.summary["dimensions"]
+    ]
+    columns = list(dict.fromkeys(column for *_, cells in measured for column in cells))
+    rows = [
+        [Cell(name, series=index), dimension, *(Cell(*cells.get(column, ("-",))) for column in columns)]
+        for index, name, dimension, cells in measured
+    ]
+    return Table(["run", "dimension", *columns], rows)
 
 
 def protocol_of(run: Evaluation) -> str:

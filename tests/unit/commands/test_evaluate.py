@@ -30,6 +30,9 @@ class TestTheCommand:
         assert "256 to 1024 pixels per frame" in printed
         assert "without ties" in printed
         assert "0 of 6 videos failed" in printed
+        spread = load_evaluation(folder).summary["dimensions"]["overall"]["hacking"]["spread"]["prompts"]
+        assert (spread["num_groups"], spread["num_rewards"]) == (2, 6)
+        assert f"spread in a prompt │ {spread['within']:.3g} {100 * spread['share']:.1f} % of all" in printed
         assert main(["compare", str(folder), str(folder), "--json"]) == 0
         found = json.loads(capsys.readouterr().out)
         second = found["dimensions"]["overall"][1]

@@ -24,6 +24,8 @@ from descore.evaluation.summary import summarise
 from descore.model.reward_model import RewardModel
 from descore.report import Cell, Figure, Highlight, Page, Section, Table, browse, figures, report_on, write_page
 from descore.report.attention import Attended
+from descore.report.evaluation_figures import figures_of
+from descore.report.evaluations import hacking_table
 from descore.report.figures import Estimate
 from descore.report.page import render
 from descore.scoring.folder import plain, write_lines
@@ -162,6 +164,7 @@ def test_the_page_of_two_runs(runs, clips, tmp_path):
     assert (
         report_on([tmp_path / "one", tmp_path / "two"], names=["before", "after"]).title == "before and after on bars"
     )
+    assert [section.title for section in page.sections[2:]] == ["Signs of hacking"]
     html = render(page)
     assert ">x$y</text>" in html
     ids = re.findall(r'\bid="([^"]+)"', html)
@@ -185,6 +188,21 @@ def test_single_videos_with_opinion_scores_have_a_table_and_a_figure_and_nothing
     assert page.sections[0].tables[0].rows[0][2:6] == [pytest.approx(0.5), pytest.approx(1 / 3), 3, 0]
     assert [figure.title for figure in page.sections[1].figures] == ["Rewards and opinion scores"]
     assert "Pairs</h2>" not in render(page)
+
+
+def test_signs_of_hacking_are_tabled_and_lengths_drawn(runs, clips):
+    """Margins 2 and 0 of two prompts: 2 squares over 2 within, and over 3 of all. The longer thoughts are worse."""
+    rows = [judged(clips, 2.0, prompt="x"), judged(clips, 0.0, prompt="y")]
+    found = runs(one=rows, two=rows)
+    lengths = iter((10, 20, 5, 5))
+    found["one"].scores[:] = [score | {"num_thought_tokens": next(lengths)} for score in found["one"].scores]
+    table = hacking_table(found)
+    assert tuple(table.header[2:]) == ("spread in a prompt", "flat prompts", "length", "length in a prompt")
+    first, second = ([(cell.value, cell.note) for cell in row[2:]] for row in table.rows)
+    assert first == [("1", "100.0 % of all"), ("50.0 %", "of 2"), ("+0.27", "4 videos"), ("-1.00", "")]
+    assert second[2:] == [("-", "4 videos"), ("-", "")]
+    figure = figures_of(found, figures.colors_of(found))[-1]
+    assert figure.title == "Rewards and lengths of thoughts"
 
 
 def test_an_evaluation_that_is_not_finished_is_refused(clips, tmp_path):
