@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -12,7 +13,7 @@ from rich.table import Table
 from descore.commands.scoring_options import add_model_option, add_scoring_options, protocol_of
 from descore.commands.usage import UsageError
 from descore.evaluation.benchmark_files import known_benchmarks
-from descore.evaluation.hacking import describe_spread
+from descore.evaluation.hacking import describe_spread, describe_swap
 from descore.evaluation.percentages import percent, percents
 from descore.tables.pairs import OnBadRow
 
@@ -27,6 +28,7 @@ EXAMPLES = """examples:
   descore evaluate --model FOLDER --benchmark videogen_rewardbench --root data/videogen --output runs/videogen
   descore evaluate ... --num-thoughts 8                  accuracy by number of thoughts, 1 to 8
   descore evaluate ... --shard 1/4                       the first of four machines that share --output
+  descore evaluate ... --swap-prompts                    does the reward read the prompt? at twice the cost
   descore evaluate ... --tie-threshold-from runs/evaluations/val
 
 To resume a killed evaluation, repeat its command: it scores the remaining videos, and ends with the same numbers, to
@@ -101,6 +103,12 @@ def _add_data_options(group: Any) -> None:
         help="finished evaluation of another split: also compute the accuracy at its tie thresholds, which were not "
         "tuned on these pairs",
     )
+    option(
+        "--swap-prompts",
+        action="store_true",
+        help="score each video with the prompt of other videos too, at twice the cost, and measure how far the reward "
+        "depends on the prompt",
+    )
 
 
 def _names(text: str) -> list[str]:
@@ -124,6 +132,7 @@ def _evaluate(options: argparse.Namespace) -> int:
             skip_missing=options.skip_missing,
             tie_threshold_from=options.tie_threshold_from,
             backbone=options.backbone,
+            with_swapped_prompts=options.swap_prompts,
         )
     except (ScoringError, OSError, ImportError) as error:
         raise UsageError(error) from error
@@ -131,7 +140,8 @@ def _evaluate(options: argparse.Namespace) -> int:
         _print_progress(evaluation)
         return 0
     print_summary(evaluation)
-    return 1 if evaluation.summary["num_failed_videos"] else 0
+    failed = evaluation.summary["num_failed_videos"] + evaluation.summary["num_failed_swapped_videos"]
+    return 1 if failed else 0
 
 
 def _benchmark(options: argparse.Namespace) -> Benchmark:
@@ -153,11 +163,10 @@ def _benchmark(options: argparse.Namespace) -> Benchmark:
 
 
 def _print_progress(evaluation: Evaluation) -> None:
-    done = sum(score is not None for score in evaluation.scores)
     print(
-        f"{done} of {len(evaluation.scores)} videos are scored in {evaluation.folder}. The shard that finishes last "
-        "writes the summary. If other shards wrote to other folders, copy their scores-*.jsonl into this one and "
-        "repeat this command."
+        f"{evaluation.num_scored} of {evaluation.num_to_score} videos are scored in {evaluation.folder}. The shard "
+        "that finishes last writes the summary. If other shards wrote to other folders, copy their scores-*.jsonl into "
+        "this one and repeat this command."
     )
 
 
@@ -175,18 +184,28 @@ def print_summary(evaluation: Evaluation) -> None:
         if by_number := numbers["by_num_thoughts"]:
             cells = ", ".join(f"{count}: {percent(accuracy)}" for count, accuracy in by_number.items())
             console.print(f"{name} without ties by number of thoughts per video: {cells}", highlight=False)
-    console.print(_hacking_table(summary))
+    for title, describe in (("signs of hacking", describe_spread), ("prompt swapped", describe_swap)):
+        described = {name: describe(numbers["hacking"]) for name, numbers in summary["dimensions"].items()}
+        if any(described.values()):
+            console.print(_measures_table(title, described))
     failed = f"{summary['num_failed_videos']} of {summary['num_videos']} videos failed"
     rejected = "".join(f", {count} rows left out ({reason})" for reason, count in summary["rejected"].items())
     console.print(f"{failed}{rejected}", highlight=False)
-    for reason, count in list(summary["errors"].items())[:5]:
-        console.print(f"  {count}: {reason}", highlight=False, markup=False)
+    _print_reasons(console, summary["errors"])
+    if num_swapped := summary["num_swapped_videos"]:
+        failed = summary["num_failed_swapped_videos"]
+        console.print(f"{failed} of {num_swapped} videos with swapped prompts failed", highlight=False)
+        _print_reasons(console, summary["swapped_errors"])
     console.print(str(evaluation.folder / "summary.json"), highlight=False, soft_wrap=True)
 
 
-def _hacking_table(summary: Record) -> Table:
-    described = {name: describe_spread(numbers["hacking"]) for name, numbers in summary["dimensions"].items()}
-    table = Table("signs of hacking", *described)
+def _print_reasons(console: Console, errors: Record) -> None:
+    for reason, count in list(errors.items())[:5]:
+        console.print(f"  {count}: {reason}", highlight=False, markup=False)
+
+
+def _measures_table(title: str, described: Mapping[str, Mapping[str, tuple[str, str]]]) -> Table:
+    table = Table(title, *described)
     for measure in next(iter(described.values())):
         table.add_row(measure, *(" ".join(cells[measure]).rstrip() for cells in described.values()))
     return table

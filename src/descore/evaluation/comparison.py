@@ -78,9 +78,8 @@ def _check_comparable(evaluations: Sequence[Evaluation]) -> None:
         raise ValueError(f"expected at least two evaluations to compare, got {len(evaluations)}")
     for one in evaluations:
         if not one.summary:
-            done = sum(score is not None for score in one.scores)
             raise ValueError(
-                f"{one.folder} is not finished: {done} of {len(one.videos)} videos are scored; "
+                f"{one.folder} is not finished: {one.num_scored} of {one.num_to_score} videos are scored; "
                 "repeat its `descore evaluate` command to finish it, then compare"
             )
     kinds = {(one.info["benchmark"], one.info["preset"]): one.folder for one in evaluations}

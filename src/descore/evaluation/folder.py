@@ -2,6 +2,7 @@
 
 evaluation.json     the request: model, protocol and benchmark
 pairs.jsonl         the pairs; each names its videos by their index in videos.jsonl
+videos.jsonl        each (video, prompt) of the table, and after them those with swapped prompts, if asked for
 summary.json        all numbers, written once every video is scored
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -29,6 +30,8 @@ class Evaluation:
         videos: Records of videos.jsonl.
         scores: Score record of each video; None if it is not scored yet.
         summary: Content of summary.json; empty until every video is scored.
+        swapped_videos: Records of videos.jsonl with swapped prompts; a video names its own by its entry "swapped".
+        swapped_scores: Score record of each of them; None if it is not scored yet.
     """
 
     folder: Path
@@ -37,11 +40,23 @@ class Evaluation:
     videos: list[Record]
     scores: list[Record | None]
     summary: Record
+    swapped_videos: list[Record] = field(default_factory=list)
+    swapped_scores: list[Record | None] = field(default_factory=list)
 
     @property
     def is_complete(self) -> bool:
         """Whether every video has a score record, be it of a reward or of a failure."""
-        return None not in self.scores
+        return self.num_scored == self.num_to_score
+
+    @property
+    def num_to_score(self) -> int:
+        """Number of videos to score, those with swapped prompts included."""
+        return len(self.scores) + len(self.swapped_scores)
+
+    @property
+    def num_scored(self) -> int:
+        """Number of videos that have a score record, those with swapped prompts included."""
+        return sum(score is not None for score in [*self.scores, *self.swapped_scores])
 
     def path_of(self, index: int) -> str:
         """Return the path of a video."""
@@ -55,10 +70,28 @@ class Evaluation:
         """
         return torch.tensor([reward_of(score, dimension) for score in self.scores], dtype=torch.float64)
 
+    def swapped_rewards(self, dimension: str) -> Tensor:
+        """Return the reward of each video with its swapped prompt, `[num_videos]` float64; nan where there is none."""
+        places = [self._place_swapped(index) for index in range(len(self.videos))]
+        scores = [None if place is None else self.swapped_scores[place] for place in places]
+        return torch.tensor([reward_of(score, dimension) for score in scores], dtype=torch.float64)
+
+    def swapped_prompt(self, index: int) -> str | None:
+        """Return the prompt that a video was scored with in place of its own; None if there is none."""
+        place = self._place_swapped(index)
+        return None if place is None else str(self.swapped_videos[place]["prompt"])
+
+    def _place_swapped(self, index: int) -> int | None:
+        swapped = self.videos[index].get("swapped")
+        return None if swapped is None else swapped - len(self.videos)
+
     def margins(self, dimension: str) -> Tensor:
         """Return the reward of A minus that of B for each pair, `[num_pairs]` float64; nan where a video failed."""
-        rewards = self.rewards(dimension)
-        return rewards[self._indices("a")] - rewards[self._indices("b")]
+        return self.differences(self.rewards(dimension))
+
+    def differences(self, values: Tensor) -> Tensor:
+        """Return the value of A minus that of B for each pair, `[num_pairs]`, given a value of each video."""
+        return values[self._indices("a")] - values[self._indices("b")]
 
     def preferences(self, dimension: str) -> Tensor:
         """Return the label of each pair, `[num_pairs]` float64: +1 A, -1 B, 0 tie, nan without a usable label."""
@@ -82,14 +115,17 @@ def load_evaluation(folder: str | Path) -> Evaluation:
     folder = Path(folder)
     if not (folder / "evaluation.json").is_file():
         raise FileNotFoundError(f"{folder} is not an output folder of `descore evaluate`: it has no evaluation.json")
-    summary = folder / "summary.json"
+    summary, info = folder / "summary.json", json.loads((folder / "evaluation.json").read_text())
+    videos, scores, num = read_lines(folder / "videos.jsonl"), read_scores(folder), info["num_videos"]
     return Evaluation(
         folder=folder,
-        info=json.loads((folder / "evaluation.json").read_text()),
+        info=info,
         pairs=read_lines(folder / "pairs.jsonl"),
-        videos=read_lines(folder / "videos.jsonl"),
-        scores=read_scores(folder),
+        videos=videos[:num],
+        scores=scores[:num],
         summary=json.loads(summary.read_text()) if summary.is_file() else {},
+        swapped_videos=videos[num:],
+        swapped_scores=scores[num:],
     )
 
 

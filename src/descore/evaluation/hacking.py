@@ -1,4 +1,7 @@
-"""Signs that a reward can be hacked: little spread within a group, and rewards that follow the thought's length."""
+"""Signs that a reward can be hacked.
+
+There is little spread within a group, the reward follows the length of the thought, or it ignores the prompt.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,12 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from descore.evaluation.folder import Evaluation, reward_of
-from descore.evaluation.percentages import percent
-from descore.metrics import group_correlation, group_spread, rank_correlation
+from descore.evaluation.percentages import percent, percents
+from descore.metrics import calls, group_correlation, group_spread, paired_test, prompt_swap, rank_correlation
 from descore.scoring.folder import Record
 
 
@@ -24,7 +30,10 @@ def measure_hacking(evaluation: Evaluation, name: str) -> Record:
     Returns:
         "spread" within "prompts" (the videos of a prompt) and within "videos" (the thoughts of a video; None with fewer
         than two each), each a `GroupSpread`. "length", the correlation of rewards with thought lengths, "overall" and
-        within the same groups (each a `GroupCorrelation`); None without thoughts.
+        within the same groups (each a `GroupCorrelation`); None without thoughts. "swapped", a `PromptSwap` with
+        "num_failed", the number of videos without one of the two rewards, and "pairs"; None without swapped prompts.
+        "pairs" compares the accuracy without ties of "own" and "swapped" prompts over the same "num_decided" pairs,
+        with the "difference" and its "interval"; None without pairs.
     """
     prompts = [video["prompt"] for video in evaluation.videos]
     several = evaluation.info["protocol"]["thoughts"] > 1
@@ -35,6 +44,7 @@ def measure_hacking(evaluation: Evaluation, name: str) -> Record:
             "videos": asdict(group_spread(each.rewards, each.videos)) if each else None,
         },
         "length": _length(evaluation, name, prompts, each) if evaluation.info["protocol"]["thoughts"] else None,
+        "swapped": _swapped(evaluation, name, prompts) if evaluation.swapped_videos else None,
     }
 
 
@@ -83,6 +93,58 @@ def _mean_length(score: Record | None, name: str) -> float:
     thoughts = (score["each"] or [score]) if score else []
     lengths = [one["num_thought_tokens"] for one in thoughts if not math.isnan(reward_of(one, name))]
     return fmean(lengths) if lengths else math.nan
+
+
+def _swapped(evaluation: Evaluation, name: str, prompts: Sequence[str]) -> Record:
+    own, swapped = evaluation.rewards(name), evaluation.swapped_rewards(name)
+    found = prompt_swap(own, swapped, prompts)
+    num_asked = sum("swapped" in video for video in evaluation.videos)
+    pairs = _swapped_pairs(evaluation, name, swapped) if evaluation.pairs else None
+    return asdict(found) | {"num_failed": num_asked - found.num_videos, "pairs": pairs}
+
+
+def _swapped_pairs(evaluation: Evaluation, name: str, swapped: Tensor) -> Record:
+    """Compare the accuracy over the pairs whose two videos were scored with one and the same swapped prompt."""
+    taken = [evaluation.swapped_prompt(index) for index in range(len(evaluation.videos))]
+    same = torch.tensor([taken[pair["a"]] == taken[pair["b"]] for pair in evaluation.pairs])
+    labels, margins = evaluation.preferences(name), (evaluation.margins(name), evaluation.differences(swapped))
+    known = same & ~(margins[0].isnan() | margins[1].isnan())
+    own, other = (calls(margin.where(known, math.nan), labels) for margin in margins)
+    test = paired_test(own, other, [pair["prompt"] for pair in evaluation.pairs])
+    return {
+        "own": float(own.nanmean()),
+        "swapped": float(other.nanmean()),
+        "difference": test.difference,
+        "interval": (test.low, test.high),
+        "num_decided": test.num_pairs,
+    }
+
+
+def describe_swap(measured: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Describe what swapped prompts change in short texts: value and note by measure; empty without swapped prompts.
+
+    Args:
+        measured: What `measure_hacking` gives, with None for nan.
+    """
+    found = measured["swapped"]
+    if not found:
+        return {}
+    fall = "" if found["fall_low"] is None else f"({found['fall_low']:.3g} to {found['fall_high']:.3g})"
+    cells = {
+        "fall of the reward": (_number(found["fall"]), fall),
+        "fall in standard deviations": (_number(found["relative_fall"], sign=True), ""),
+        "own prompt above": (
+            percent(found["own_above"]),
+            percents((found["own_above_low"], found["own_above_high"])),
+        ),
+        "unmoved": (percent(found["unmoved"]), f"of {found['num_videos']}, {found['num_failed']} failed"),
+        "rank correlation": (_number(found["spearman"], sign=True), ""),
+    }
+    if pairs := found["pairs"]:
+        cells["without ties, own prompt"] = percent(pairs["own"]), f"of {pairs['num_decided']}"
+        cells["without ties, swapped prompt"] = percent(pairs["swapped"]), f"of {pairs['num_decided']}"
+        cells["difference"] = percent(pairs["difference"], sign=True), percents(pairs["interval"], sign=True)
+    return cells
 
 
 def describe_spread(measured: Mapping[str, Any]) -> dict[str, tuple[str, str]]:

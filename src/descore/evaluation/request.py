@@ -12,6 +12,7 @@ from pathlib import Path
 from descore.answer import NOT_ASKED
 from descore.evaluation.benchmark import Benchmark
 from descore.evaluation.folder import Evaluation, load_evaluation
+from descore.evaluation.swapping import swap_prompts
 from descore.scoring.folder import Record, ScoringError, VideoList, plain, relative
 from descore.tables.pairs import OnBadRow, PairTable
 from descore.types import Side
@@ -102,6 +103,22 @@ def describe_request(benchmark: Benchmark, items: Items, limit: int | None) -> R
         "rejected": items.rejected,
         "missing": items.missing,
     }
+
+
+def swap_in(items: Items, benchmark: Benchmark) -> int:
+    """Add the videos with swapped prompts to those of the table, and return their number; see `swap_prompts`.
+
+    Raises:
+        ScoringError: If no video has another prompt to take.
+    """
+    num_swapped = swap_prompts(items.videos)
+    if not num_swapped:
+        found = items.videos.records[0]["prompt"]
+        raise ScoringError(
+            f"{benchmark.table}: expected at least two different prompts to swap, got {found!r} for every video; leave "
+            "out --swap-prompts"
+        )
+    return num_swapped
 
 
 def missing_message(items: Items, root: Path) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from descore.atomic import write_whole
 from descore.evaluation.benchmark import Benchmark
 from descore.evaluation.folder import Evaluation, load_evaluation
-from descore.evaluation.request import describe_request, load_tuned, missing_message, read_items
+from descore.evaluation.request import describe_request, load_tuned, missing_message, read_items, swap_in
 from descore.evaluation.summary import summarise
 from descore.model.export import digest, load_processor
 from descore.model.finished import find_export
@@ -35,6 +35,7 @@ def evaluate(
     skip_missing: bool = False,
     tie_threshold_from: str | Path | None = None,
     backbone: str | None = None,
+    with_swapped_prompts: bool = False,
 ) -> Evaluation:
     """Evaluate a model on a benchmark, or resume an evaluation: score the videos left, then write the summary.
 
@@ -53,14 +54,16 @@ def evaluate(
         tie_threshold_from: Folder of a finished evaluation of another split, whose tie thresholds are applied to this
             one too.
         backbone: Hub id or folder of an adapter's backbone, if it is not where the exported folder says.
+        with_swapped_prompts: Whether to score each video with the prompt of other videos too, and to measure how far
+            the reward depends on the prompt; see `swap_prompts`.
 
     Returns:
         The evaluation; its summary is empty while shards are left.
 
     Raises:
-        ScoringError: If the table cannot be read, an option is out of its range, videos are missing, the folder
-            holds another evaluation or is being written by another process, or the thresholds are of another model or
-            of this very table.
+        ScoringError: If the table cannot be read or has only one prompt to swap, an option is out of its range, videos
+            are missing, the folder holds another evaluation or is being written by another process, or the thresholds
+            are of another model or of this very table.
         ExportError: If the model cannot be loaded.
         FileNotFoundError: If the table does not exist.
         ReadoutError: If the model cannot give the requested reward.
@@ -79,6 +82,8 @@ def evaluate(
         "model_digest": digest(model, backbone),
         "protocol": describe_protocol(processor, protocol, placed, resumed_protocol(folder / "evaluation.json")),
     }
+    if with_swapped_prompts:
+        info["num_swapped"] = swap_in(items, benchmark)
     tuned_on = load_tuned(tie_threshold_from, info) if tie_threshold_from else None
     if not (folder / "evaluation.json").is_file():
         folder.mkdir(parents=True, exist_ok=True)

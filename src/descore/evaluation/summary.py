@@ -34,26 +34,29 @@ def summarise(evaluation: Evaluation, tuned_on: Evaluation | None = None) -> Rec
         tuned_on: Finished evaluation of another split, whose tie thresholds are applied to this one too.
     """
     info = evaluation.info
-    errors = _errors(evaluation)
+    errors = _errors(evaluation.videos, evaluation.scores)
+    swapped_errors = _errors(evaluation.swapped_videos, evaluation.swapped_scores)
     return {
         "benchmark": info["benchmark"],
         "model": info["model"],
         "protocol": info["protocol"],
         "num_videos": len(evaluation.videos),
         "num_failed_videos": sum(errors.values()),
+        "num_swapped_videos": len(evaluation.swapped_videos),
+        "num_failed_swapped_videos": sum(swapped_errors.values()),
         "errors": errors,
+        "swapped_errors": swapped_errors,
         "rejected": info["rejected"],
         "thoughts": _thoughts(evaluation) if info["protocol"]["thoughts"] else None,
         "dimensions": {name: _dimension(evaluation, name, tuned_on) for name in info["dimensions"]},
     }
 
 
-def _errors(evaluation: Evaluation) -> dict[str, int]:
+def _errors(videos: Sequence[Record], scores: Sequence[Record | None]) -> dict[str, int]:
     """Count failed videos by reason, the most frequent first, without the video's name that precedes a reason."""
-    scores = zip(evaluation.videos, evaluation.scores, strict=True)
     reasons = Counter(
         (score["error"] or "no reward").rpartition(f"{video['video']}: ")[2]
-        for video, score in scores
+        for video, score in zip(videos, scores, strict=True)
         if score is not None and score["reward"] is None
     )
     return dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0])))

@@ -1,4 +1,4 @@
-"""Metrics of rewards: accuracy, intervals, paired tests, calibration, rank correlation, spread within groups.
+"""Metrics of rewards: agreement with people, its intervals and tests, calibration, and signs of hacking.
 
 `PreferenceAccuracy` is in `descore.metrics.accumulated`, since importing torchmetrics takes seconds.
 """
@@ -8,6 +8,7 @@ from descore.metrics.calibration import Bin, Calibration, calibration
 from descore.metrics.correlation import RankCorrelation, rank_correlation
 from descore.metrics.groups import GroupCorrelation, GroupSpread, group_correlation, group_spread
 from descore.metrics.intervals import PairedTest, bootstrap_interval, paired_test, wilson_interval
+from descore.metrics.swap import PromptSwap, prompt_swap
 
 __all__ = [
     "Agreement",
@@ -16,6 +17,7 @@ __all__ = [
     "GroupCorrelation",
     "GroupSpread",
     "PairedTest",
+    "PromptSwap",
     "RankCorrelation",
     "accuracy_at",
     "bootstrap_interval",
@@ -26,6 +28,7 @@ __all__ = [
     "group_spread",
     "paired_test",
     "preference_accuracy",
+    "prompt_swap",
     "rank_correlation",
     "wilson_interval",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from descore.evaluation.comparison import compare, name_runs
 from descore.evaluation.folder import Evaluation, load_evaluation, number
-from descore.evaluation.hacking import describe_spread, measure_hacking
+from descore.evaluation.hacking import describe_spread, describe_swap, measure_hacking
 from descore.evaluation.percentages import percent, percents
 from descore.report import figures
 from descore.report.evaluation_figures import figures_of, result_of
@@ -28,7 +28,12 @@ What training a generator on these rewards depends on. Spread is the standard de
 the videos of one prompt, or the thoughts of one video; beside it, its share of the standard deviation of all rewards.
 In a flat group it is at most a hundredth of that, and the group teaches nothing. Length is Spearman's correlation of
 rewards with the lengths of the thoughts, over all videos and as the mean within groups, with 95 % intervals over
-groups."""
+groups.
+
+Where prompts were swapped, each video was also scored with the prompt of other videos. A reward that reads the prompt
+falls; one that does not is unmoved (changes by at most a hundredth of the standard deviation), and calls pairs as well
+with a wrong prompt as with the right one. "Own prompt above" is the share of videos with the larger reward for
+their own prompt; chance is a half."""
 
 
 def report_on(
@@ -68,7 +73,7 @@ def report_on(
         panels = figures_of(chosen, figures.colors_of(runs))
         description = next(iter(chosen.values())).info["description"]
         sections.append(Section(benchmark, description, panels, _differences(chosen, list(runs))))
-    sections.append(Section("Signs of hacking", _HOW_TO_READ_HACKING, tables=[hacking_table(runs)]))
+    sections.append(Section("Signs of hacking", _HOW_TO_READ_HACKING, tables=hacking_tables(runs)))
     options: dict[str, Any] = {"num_pairs": num_pairs, "attention": attention, "device": device, "backbone": backbone}
     return Page(
         title or f"{_listed(_models(runs, names))} on {_listed(benchmarks)}",
@@ -97,19 +102,29 @@ def tables_of(runs: Mapping[str, Evaluation]) -> list[Table]:
     return [table for table in tables if table.rows]
 
 
-def hacking_table(runs: Mapping[str, Evaluation]) -> Table:
-    """Return a table of the signs that each run's rewards can be hacked, by reward dimension."""
+def hacking_tables(runs: Mapping[str, Evaluation]) -> list[Table]:
+    """Return the tables of signs that rewards can be hacked, by run and reward dimension, leaving out empty ones."""
     measured = [
-        (index, name, dimension, describe_spread(plain(measure_hacking(run, dimension))))
+        (index, name, dimension, plain(measure_hacking(run, dimension)))
         for index, (name, run) in enumerate(runs.items())
         for dimension in run.summary["dimensions"]
     ]
+    described = (("Spread and length", describe_spread), ("Prompt swapped", describe_swap))
+    tables = [
+        _measures_table(caption, [(*row, describe(found)) for *row, found in measured])
+        for caption, describe in described
+    ]
+    return [table for table in tables if table.rows]
+
+
+def _measures_table(caption: str, measured: Sequence[tuple[int, str, str, Mapping[str, tuple[str, str]]]]) -> Table:
     columns = list(dict.fromkeys(column for *_, cells in measured for column in cells))
     rows = [
         [Cell(name, series=index), dimension, *(Cell(*cells.get(column, ("-",))) for column in columns)]
         for index, name, dimension, cells in measured
+        if cells
     ]
-    return Table(["run", "dimension", *columns], rows)
+    return Table([*_HEAD, *columns], rows, caption)
 
 
 def protocol_of(run: Evaluation) -> str:
@@ -139,9 +154,8 @@ def _listed(names: Sequence[str]) -> str:
 
 def _check_finished(run: Evaluation) -> None:
     if not run.summary:
-        done = sum(score is not None for score in run.scores)
         raise ValueError(
-            f"{run.folder} is not finished: {done} of {len(run.videos)} videos are scored; "
+            f"{run.folder} is not finished: {run.num_scored} of {run.num_to_score} videos are scored; "
             "repeat its `descore evaluate` command to finish it, then make the page"
         )
 

@@ -38,6 +38,18 @@ class TestTheCommand:
         second = found["dimensions"]["overall"][1]
         assert (second["difference"], second["p_value"]) == (0.0, 1.0)
 
+    def test_swapped_prompts_are_printed_and_on_the_page(self, export, data, tmp_path, capsys):
+        args = ("--model", export, "--table", data / "pairs.jsonl", "--output", tmp_path / "run", "--no-thoughts")
+        assert self.run(*args, "--swap-prompts") == 0
+        printed = " ".join(capsys.readouterr().out.split())
+        found = load_evaluation(tmp_path / "run").summary["dimensions"]["overall"]["hacking"]["swapped"]
+        assert f"fall of the reward │ {found['fall']:.3g}" in printed
+        assert "0 of 2 videos with swapped prompts failed" in printed
+        assert main(["report", str(tmp_path / "run"), "--output", str(tmp_path / "page.html")]) == 0
+        page = (tmp_path / "page.html").read_text()
+        assert "Prompt swapped" in page
+        assert f"{found['fall']:.3g}" in page
+
     def test_the_backbone_of_an_adapter_that_moved_is_named(self, build, backbones, data, tmp_path, capsys):
         model = build(max_thought_tokens=4)
         make_trainable(model, ("query", "head"))

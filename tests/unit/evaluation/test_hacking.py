@@ -1,11 +1,15 @@
 """Signs of hacking, worked by hand on given rewards."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
-from descore.evaluation.hacking import describe_spread, measure_hacking
-from descore.scoring.folder import plain
+from descore.evaluation.folder import Evaluation
+from descore.evaluation.hacking import describe_spread, describe_swap, measure_hacking
+from descore.evaluation.summary import summarise
+from descore.evaluation.swapping import swap_prompts
+from descore.scoring.folder import VideoList, plain
 from tests.helpers.given_rewards import evaluation, score
 
 
@@ -75,3 +79,95 @@ def test_the_measures_in_short_texts():
     }
     several = measured(None, None, scores=[score(None), score(None)], thoughts=2)
     assert {value for value, _ in describe_spread(several).values()} == {"-"}
+
+
+class TestSwappedPrompts:
+    """v0 and v1 of p0, v2 and v3 of p1, each with the other prompt; v3 failed with it."""
+
+    @pytest.fixture
+    def one(self) -> Evaluation:
+        plain_run = evaluation([3.0, 1.0, 5.0, 2.0], [(0, 1, 1), (2, 3, 1), (0, 1, 0)])
+        videos = [video | {"swapped": 4 + index} for index, video in enumerate(plain_run.videos)]
+        swapped = [{"index": 4 + i, "video": f"v{i}", "prompt": f"p{1 - i // 2}"} for i in range(4)]
+        scores = [score(0.0), score(1.0), score(5.0), score(None, error="v3: it broke")]
+        return replace(plain_run, videos=videos, swapped_videos=swapped, swapped_scores=scores)
+
+    def test_are_compared_with_own_ones(self, one):
+        """Falls 3, 0 and 0; of the pairs only v0 and v1 count: 2 with the own prompt, -1 with the swapped one."""
+        found = plain(measure_hacking(one, "overall"))["swapped"]
+        assert (found["fall"], found["own_above"], found["unmoved"]) == (1, pytest.approx(2 / 3), pytest.approx(2 / 3))
+        assert (found["num_videos"], found["num_failed"]) == (3, 1)
+        assert found["pairs"] == {
+            "own": 1.0,
+            "swapped": 0.0,
+            "difference": 1.0,
+            "interval": [None, None],
+            "num_decided": 1,
+        }
+
+    def test_a_pair_of_two_swapped_prompts_does_not_count(self, one):
+        one.swapped_videos[1]["prompt"] = "p2"
+        assert measure_hacking(one, "overall")["swapped"]["pairs"]["num_decided"] == 0
+
+    def test_change_nothing_else_in_the_summary(self, one):
+        found = plain(summarise(one))
+        assert (found["num_videos"], found["num_failed_videos"], found["errors"]) == (4, 0, {})
+        assert (found["num_swapped_videos"], found["num_failed_swapped_videos"]) == (4, 1)
+        assert found["swapped_errors"] == {"it broke": 1}
+        without = replace(one, swapped_videos=[], swapped_scores=[])
+        numbers = found["dimensions"]["overall"]
+        numbers["hacking"] |= {"swapped": None}
+        assert plain(summarise(without))["dimensions"]["overall"] == numbers
+
+    def test_in_short_texts(self, one):
+        assert describe_swap(plain(measure_hacking(one, "overall"))) == {
+            "fall of the reward": ("1", "(0 to 1.5)"),
+            "fall in standard deviations": ("+0.50", ""),
+            "own prompt above": ("66.7 %", "(50.0 to 75.0)"),
+            "unmoved": ("66.7 %", "of 3, 1 failed"),
+            "rank correlation": ("+0.50", ""),
+            "without ties, own prompt": ("100.0 %", "of 1"),
+            "without ties, swapped prompt": ("0.0 %", "of 1"),
+            "difference": ("+100.0 %", ""),
+        }
+        assert describe_swap(measured(1.0, 2.0)) == {}
+
+
+def listed(*rows: tuple[str, str]) -> VideoList:
+    videos = VideoList()
+    for video, prompt in rows:
+        videos.add(video, f"data/{video}", prompt)
+    return videos
+
+
+class TestSwapping:
+    def test_all_videos_of_a_prompt_take_one_other_and_every_prompt_is_taken_once(self):
+        names = [f"prompt {i}" for i in range(20)]
+        videos = listed(*[(f"{i}{side}", name) for i, name in enumerate(names) for side in "ab"])
+        assert swap_prompts(videos) == 40
+        taken = {video["prompt"]: videos.records[video["swapped"]]["prompt"] for video in videos.records[:40]}
+        assert sorted(taken.values()) == sorted(names)
+        assert all(own != other for own, other in taken.items())
+        assert [record["video"] for record in videos.records[40:]] == [
+            record["video"] for record in videos.records[:40]
+        ]
+        assert videos.paths[40:] == videos.paths[:40]
+        again = listed(*[(f"{i}{side}", name) for i, name in reversed(list(enumerate(names))) for side in "ab"])
+        swap_prompts(again)
+        assert {v["prompt"]: again.records[v["swapped"]]["prompt"] for v in again.records[:40]} == taken
+
+    def test_no_video_takes_a_prompt_that_it_stands_under(self):
+        videos = listed(("0", "a"), ("0", "b"), ("1", "a"), ("2", "b"), ("3", "c"))
+        swap_prompts(videos)
+        found = {(v["video"], v["prompt"]): videos.records[v["swapped"]]["prompt"] for v in videos.records[:5]}
+        assert found["0", "a"] == found["0", "b"] == "c"
+        assert all(own != other for (_, own), other in found.items())
+        assert len(videos.records) == 5 + 4, "the two prompts of video 0 take one and the same"
+
+    def test_an_equal_text_is_no_other_prompt(self):
+        videos = listed(("0", "A cat"), ("1", "a  cat\n"), ("2", "a dog"))
+        assert swap_prompts(videos) == 3
+        assert [videos.records[video["swapped"]]["prompt"] for video in videos.records[:2]] == ["a dog"] * 2
+        alone = listed(("0", "A cat"), ("1", "a cat "))
+        assert swap_prompts(alone) == 0
+        assert "swapped" not in alone.records[0]

@@ -38,6 +38,12 @@ def whole(export: str, benchmark: Benchmark, tmp_path_factory: pytest.TempPathFa
     return evaluate(export, benchmark, tmp_path_factory.mktemp("whole") / "run", protocol=PROTOCOL)
 
 
+@pytest.fixture(scope="module")
+def swapped(export: str, benchmark: Benchmark, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
+    """An evaluation with swapped prompts."""
+    return again(export, benchmark, tmp_path_factory.mktemp("swapped") / "run", with_swapped_prompts=True)
+
+
 def again(export: str, benchmark: Benchmark, folder: Path, **options: object) -> Evaluation:
     asked = {name: options.pop(name) for name in list(options) if hasattr(PROTOCOL, name)}
     if not asked.get("thoughts", True):
@@ -156,6 +162,60 @@ def test_a_run_that_was_killed_goes_on_where_it_was(whole, export, benchmark, tm
     assert summary_of(folder) == summary_of(whole.folder)
     assert (folder / "scores.jsonl").read_bytes() == b"".join(written)
     assert len(scored) == 6 - lines // BATCH * BATCH, "only batches that were not written whole"
+
+
+class TestSwappedPrompts:
+    """Of four videos, 0 and 3 stand under both prompts: only 1 and 2 of "a bar" can take "a cat"."""
+
+    def test_are_scored_beside_the_own_ones(self, swapped, whole, export, data):
+        assert len(swapped.videos) == len(swapped.scores) == 6
+        assert [(video["video"], video["prompt"]) for video in swapped.swapped_videos] == [
+            ("videos/1.mp4", "a cat"),
+            ("videos/2.mp4", "a cat"),
+        ]
+        path = str(data / "videos/1.mp4")
+        (alone,) = Scorer(export).score([path], ["a cat"], num_thoughts=2)
+        assert swapped.swapped_rewards("overall")[1].item() == pytest.approx(alone.reward, abs=1e-5)
+        assert swapped.swapped_rewards("overall").isnan().tolist() == [True, False, False, True, True, True]
+        assert swapped.rewards("overall").tolist() == pytest.approx(whole.rewards("overall").tolist(), abs=1e-5)
+
+    def test_are_measured_and_change_no_other_number(self, swapped, whole):
+        found = swapped.summary["dimensions"]["overall"]["hacking"]["swapped"]
+        fall = (swapped.rewards("overall") - swapped.swapped_rewards("overall"))[1:3]
+        assert found["fall"] == pytest.approx(fall.mean().item())
+        assert (found["num_videos"], found["num_failed"]) == (2, 0)
+        assert found["pairs"]["num_decided"] == 0, "the one pair of both videos is a tie"
+        assert whole.summary["dimensions"]["overall"]["hacking"]["swapped"] is None
+        assert (swapped.summary["num_videos"], swapped.summary["num_swapped_videos"]) == (6, 2)
+        assert swapped.info["table_digest"] == whole.info["table_digest"]
+        assert "num_swapped" not in whole.info, "evaluations without it resume as they did"
+
+    @pytest.mark.parametrize("lines", [0, 3, 7])
+    def test_resume_after_a_kill(self, swapped, export, benchmark, tmp_path, scored, lines):
+        folder = tmp_path / "run"
+        shutil.copytree(swapped.folder, folder)
+        (folder / "summary.json").unlink()
+        written = (folder / "scores.jsonl").read_bytes().splitlines(keepends=True)
+        (folder / "scores.jsonl").write_bytes(b"".join(written[:lines]) + written[lines][:40])
+        assert again(export, benchmark, folder, with_swapped_prompts=True).is_complete
+        assert summary_of(folder) == summary_of(swapped.folder)
+        assert len(scored) == 8 - lines // BATCH * BATCH
+
+    def test_need_a_folder_of_their_own(self, whole, export, benchmark):
+        with pytest.raises(ScoringError, match="num_swapped is 2 and was None"):
+            again(export, benchmark, whole.folder, with_swapped_prompts=True)
+
+    def test_need_two_prompts(self, export, benchmark, tmp_path):
+        with pytest.raises(ScoringError, match=r"pairs\.jsonl: expected at least two different prompts.*got 'a bar'"):
+            again(export, benchmark, tmp_path / "run", limit=2, with_swapped_prompts=True)
+        assert not (tmp_path / "run").exists()
+
+    def test_that_are_not_scored_yet_keep_the_summary_back(self, swapped, export, benchmark, tmp_path):
+        first = again(export, benchmark, tmp_path / "run", shard=(1, 2), with_swapped_prompts=True)
+        assert (first.num_to_score, first.summary) == (8, {})
+        assert 0 < first.num_scored < 8
+        again(export, benchmark, tmp_path / "run", shard=(2, 2), with_swapped_prompts=True)
+        assert summary_of(tmp_path / "run") == summary_of(swapped.folder)
 
 
 def test_a_run_that_is_finished_scores_nothing_and_loads_no_model(whole, export, benchmark, tmp_path, monkeypatch):

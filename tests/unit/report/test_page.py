@@ -25,7 +25,7 @@ from descore.model.reward_model import RewardModel
 from descore.report import Cell, Figure, Highlight, Page, Section, Table, browse, figures, report_on, write_page
 from descore.report.attention import Attended
 from descore.report.evaluation_figures import figures_of
-from descore.report.evaluations import hacking_table
+from descore.report.evaluations import hacking_tables
 from descore.report.figures import Estimate
 from descore.report.page import render
 from descore.scoring.folder import plain, write_lines
@@ -196,7 +196,7 @@ def test_signs_of_hacking_are_tabled_and_lengths_drawn(runs, clips):
     found = runs(one=rows, two=rows)
     lengths = iter((10, 20, 5, 5))
     found["one"].scores[:] = [score | {"num_thought_tokens": next(lengths)} for score in found["one"].scores]
-    table = hacking_table(found)
+    (table,) = hacking_tables(found)
     assert tuple(table.header[2:]) == ("spread in a prompt", "flat prompts", "length", "length in a prompt")
     first, second = ([(cell.value, cell.note) for cell in row[2:]] for row in table.rows)
     assert first == [("1", "100.0 % of all"), ("50.0 %", "of 2"), ("+0.27", "4 videos"), ("-1.00", "")]
