@@ -46,9 +46,11 @@ def kilobytes(name: str) -> int:
 def build(collate: PairCollator, num_pairs: int, pipe: Any) -> None:
     """Build a batch, and send what memory it took at most beyond what there was."""
     torch.set_num_threads(1)  # as in a worker: OpenMP's other threads did not come along
+    pairs = [Pair(str(number), "a cat", Side("a"), Side("b"), (1.0,)) for number in range(num_pairs)]
+    collate(0, pairs[:1])  # a forked process counts the code of libraries once it runs, more with torch for CUDA
     ctypes.CDLL(None).malloc_trim(0)  # memory that other tests have freed would be used, and not seen
     before = kilobytes("VmRSS")
-    collate(0, [Pair(str(number), "a cat", Side("a"), Side("b"), (1.0,)) for number in range(num_pairs)])
+    collate(0, pairs)
     pipe.send((kilobytes("VmHWM") - before) * 1024)
 
 
