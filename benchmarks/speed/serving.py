@@ -128,30 +128,9 @@ def server(options: argparse.Namespace, videos: Sequence[str], prompts: Sequence
 def litserve(options: argparse.Namespace, videos: Sequence[str], prompts: Sequence[str]) -> Measured:
     """Load LitServe."""
     port = str(options.port + 1)
-    with started("benchmarks.speed.serving", "--model", options.model, "--as-litserve", port):
+    with started("benchmarks.speed.serving_by_litserve", options.model, port):
         wait_until_ready(f"http://127.0.0.1:{port}/health")
         return load(f"http://127.0.0.1:{port}/predict", options, videos, prompts)
-
-
-def run_litserve(options: argparse.Namespace) -> None:
-    """Serve with LitServe until the process is ended."""
-    import litserve as ls  # type: ignore[import-not-found]
-
-    class Scores(ls.LitAPI):  # type: ignore[misc]
-        def setup(self, device: str) -> None:
-            self.scorer = Scorer(options.model, device=device)
-
-        def decode_request(self, request: dict[str, Any]) -> tuple[str, str]:
-            return request["video"]["path"], request["prompt"]
-
-        def predict(self, batch: Sequence[tuple[str, str]]) -> list[float]:
-            return [score.reward for score in self.scorer.score(*zip(*batch, strict=True))]
-
-        def encode_response(self, reward: float) -> dict[str, float]:
-            return {"reward": reward}
-
-    api = Scores(max_batch_size=8, batch_timeout=0.01)
-    ls.LitServer(api, accelerator="auto", timeout=False).run(host="127.0.0.1", port=options.as_litserve)
 
 
 def report(found: dict[str, Measured], number: int) -> int:
@@ -178,11 +157,7 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=2000, help="number of videos")
     parser.add_argument("--clients", type=int, default=64, help="number of clients")
     parser.add_argument("--port", type=int, default=18_700, help="port of the server; LitServe has the next one")
-    parser.add_argument("--as-litserve", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.as_litserve:
-        run_litserve(options)
-        return 0
     ways: dict[str, Callable[..., Measured]] = {"direct": direct, "server": server}
     if find_spec("litserve"):
         ways["litserve"] = litserve
