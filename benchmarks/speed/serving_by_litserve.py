@@ -1,3 +1,4 @@
+# ruff: noqa: D102 - the methods are those of LitAPI
 """The other side of `serving.py`: the same model behind LitServe, with batches of 8.
 
 python -m benchmarks.speed.serving_by_litserve MODEL PORT
