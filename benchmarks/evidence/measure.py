@@ -42,7 +42,7 @@ HEADS = ("decoupled", "decoupled_rl")
 WRITERS = ("coupled", "coupled_grpo", "decoupled", "decoupled_rl", "unmasked", "uncalibrated")
 """Paradigms that write thoughts."""
 
-GIVEN = ("decoupled", "unmasked", "decoupled_rl", "uncalibrated")
+GIVEN = ("decoupled", "unmasked", "decoupled_rl", "uncalibrated", "decoupled_longer", "decoupled_rl_longer")
 """Paradigms whose heads score given thoughts."""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.evidence import words
 from benchmarks.evidence.data import GIVEN_SPLITS, SPLITS
 from benchmarks.evidence.measure import HEADS, WRITERS, evaluation_of
-from benchmarks.evidence.plan import PARADIGMS, Scale, run_name
+from benchmarks.evidence.plan import LONGER, PARADIGMS, Scale, run_name
 from benchmarks.evidence.results import ARMS, OURS, Json
 from descore.evaluation.folder import load_evaluation
 from descore.evaluation.query_attention import SOURCES
@@ -18,6 +18,7 @@ from descore.report.figures import Estimate, bars, colors_of, curves, lines, sty
 
 ACCURACY = "preference accuracy without ties"
 MASKING = {"decoupled": "with masking", "unmasked": "without masking", "decoupled_rl": "with masking, after stage 2"}
+GIVEN_CASES = {"0.0": "right", "teacher": "teacher's", "none": "missing", "1.0": "wrong"}
 BROWSED = ("coupled_grpo", "decoupled", "decoupled_rl")
 """Paradigms whose evaluations of the first seed can be browsed."""
 
@@ -97,11 +98,17 @@ def _longer(results: Json) -> Section:
     rows = [
         [label, ARMS[name].label, words.with_interval(results["accuracy"][split][name]), words.with_interval(value)]
         for split, label in SPLITS.items()
-        for name, value in results["longer"][split].items()
+        for name, value in results["longer"]["accuracy"][split].items()
     ]
     header = ["", "", "accuracy", "accuracy after three times the epochs"]
+    given = [
+        [label, LONGER[name].label, *(words.with_interval(found[case]) for case in GIVEN_CASES)]
+        for split, label in GIVEN_SPLITS.items()
+        for name, found in results["longer"]["given"][split].items()
+    ]
     text = "The same pairs, three times as often: whether a paradigm that lags behind is only slower."
-    return Section("Three times as long", text, [], [Table(header, rows)])
+    tables = [Table(header, rows), Table(["", "with thoughts that are", *GIVEN_CASES.values()], given)]
+    return Section("Three times as long", text, [], tables)
 
 
 def _row(label: str, value: Json) -> list[object]:
@@ -147,11 +154,11 @@ def _masking(results: Json) -> Section:
         for name, masking in MASKING.items():
             found = results["given"][split][name]
             series[masking] = _by_number({case: found[case] for case in sorted(found) if case[0].isdigit()}, float)
-            cells = [words.with_interval(found[case]) for case in ("0.0", "teacher", "none", "1.0")]
+            cells = [words.with_interval(found[case]) for case in GIVEN_CASES]
             differences = [words.difference(found[name]) for name in ("right_minus_wrong", "right_minus_none")]
             rows.append([label, masking, *cells, *differences])
         figures.append(Figure(_lines(series, "share of wrong dimensions in the thought"), title=label))
-    header = ["", "stage 1", "right", "teacher's", "missing", "wrong", "right minus wrong", "right minus missing"]
+    header = ["", "stage 1", *GIVEN_CASES.values(), "right minus wrong", "right minus missing"]
     masked, unmasked = (results["given"]["ood"][name]["right_minus_wrong"] for name in ("decoupled", "unmasked"))
     text = (
         "The head is fixed and reads given thoughts: exact ones, ones with a share of wrong dimensions, the teacher's, "

@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks.evidence.data import CORRUPTED, GIVEN_SPLITS, SPLITS
 from benchmarks.evidence.finished_runs import logged_points
 from benchmarks.evidence.measure import GIVEN, HEADS, SEVERAL, WRITERS, evaluation_of
-from benchmarks.evidence.plan import PARADIGMS, Scale, run_name
+from benchmarks.evidence.plan import LONGER, PARADIGMS, Scale, run_name
 from descore.evaluation.folder import Evaluation, load_evaluation
 from descore.evaluation.query_attention import SOURCES
 from descore.metrics import bootstrap_interval, calibration, calls, preference_accuracy
@@ -76,7 +76,7 @@ def gather(root: Path, scale: Scale) -> Json:
         "noise": {name: _noise(root, scale, name) for name in PARADIGMS},
         "curves": {name: _curves(root, scale, name) for name in PARADIGMS},
         "sizes": {split: _sizes(root, scale, split) for split in SPLITS},
-        "given": {split: _given(root, scale, split) for split in GIVEN_SPLITS},
+        "given": {split: _given(root, scale, split, list(PARADIGMS)) for split in GIVEN_SPLITS},
         "attention": _attention(root, scale),
         "swapped": {split: _swapped(root, scale, split) for split in GIVEN_SPLITS},
         "thoughts": _several(root, scale),
@@ -120,11 +120,14 @@ def _evaluations(root: Path, scale: Scale, paradigm: str, split: str, size: int 
 
 
 def _longer(root: Path, scale: Scale) -> Json:
-    """Accuracies after three times the epochs; empty if they were not measured."""
+    """Accuracies after three times the epochs, with own and with given thoughts; empty if they were not measured."""
     last = evaluation_of(root, run_name("decoupled_rl_longer", scale.seeds[-1]), list(SPLITS)[-1])
     if not (last / "summary.json").is_file():
         return {}
-    return {split: _accuracies(root, scale, split, LONGER_ARMS) for split in SPLITS}
+    return {
+        "accuracy": {split: _accuracies(root, scale, split, LONGER_ARMS) for split in SPLITS},
+        "given": {split: _given(root, scale, split, list(LONGER)) for split in GIVEN_SPLITS},
+    }
 
 
 def _accuracies(root: Path, scale: Scale, split: str, arms: Mapping[str, Arm]) -> Json:
@@ -204,10 +207,10 @@ def _sizes(root: Path, scale: Scale, split: str) -> Json:
     return found
 
 
-def _given(root: Path, scale: Scale, split: str) -> Json:
-    """Accuracy with thoughts of each share of errors, with the teacher's, and without any."""
+def _given(root: Path, scale: Scale, split: str, paradigms: Sequence[str]) -> Json:
+    """Accuracy of paradigms with thoughts of each share of errors, with the teacher's, and without any."""
     found: Json = {}
-    for name in GIVEN:
+    for name in (name for name in GIVEN if name in paradigms):
         measured = [_measured(root, run_name(name, seed))[split]["given"] for seed in scale.seeds]
         preference = torch.tensor(measured[0]["preference"])
         right = {
