@@ -4,8 +4,6 @@
 python -m benchmarks.speed.serving_by_litserve MODEL PORT
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from typing import Any
