@@ -14,13 +14,15 @@ answered counts as lost, and no reward may differ from that of the direct call b
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -72,13 +74,15 @@ def direct(options: argparse.Namespace, videos: Sequence[str], prompts: Sequence
 
 @contextmanager
 def started(*arguments: str) -> Iterator[None]:
-    """Run a server in a process."""
-    process = subprocess.Popen([sys.executable, "-m", *arguments])
+    """Run a server in a process, and end it with its children: those of LitServe outlive their parent."""
+    process = subprocess.Popen([sys.executable, "-m", *arguments], start_new_session=True)
     try:
         yield
     finally:
         process.terminate()
         process.wait(60)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def wait_until_ready(url: str) -> None:
