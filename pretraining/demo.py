@@ -110,7 +110,7 @@ def as_adapter(trained: RewardModel) -> RewardModel:
             for part, value in zip((module.lora_A, module.lora_B), factors, strict=True):
                 part["default"].weight.copy_(value)
         query_rows(model).copy_(query_rows(trained))
-        model.head.weight.copy_(trained.head.weight)
+        model.head.load_state_dict(trained.head.state_dict())
     _check_unchanged(model.processor, before, after, set(layers))
     return model.eval()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     import torch
@@ -128,12 +128,14 @@ class Prefix:
         position_ids: M-RoPE positions in time, height and width; no rows for a backbone without M-RoPE.
         patches: Pixels in the order in which the vision tower reads them, before `Processor.normalise`.
         grid: Number of patches in time, height and width.
+        query_index: Indices of the query tokens in the prefix; empty if the head reads the end of a branch.
     """
 
     input_ids: Tensor  # [P] int64
     position_ids: Tensor  # [3, P] or [0, P] int64
     patches: Tensor  # [num_patches, patch_dim] uint8
     grid: Tensor  # [3] int64
+    query_index: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +172,8 @@ class Layout:
 
     Attributes:
         prefix_lengths: Number of tokens of each video's prefix.
-        branch_lengths: Number of tokens of each branch of each video, its query tokens included.
+        branch_lengths: Number of tokens of each branch of each video, its query tokens included; it may be 0.
+        query_indices: `Prefix.query_index` of each video; empty if no prefix has query tokens.
 
     >>> Layout(prefix_lengths=(5, 4), branch_lengths=((3, 1), (2, 2))).num_tokens
     17
@@ -178,6 +181,7 @@ class Layout:
 
     prefix_lengths: tuple[int, ...]
     branch_lengths: tuple[tuple[int, ...], ...]
+    query_indices: tuple[tuple[int, ...], ...] = ()
 
     @property
     def num_tokens(self) -> int:
@@ -189,20 +193,50 @@ class Layout:
         """Number of branches of all videos."""
         return sum(len(lengths) for lengths in self.branch_lengths)
 
+    @property
+    def videos(self) -> list[tuple[int, tuple[int, ...]]]:
+        """Length of the prefix of each video, and the lengths of those of its branches that have a token."""
+        pairs = zip(self.prefix_lengths, self.branch_lengths, strict=True)
+        return [(prefix, tuple(filter(None, lengths))) for prefix, lengths in pairs]
+
+
+class OfTensors:
+    """Base of a dataclass of tensors, and of others like it, that moves as a whole."""
+
+    __slots__ = ()
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
+        """Return a copy with every tensor on a device."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """Return a copy with every tensor in pinned memory; DataLoader calls this."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def _map(self, move: Callable[[Tensor], Tensor]) -> Self:
+        from torch import Tensor
+
+        own: Any = self
+        values = {item.name: getattr(own, item.name) for item in fields(own)}
+        moved = {name: move(value) for name, value in values.items() if isinstance(value, Tensor)}
+        inside = {name: value._map(move) for name, value in values.items() if isinstance(value, OfTensors)}
+        copy: Self = replace(own, **moved, **inside)
+        return copy
+
 
 @dataclass(frozen=True, slots=True)
-class Branches:
+class Branches(OfTensors):
     """A packed batch without padding: each video's prefix followed by its branches, all in one row.
 
-    Shapes: T tokens, V videos, B branches of all videos (ordered by video), Q query tokens per branch, M predicted
-    tokens.
+    Shapes: T tokens, V videos, B branches of all videos (ordered by video), Q states that the head reads for a branch,
+    M predicted tokens.
 
     Attributes:
         input_ids: Token ids of the packed row.
         position_ids: Text positions in row 0 and M-RoPE positions in rows 1 to 3, which a backbone without M-RoPE does
             not have: R = 4 or 1 rows. Each branch starts where its prefix ends.
         layout: Lengths of prefixes and branches.
-        query_index: Indices in the row of each branch's query tokens.
+        query_index: Indices of the states that the head reads: query tokens of branch or prefix, or the last token.
         source_index: Indices in the row of the hidden states that predict the thoughts' tokens.
         target_ids: Token ids to predict from those states: each thought, and its end of turn if it is closed.
         target_branch: Index of the branch to which each predicted token belongs.
@@ -220,17 +254,9 @@ class Branches:
     patches: Tensor  # [num_patches, patch_dim] uint8
     grids: Tensor  # [V, 3] int64
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Branches:
-        """Return a copy with every tensor on a device."""
-        return _map_tensors(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> Branches:
-        """Return a copy with every tensor in pinned memory; DataLoader calls this."""
-        return _map_tensors(self, lambda tensor: tensor.pin_memory())
-
 
 @dataclass(frozen=True, slots=True)
-class PairBatch:
+class PairBatch(OfTensors):
     """N pairs packed for one forward pass, with labels in K reward dimensions.
 
     Attributes:
@@ -251,14 +277,6 @@ class PairBatch:
     masked: Tensor  # [N] bool
     frames: tuple[Frames, ...] = field(default=())
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> PairBatch:
-        """Return a copy with every tensor on a device."""
-        return _map_tensors(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> PairBatch:
-        """Return a copy with every tensor in pinned memory; DataLoader calls this."""
-        return _map_tensors(self, lambda tensor: tensor.pin_memory())
-
 
 @dataclass(frozen=True, slots=True)
 class Group:
@@ -275,19 +293,3 @@ class Group:
     texts: tuple[str, ...]
     logprobs: tuple[Tensor, ...]  # n of [R (+ 1 if closed)] float32
     rewards: Tensor  # [n, K] float32
-
-
-Batch = TypeVar("Batch", Branches, PairBatch)
-
-
-def _map_tensors(batch: Batch, move: Callable[[Tensor], Tensor]) -> Batch:
-    from torch import Tensor
-
-    changed: dict[str, Any] = {}
-    for item in fields(batch):
-        value = getattr(batch, item.name)
-        if isinstance(value, Tensor):
-            changed[item.name] = move(value)
-        elif isinstance(value, Branches):
-            changed[item.name] = _map_tensors(value, move)
-    return replace(batch, **changed)

@@ -68,7 +68,7 @@ def inputs_of(model: RewardModel, prefix: Prefix, tail: list[int]) -> dict[str, 
 
 
 def plain_sequence(model: RewardModel, prefix: Prefix, thought: Thought, **options: Any) -> tuple[Tensor, Tensor]:
-    """Score `[prefix | thought <Reward>]` on a model with stock attention.
+    """Score `[prefix | thought <Reward>]` on a model with stock attention; the head may read other places too.
 
     Args:
         model: A model with transformers' own attention; see `stock`.
@@ -79,10 +79,11 @@ def plain_sequence(model: RewardModel, prefix: Prefix, thought: Thought, **optio
     Returns:
         Rewards `[K]`, and logits `[P + R + Q, vocabulary]` of a sequence with P prefix, R thought and Q query tokens.
     """
-    query_ids = model.processor.query_ids
+    appended = model.processor.appended_ids
     with _last_states(model) as states:
-        output = model.base(**inputs_of(model, prefix, [*thought.token_ids, *query_ids]), use_cache=False, **options)
-    return model.head(states[0][:, -len(query_ids) :])[0], output.logits[0]
+        output = model.base(**inputs_of(model, prefix, [*thought.token_ids, *appended]), use_cache=False, **options)
+    places = list(prefix.query_index or range(-(len(appended) or 1), 0))
+    return model.head(states[0][:, places])[0], output.logits[0]
 
 
 def plain_forward(model: RewardModel, prefix: Prefix, thought: Thought) -> tuple[Tensor, Tensor]:

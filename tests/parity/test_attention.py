@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 
 from descore.evaluation.query_attention import SOURCES, query_attention
+from descore.heads.settings import HeadSettings
 from descore.model.reward_model import RewardModel
 from descore.model.shared_prefix import SHARED_PREFIX
 from descore.types import Thought
@@ -47,7 +48,7 @@ def test_query_attention_is_that_of_the_maps_of_a_whole_sequence(model: RewardMo
 
 
 def test_a_query_token_sees_none_that_follows_it(build: Build) -> None:
-    model = build(reward_names=("motion", "look"), query="each")
+    model = build(reward_names=("motion", "look"), head=HeadSettings(query="each"))
     whole = model.processor.pack(make_prefixes(model, 1), [[make_thought(5)]])
     first, second = whole.query_index.split(1, dim=1)
     other = whole.input_ids.clone()

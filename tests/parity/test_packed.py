@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from descore.heads.settings import HeadSettings
 from descore.model.reward_model import RewardModel
 from descore.model.trainable import make_trainable
 from descore.types import Prefix, Thought
@@ -93,7 +94,7 @@ def test_packed_equals_plain_in_training(model, lora, checkpointing):
 @pytest.mark.parametrize("family", ["qwen3_vl", "qwen2_5_vl"])
 @pytest.mark.parametrize("query", ["shared", "each"])
 def test_packed_equals_plain_with_several_rewards(build, family, query):
-    several = build(family, reward_names=("motion", "look", "text"), query=query)
+    several = build(family, reward_names=("motion", "look", "text"), head=HeadSettings(query=query))
     make_trainable(several, TRAINED)
     compare(several, make_prefixes(several, 4), FOUR_VIDEOS)
     rewards, _ = packed(several, make_prefixes(several, 1), THREE)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from descore.heads.settings import HeadSettings
 from descore.inputs.processor import prefixes_of
 from descore.model.reward_model import RewardModel
 from descore.model.sampling import Sampling
@@ -72,7 +73,8 @@ def test_the_thoughts_of_these_tests_end_in_every_way(brief):
 
 @pytest.mark.parametrize("query", ["shared", "each"])
 def test_several_rewards_are_those_of_the_packed_forward(build, query):
-    model = with_few_words(build(reward_names=("motion", "look"), query=query, max_thought_tokens=12))
+    several = {"reward_names": ("motion", "look"), "head": HeadSettings(query=query)}
+    model = with_few_words(build(max_thought_tokens=12, **several))
     prefixes = make_prefixes(model, 3)
     groups = think(model, videos_of(model), Sampling(num_thoughts=4, temperature=1.0), names=NAMES)
     forward = model(model.processor.pack(prefixes, [group.thoughts for group in groups]))

@@ -82,9 +82,9 @@ def _positions(model: RewardModel, branches: Branches) -> tuple[Tensor, list[tup
         cursor = start + prefix
         for length in lengths:
             own = torch.arange(cursor, cursor + length, device=ids.device)
-            is_query = own >= queries[len(seen), 0]
-            sources = torch.cat([torch.where(is_video[shared], 0, 1), torch.where(is_query, 3, 2)])
-            seen.append((torch.cat([shared, own]), sources))
+            positions = torch.cat([shared, own])
+            sources = torch.cat([torch.where(is_video[shared], 0, 1), torch.full_like(own, 2)])
+            seen.append((positions, sources.masked_fill(torch.isin(positions, queries[len(seen)]), 3)))
             cursor += length
         start = cursor
     return queries, seen

@@ -41,7 +41,7 @@ class ForkingDeltaNet(Qwen3_5GatedDeltaNet):  # type: ignore[misc]
         """
         if layout is None:
             return super().forward(hidden_states, cache_params, attention_mask, **kwargs)  # type: ignore[no-any-return]
-        lengths = list(zip(layout.prefix_lengths, layout.branch_lengths, strict=True))
+        lengths = layout.videos
         rows = torch.split(hidden_states, [prefix + sum(branches) for prefix, branches in lengths], dim=1)
         outputs: list[Tensor] = []
         ends: list[_States] = []

@@ -49,8 +49,9 @@ class Processor:
         self.tokenizer = self.backbone.tokenizer
         self.template = PromptTemplate(settings.template)
         self.query_ids: list[int] = self.tokenizer.convert_tokens_to_ids(list(settings.query_tokens))
+        self.appended_ids: list[int] = [] if self.template.queries else self.query_ids
         self.end_id: int = self.tokenizer.convert_tokens_to_ids(self.family.end_of_turn)
-        self._control_tokens = list(self.tokenizer.get_added_vocab())
+        self._control_tokens = [*self.tokenizer.get_added_vocab(), self.family.video]
         # A thought may hold tokens of its own form, such as <think> and <answer>, which are added but not special.
         special = [str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special]
         self._special_tokens = [*special, *settings.query_tokens]
@@ -80,8 +81,10 @@ class Processor:
         text = self._chat(self._clean(prompt))
         patches, grid = self.family.patches(frames.pixels)
         text = text.replace(self.family.video, self.family.video_text(frames, grid), 1)
-        input_ids = torch.tensor(self.tokenizer.encode(text, add_special_tokens=False))
-        return Prefix(input_ids, self.family.positions(input_ids, frames, grid), patches, grid)
+        token_ids = self.tokenizer.encode(text, add_special_tokens=False)
+        queries = tuple(map(token_ids.index, self.query_ids)) if self.template.queries else ()
+        input_ids = torch.tensor(token_ids)
+        return Prefix(input_ids, self.family.positions(input_ids, frames, grid), patches, grid, queries)
 
     def check(self, prompt: str) -> None:
         """Check that a prompt can be asked about.
@@ -125,15 +128,17 @@ class Processor:
         return self.opening + text
 
     def pack(self, prefixes: Sequence[Prefix], branches: Sequence[Sequence[Thought]]) -> Branches:
-        """Pack the prefix and the branches of each video into one row; each branch is a thought and the query tokens.
+        """Pack the prefix and the branches of each video into one row.
+
+        Each branch is a thought, and the query tokens unless they stand in the prefix or the head reads the last token.
 
         Args:
             prefixes: Prefix of each video, all on the device where the row is to be.
-            branches: Thoughts of each video, one for each branch; `Thought()` is a branch of the query tokens alone.
+            branches: Thoughts of each video, one for each branch; `Thought()` is a branch without a thought.
         """
         device = prefixes[0].input_ids.device
         ids, positions, sources, targets, owners = [], [], [], [], []
-        queries = [torch.empty(0, len(self.query_ids), dtype=torch.int64)]
+        queries: list[list[int]] = []
         start, owner = 0, 0
         for prefix, thoughts in zip(prefixes, branches, strict=True):
             ids.append(prefix.input_ids)
@@ -143,26 +148,42 @@ class Processor:
             cursor = end
             for thought in thoughts:
                 size, closed = len(thought.token_ids), thought.closed
-                ids.append(torch.tensor([*thought.token_ids, *self.query_ids], device=device))
-                positions.append(positions_after(prefix, size + len(self.query_ids)))
-                queries.append(torch.arange(len(self.query_ids))[None] + cursor + size)
+                own = torch.tensor([*thought.token_ids, *self.appended_ids], dtype=torch.int64, device=device)
+                ids.append(own)
+                positions.append(positions_after(prefix, len(own)))
+                queries.append(self._read_at(prefix, start, cursor, size))
                 sources.append(torch.tensor([end - 1, *range(cursor, cursor + size)])[: size + closed])
                 targets.append(torch.tensor([*thought.token_ids, self.end_id])[: size + closed])
                 owners.append(torch.full((size + closed,), owner))
-                cursor += size + len(self.query_ids)
+                cursor += len(own)
                 owner += 1
             start = cursor
         return Branches(
             input_ids=torch.cat(ids)[None],
             position_ids=torch.cat(positions, dim=1)[:, None],
             layout=self._layout(prefixes, branches),
-            query_index=torch.cat(queries).to(device),
+            query_index=torch.tensor(queries, dtype=torch.int64).view(-1, len(self.query_ids) or 1).to(device),
             source_index=_concatenate(sources).to(device),
             target_ids=_concatenate(targets).to(device),
             target_branch=_concatenate(owners).to(device),
             patches=torch.cat([prefix.patches for prefix in prefixes]),
             grids=torch.stack([prefix.grid for prefix in prefixes]),
         )
+
+    def _read_at(self, prefix: Prefix, start: int, cursor: int, size: int) -> list[int]:
+        """Return the indices of the states that the head reads for a branch.
+
+        Args:
+            prefix: Prefix of the branch.
+            start: Index in the row where the prefix begins.
+            cursor: Index in the row where the branch begins.
+            size: Number of tokens of its thought.
+        """
+        if prefix.query_index:
+            return [start + index for index in prefix.query_index]
+        if self.appended_ids:
+            return list(range(cursor + size, cursor + size + len(self.appended_ids)))
+        return [cursor + size - 1 if size else start + len(prefix.input_ids) - 1]
 
     def _chat(self, prompt: str, *, header: bool = True) -> str:
         """Render the user turn with one placeholder for the video, and the assistant header if asked for."""
@@ -204,8 +225,9 @@ class Processor:
         return sorted(control | set(beyond))
 
     def _layout(self, prefixes: Sequence[Prefix], branches: Sequence[Sequence[Thought]]) -> Layout:
-        lengths = tuple(tuple(len(thought.token_ids) + len(self.query_ids) for thought in row) for row in branches)
-        return Layout(tuple(len(prefix.input_ids) for prefix in prefixes), lengths)
+        lengths = tuple(tuple(len(thought.token_ids) + len(self.appended_ids) for thought in row) for row in branches)
+        queries = tuple(prefix.query_index for prefix in prefixes) if self.template.queries else ()
+        return Layout(tuple(len(prefix.input_ids) for prefix in prefixes), lengths, queries)
 
 
 def positions_after(prefix: Prefix, length: int) -> Tensor:
@@ -217,12 +239,13 @@ def positions_after(prefix: Prefix, length: int) -> Tensor:
 def prefixes_of(branches: Branches) -> list[Prefix]:
     """Return the prefix of each video in a packed batch, without its branches; the inverse of `Processor.pack`."""
     lengths = branches.layout.prefix_lengths
-    sizes = [prefix + sum(own) for prefix, own in zip(lengths, branches.layout.branch_lengths, strict=True)]
+    queries = branches.layout.query_indices or [()] * len(lengths)
+    sizes = [prefix + sum(own) for prefix, own in branches.layout.videos]
     ids = torch.split(branches.input_ids[0], sizes)
     positions = torch.split(branches.position_ids[1:, 0], sizes, dim=1)
     patches = torch.split(branches.patches, branches.grids.prod(1).tolist())
-    videos = zip(lengths, ids, positions, patches, branches.grids, strict=True)
-    return [Prefix(row[:length], places[:, :length], pixels, grid) for length, row, places, pixels, grid in videos]
+    videos = zip(ids, positions, patches, branches.grids, queries, lengths, strict=True)
+    return [Prefix(row[:length], places[:, :length], *rest) for row, places, *rest, length in videos]
 
 
 def _concatenate(indices: list[Tensor]) -> Tensor:

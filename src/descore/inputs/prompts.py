@@ -1,8 +1,9 @@
-"""Instruction templates: chat messages from a prompt, with control tokens in the prompt made harmless."""
+"""Instruction templates: parts and chat messages from a prompt, with control tokens in the prompt made harmless."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,23 +13,61 @@ from typing import Any, Self
 from descore.inputs.packaged import find_prompt_file
 
 PLACEHOLDER = "{prompt}"
+"""Text that stands for the prompt in a template."""
 
+_MARKER = re.compile(r"\{(video|query)(?::([^{}]*))?\}")
 _SHORT = Repr()  # of any value, however long or deep
 _SHORT.maxother = _SHORT.maxstring = 80
-"""Text that stands for the prompt in a template."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Text of a template, in which `{prompt}` stands for the prompt."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """Place of the video in a template."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Place of a query token in a template: that of a reward, or of all rewards if it has no name."""
+
+    name: str = ""
+
+    @property
+    def token(self) -> str:
+        """The query token.
+
+        >>> Query().token, Query("motion").token
+        ('<Reward>', '<Reward_motion>')
+        """
+        return f"<Reward_{self.name}>" if self.name else "<Reward>"
+
+
+Part = Text | Video | Query
 
 
 @dataclass(frozen=True, slots=True)
 class PromptTemplate:
-    """Instruction for judging a video, with one `{prompt}` that stands for the video's prompt.
+    """Instruction for judging a video: a text with one `{prompt}` that stands for the video's prompt.
 
-    Other braces have no meaning, so the instruction may contain JSON.
+    `{video}` is the place of the video, which stands before the text if the text has no such place. `{query}` and
+    `{query:NAME}` are places of query tokens; without any, they follow at the end of a branch. Other braces have no
+    meaning, so the instruction may contain JSON.
 
     Attributes:
         text: Text of the instruction.
 
     Raises:
-        ValueError: If the text does not contain `{prompt}` exactly once.
+        ValueError: If the text does not contain `{prompt}` exactly once, contains `{video}` or a query more than once,
+            or a query before the video, which it would not see.
+
+    >>> PromptTemplate("Of {prompt}: {video} Score: {query}").parts
+    (Text(text='Of {prompt}: '), Video(), Text(text=' Score: '), Query(name=''))
     """
 
     text: str
@@ -36,6 +75,31 @@ class PromptTemplate:
     def __post_init__(self) -> None:
         if (count := self.text.count(PLACEHOLDER)) != 1:
             raise ValueError(f"expected {PLACEHOLDER} once in the template, found it {count} times: {self.text[:80]!r}")
+        for marker, count in Counter(found.group() for found in _MARKER.finditer(self.text)).items():
+            if count > 1:
+                raise ValueError(f"expected {marker} at most once in the template, found it {count} times")
+            if marker.startswith("{video:"):
+                raise ValueError(f"expected {{video}} in the template, got {marker}")
+        before = self.parts[: self.parts.index(Video())]
+        if blind := [part.token for part in before if isinstance(part, Query)]:
+            raise ValueError(f"expected {{video}} before every query in the template, found {blind[0]} before it")
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Parts of the user turn, in their order."""
+        found: list[Part] = []
+        end = 0
+        for marker in _MARKER.finditer(self.text):
+            found += [Text(self.text[end : marker.start()])] if marker.start() > end else []
+            found.append(Video() if marker[1] == "video" else Query(marker[2] or ""))
+            end = marker.end()
+        found += [Text(self.text[end:])] if end < len(self.text) else []
+        return tuple(found) if Video() in found else (Video(), *found)
+
+    @property
+    def queries(self) -> tuple[str, ...]:
+        """Query tokens that stand in the text, in their order."""
+        return tuple(part.token for part in self.parts if isinstance(part, Query))
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
@@ -52,7 +116,7 @@ class PromptTemplate:
             raise ValueError(f"{path}: {error}") from error
 
     def messages(self, prompt: str) -> list[dict[str, Any]]:
-        """Return the user turn, video first, in the form that transformers' `apply_chat_template` takes.
+        """Return the user turn in the form that transformers' `apply_chat_template` takes.
 
         Args:
             prompt: Text that the video was generated from, after `neutralise`.
@@ -60,8 +124,17 @@ class PromptTemplate:
         >>> PromptTemplate("Does it show {prompt}?").messages("a cat")
         [{'role': 'user', 'content': [{'type': 'video'}, {'type': 'text', 'text': 'Does it show a cat?'}]}]
         """
-        text = self.text.replace(PLACEHOLDER, prompt)
-        return [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": text}]}]
+        content: list[dict[str, str]] = []
+        for part in self.parts:
+            if isinstance(part, Video):
+                content.append({"type": "video"})
+                continue
+            text = part.token if isinstance(part, Query) else part.text.replace(PLACEHOLDER, prompt)
+            if content and content[-1]["type"] == "text":
+                content[-1]["text"] += text
+            else:
+                content.append({"type": "text", "text": text})
+        return [{"role": "user", "content": content}]
 
 
 class PromptError(ValueError):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
+from descore.heads.settings import HeadSettings
 from descore.inputs.checklist import Question
+from descore.inputs.prompts import PromptTemplate, Query
 from descore.inputs.typed_json import typed
 from descore.video.settings import VideoSettings
 
-QueryMode = Literal["shared", "each"]
 Dtype = Literal["float32", "bfloat16"]
 """Precision of a backbone's weights in scoring; the head is always float32."""
 
@@ -26,11 +27,10 @@ class ModelSettings:
 
     Attributes:
         backbone: Hub id or folder of the backbone, or "tiny".
-        template: Text of the instruction, with one `{prompt}`.
+        template: Text of the instruction, see `PromptTemplate`.
         video: Frame rate, number of frames and pixel budget.
         reward_names: Names of the rewards, one for each reward dimension.
-        query: Number of query tokens: "shared" reads all rewards from one `<Reward>`, "each" gives each reward a query
-            token of its own.
+        head: Form of the head, and the query tokens that it reads.
         max_thought_tokens: Largest number of tokens of a thought; a longer thought is cut.
         max_prompt_tokens: Length limit of a prompt in tokens; a longer one is refused.
         reward_from: Source of the reward: "head", from the hidden state of the query token; "overall_score", from the
@@ -43,8 +43,11 @@ class ModelSettings:
         ValueError: If a value is unknown, the names of the rewards are missing or equal, or the source of the reward
             does not fit the other settings.
 
-    >>> settings = ModelSettings("tiny", "Does it show {prompt}?", reward_names=("motion", "style"), query="each")
+    >>> from dataclasses import replace
+    >>> settings = ModelSettings("tiny", "Does it show {prompt}?", reward_names=("motion", "style"))
     >>> settings.query_tokens
+    ('<Reward>',)
+    >>> replace(settings, head=HeadSettings(query="each")).query_tokens
     ('<Reward_motion>', '<Reward_style>')
     >>> ModelSettings.from_json(settings.to_json()) == settings
     True
@@ -54,7 +57,7 @@ class ModelSettings:
     template: str
     video: VideoSettings = field(default_factory=VideoSettings)
     reward_names: tuple[str, ...] = ("overall",)
-    query: QueryMode = "shared"
+    head: HeadSettings = field(default_factory=HeadSettings)
     max_thought_tokens: int = 4096
     max_prompt_tokens: int = 2048
     reward_from: RewardSource = "head"
@@ -66,23 +69,35 @@ class ModelSettings:
             limit = getattr(self, name)
             if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= MAX_TOKENS:
                 raise ValueError(f"expected a whole number from 1 to {MAX_TOKENS} for {name}, got {limit!r}")
-        if self.query not in get_args(QueryMode):
-            raise ValueError(f"expected query among {', '.join(get_args(QueryMode))}; got {self.query!r}")
         if self.reward_from not in get_args(RewardSource):
             raise ValueError(
                 f"expected reward_from among {', '.join(get_args(RewardSource))}; got {self.reward_from!r}"
             )
         if not self.reward_names or len(set(self.reward_names)) < len(self.reward_names):
             raise ValueError(f"expected one or more different reward_names, got {self.reward_names!r}")
+        places = PromptTemplate(self.template).queries
+        if places and sorted(places) != sorted(self.query_tokens):
+            raise ValueError(
+                f"the template has the query tokens {', '.join(places)}; expected each of "
+                f"{', '.join(self.query_tokens) or 'none, since head.query is last'}, or none"
+            )
         if self.reward_from != "head":
             self._check_source()
 
     @property
     def query_tokens(self) -> tuple[str, ...]:
-        """Query tokens, in their order at the end of a branch."""
-        if self.query == "shared":
-            return ("<Reward>",)
-        return tuple(f"<Reward_{name}>" for name in self.reward_names)
+        """Query tokens that the head reads, in the order of its states; none if it reads the last token."""
+        if self.head.query == "last":
+            return ()
+        names = ("",) if self.head.query == "shared" else self.reward_names
+        return tuple(Query(name).token for name in names)
+
+    @staticmethod
+    def upgrade(values: dict[str, Any]) -> dict[str, Any]:
+        """Return the values of an export, in which an older one has `query` beside what is now `head`."""
+        if "query" not in values or "head" in values:
+            return values
+        return {name: value for name, value in values.items() if name != "query"} | {"head": {"query": values["query"]}}
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as plain values for JSON."""

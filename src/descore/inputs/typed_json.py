@@ -41,7 +41,8 @@ def typed(kind: type[T], value: Any, place: str) -> T:
     Args:
         kind: A dataclass, `str`, `bool`, `int`, `float`, a `Literal`, or a `list`, `tuple[X, ...]`, `dict[str, X]` or
             optional of these.
-        value: JSON value; a dataclass is an object with its fields, of which those with a default may be left out.
+        value: JSON value; a dataclass is an object with its fields, of which those with a default may be left out. Its
+            function `upgrade`, if it has one, gives values of an older form their present names first.
         place: Name of the value, for the error message; empty for the content of a file.
 
     Raises:
@@ -99,6 +100,7 @@ def _build_record(kind: Any, value: Any, place: str) -> Any:
     at, inside = (f"{place}: ", f"{place}.") if place else ("", "")
     if type(value) is not dict:
         raise ValueError(f"{at}expected an object with {', '.join(known)}; got {shorten(value)}")
+    value = getattr(kind, "upgrade", dict)(value)
     if unknown := sorted(value.keys() - known.keys()):
         raise ValueError(f"{at}unknown {shorten(unknown)}; this version knows {', '.join(known)}")
     required = {name for name, field in known.items() if field.default is field.default_factory is MISSING}

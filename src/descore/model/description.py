@@ -60,14 +60,23 @@ class Description:
     sums: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        names, tokens = self.settings.reward_names, self.settings.query_tokens
-        for tensor, rows in (("head.weight", names), ("query.weight", tokens)):
-            if len(shape := self.tensors.get(tensor, [])) != 2 or shape[0] != len(rows):
-                raise ValueError(f"tensors: {tensor} has the shape {shape}, expected a row for each of {list(rows)}")
+        names, rows = self.settings.reward_names, self._rows()
+        for tensor, num_rows in rows.items():
+            shape = self.tensors.get(tensor, [])
+            if shape[:1] != [num_rows] or len(shape) != (1 if tensor.endswith("bias") else 2):
+                raise ValueError(f"tensors: {tensor} has the shape {shape}, expected {num_rows} rows")
+        if extra := [name for name in self.tensors if name.startswith(("head.", "query.")) and name not in rows]:
+            raise ValueError(f"tensors: {', '.join(extra)} is extra; the settings ask for {', '.join(rows)}")
         if (found := self.calibration) and not (
             len(names) == len(found.mean) == len(found.std) and min(found.std) >= 0
         ):
             raise ValueError(f"calibration: expected a mean and a std of at least 0 for each of {list(names)}")
+
+    def _rows(self) -> dict[str, int]:
+        """Return the number of rows of every tensor of the head and of the query tokens."""
+        head = self.settings.head.rows(len(self.settings.reward_names))
+        rows = {f"head.{name}": count for name, count in head.items()}
+        return rows | {"query.weight": count} if (count := len(self.settings.query_tokens)) else rows
 
 
 def describe(folder: str | Path, backbone: str | None = None) -> Description:

@@ -75,7 +75,9 @@ def save(
         _check_adapter(model)
     remove(draft := draft_of(folder))
     draft.mkdir(parents=True)
-    tensors = {"head.weight": model.head.weight, "query.weight": query_rows(model)}
+    tensors: dict[str, Tensor] = {f"head.{name}": tensor for name, tensor in model.head.named_parameters()}
+    if model.processor.query_ids:
+        tensors["query.weight"] = query_rows(model)
     _save_metadata(model, draft / "backbone")
     if weights == "merged":
         # Several files are summed at once, and a copy that breaks off does not start over.
@@ -221,12 +223,14 @@ def _read_tensors(path: Path, expected: Mapping[str, list[int]]) -> dict[str, Te
 def _assign(model: Exportable, tensors: dict[str, Tensor], path: Path) -> None:
     """Copy head, query rows and fully trained parts into the model; every tensor must have its name and shape."""
     parameters = {f"network.{name}": parameter for name, parameter in model.base.named_parameters()}
-    parameters["head.weight"] = model.head.weight
-    embedding = model.base.get_input_embeddings().weight
-    expected = {"query.weight": [len(model.processor.query_ids), embedding.shape[1]]}
-    expected |= {name: list(parameters[name].shape) for name in {*tensors, "head.weight"} if name in parameters}
+    head = {f"head.{name}": parameter for name, parameter in model.head.named_parameters()}
+    parameters |= head
+    embedding, query_ids = model.base.get_input_embeddings().weight, model.processor.query_ids
+    expected = {"query.weight": [len(query_ids), embedding.shape[1]]} if query_ids else {}
+    expected |= {name: list(parameters[name].shape) for name in {*tensors, *head} if name in parameters}
     check_shapes(path, read_headers(path), expected)
     with torch.no_grad():
-        embedding[model.processor.query_ids] = tensors.pop("query.weight")
+        if query_ids:
+            embedding[query_ids] = tensors.pop("query.weight")
         for name, tensor in tensors.items():
             parameters[name].copy_(tensor)

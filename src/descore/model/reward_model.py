@@ -1,4 +1,4 @@
-"""The reward model: a backbone that thinks, a query token, and a linear head that scores."""
+"""The reward model: a backbone that thinks, query tokens, and a head that scores."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import Cache, PreTrainedModel
 
 from descore.families.known_layers import check_layers
+from descore.heads.reward_head import RewardHead
 from descore.inputs.processor import Processor
 from descore.inputs.settings import ModelSettings
 from descore.model.export import RewardStatistics, Weights, load, save
@@ -25,32 +26,6 @@ from descore.types import Branches, VideoFeatures
 
 LOGIT_BYTES = 2**26
 """Largest block of thought logits in bytes; more are computed in pieces, and recomputed in the backward pass."""
-
-
-class RewardHead(nn.Module):
-    """Linear head of the reward, `r = w . h(<Reward>)`: no bias, and float32 even under autocast.
-
-    Args:
-        hidden_size: Size of a hidden state.
-        num_rewards: Number K of rewards.
-
-    >>> head = RewardHead(hidden_size=2, num_rewards=1)
-    >>> _ = head.load_state_dict({"weight": torch.tensor([[1.0, -2.0]])})
-    >>> head(torch.tensor([[[3.0, 1.0]]], dtype=torch.bfloat16)).tolist()
-    [[1.0]]
-    """
-
-    def __init__(self, hidden_size: int, num_rewards: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(num_rewards, hidden_size))
-
-    def forward(self, queries: Tensor) -> Tensor:
-        """Map the hidden states of the query tokens, `[B, Q, hidden]` with Q = 1 or K, to rewards `[B, K]` float32.
-
-        With one query token all rewards are read from its state; with K tokens, reward k from the state of token k.
-        """
-        with torch.autocast(queries.device.type, enabled=False):
-            return (queries.float() * self.weight.float()).sum(-1)
 
 
 class Forward(NamedTuple):
@@ -66,7 +41,7 @@ class Forward(NamedTuple):
 
 
 class RewardModel(nn.Module):
-    """Reward model: a backbone that thinks, query tokens, and a linear head that scores.
+    """Reward model: a backbone that thinks, query tokens, and a head that scores.
 
     One packed forward scores all branches of a batch. Build a model with `create` (new head and query token) or
     `from_pretrained` (exported folder).
@@ -86,13 +61,14 @@ class RewardModel(nn.Module):
             self.base.config.vision_config._attn_implementation = SEGMENTS
         processor.family.prepare(self.base.model)
         check_layers(self.base, processor.family)
-        self.head = RewardHead(text.hidden_size, len(processor.settings.reward_names))
+        settings = processor.settings
+        self.head = RewardHead(text.hidden_size, len(settings.reward_names), settings.head)
 
     @classmethod
     def create(cls, settings: ModelSettings, *, seed: int = 0) -> RewardModel:
         """Load a backbone and give it a new head and new query tokens.
 
-        The rows of the query tokens start as the mean of all embedding rows, the head as draws from `N(0, 0.02)`.
+        The rows of the query tokens start as the mean of all embedding rows, the head as `RewardHead.reset` draws it.
 
         Args:
             settings: Settings of the model, among them its backbone.
@@ -103,7 +79,7 @@ class RewardModel(nn.Module):
         with torch.no_grad():
             embedding = model.base.get_input_embeddings().weight
             embedding[processor.query_ids] = embedding.mean(0)
-            model.head.weight.normal_(0, 0.02, generator=generator(seed, "head"))
+        model.head.reset(generator(seed, "head"))
         return model
 
     @classmethod

@@ -90,11 +90,10 @@ def shared_prefix_attention(
         )
     # Under autocast, query and key leave their norm in float32, and a causal bias needs one dtype for all three.
     query, key = query.to(value.dtype), key.to(value.dtype)
-    lengths = list(zip(layout.prefix_lengths, layout.branch_lengths, strict=True))
-    sizes = [prefix + sum(branches) for prefix, branches in lengths]
+    sizes = [prefix + sum(branches) for prefix, branches in layout.videos]
     # Split instead of slicing: the gradient of each slice would be as long as the whole row.
     videos = zip(*(torch.split(part, sizes, dim=2) for part in (query, key, value)), strict=True)
-    outputs = [_attend_video(video, *length, scaling) for video, length in zip(videos, lengths, strict=True)]
+    outputs = [_attend_video(video, *length, scaling) for video, length in zip(videos, layout.videos, strict=True)]
     return torch.cat(outputs, dim=2).transpose(1, 2), None
 
 

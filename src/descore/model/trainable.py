@@ -59,11 +59,13 @@ def make_trainable(
 
     Raises:
         ValueError: If a part is unknown, LoRA is requested for a part that does not train or without rank and alpha,
-            or query and embedding are to train together.
+            query and embedding are to train together, or query is to train and the model has no query token.
     """
     check_parts(parts, lora_parts, lora_rank, lora_alpha)
     model.requires_grad_(False)
     tokens = model.processor.query_ids if "query" in parts else None
+    if tokens == []:
+        raise ValueError("the head reads the last token and there is no query token: leave query out of the parts")
     if lora_parts:
         config = LoraConfig(
             r=lora_rank,

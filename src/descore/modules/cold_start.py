@@ -10,9 +10,10 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from descore.heads.settings import HeadSettings
 from descore.inputs.collate import PairCollator, Read
 from descore.inputs.prompts import PromptTemplate
-from descore.inputs.settings import FROM_THOUGHT, ModelSettings, QueryMode, RewardSource
+from descore.inputs.settings import FROM_THOUGHT, ModelSettings, RewardSource
 from descore.losses.pair_losses import Labels
 from descore.model.reward_model import RewardModel
 from descore.modules.options import Optimization
@@ -31,7 +32,7 @@ class ColdStartModule(SupervisedSystem):
         template: Instruction: "descore" or "rendered" of the package, or a text file with one {prompt} in it.
         video: How a video is read: the same in all stages and in scoring.
         reward_names: Names of the rewards, one per label of the table (data.dimensions).
-        query: "shared": one <Reward> for all rewards; "each": a query token for every reward.
+        head: Form of the head, and the query tokens that it reads.
         max_thought_tokens: Length limit of a thought in tokens; a longer one is cut off.
         reward_from: What the reward of the trained model is read from: "head"; or its thoughts, for a coupled baseline:
             "overall_score", the written score, or "expected_score", the expectation over the scores it might have
@@ -55,7 +56,7 @@ class ColdStartModule(SupervisedSystem):
         template: str = "descore",
         video: VideoSettings = VideoSettings(),
         reward_names: tuple[str, ...] = ("overall",),
-        query: QueryMode = "shared",
+        head: HeadSettings = HeadSettings(),
         max_thought_tokens: int = 4096,
         reward_from: RewardSource = "head",
         thoughts: bool = True,
@@ -69,7 +70,7 @@ class ColdStartModule(SupervisedSystem):
             template=PromptTemplate.read(template).text,
             video=video,
             reward_names=tuple(reward_names),
-            query=query,
+            head=head,
             max_thought_tokens=max_thought_tokens,
             reward_from=reward_from,
             thoughts=thoughts,

@@ -181,7 +181,7 @@ class Scorer:
         if item.prefix is None:
             return 0
         thought = self.model.settings.max_thought_tokens if item.thought is None else len(item.thought.token_ids)
-        return len(item.prefix.input_ids) + sampling.num_thoughts * (thought + len(self.model.processor.query_ids))
+        return len(item.prefix.input_ids) + sampling.num_thoughts * (thought + len(self.model.processor.appended_ids))
 
     def score_batch(self, items: Sequence[Item], sampling: Sampling) -> Iterator[Score]:
         """Score items of the reader together: all with a given thought, or none; yield a record for each."""

@@ -162,9 +162,10 @@ def read_answers(model: RewardModel, videos: Branches, *, seen: Sequence[VideoFe
     """
     asked = [tokenise_question(question, model.processor.tokenizer) for question in model.settings.checklist]
     prefixes = prefixes_of(videos)
-    branches = model.processor.pack(prefixes, [[Thought(one.token_ids) for one in asked]] * len(prefixes))
-    # The last token of a question stands right before the query tokens of its branch.
-    logits = model.next_logits(model.hidden(branches, seen=seen)[branches.query_index[:, 0] - 1])
+    # The state after the last token of a question that is closed predicts what comes next: the answer.
+    branches = model.processor.pack(prefixes, [[Thought(one.token_ids, closed=True) for one in asked]] * len(prefixes))
+    ends = torch.tensor([len(one.token_ids) + 1 for one in asked] * len(prefixes)).cumsum(0) - 1
+    logits = model.next_logits(model.hidden(branches, seen=seen)[branches.source_index[ends]])
     answers = torch.tensor([(one.yes, one.no) for one in asked], device=logits.device).repeat(len(prefixes), 1)
     return logits.gather(1, answers).softmax(-1)[:, 0].view(len(prefixes), -1)
 

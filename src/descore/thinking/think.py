@@ -2,6 +2,7 @@
 
 All videos and thoughts are decoded in one batch. When a thought ends, the next step feeds it the query token, its
 reward is read from that state, and its slot is released. So a reward costs one token and no second pass over the video.
+If the query tokens stand in the prefix, or the head reads the last token, the state is there when the thought ends.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from descore.model.sampling import Sampling
 from descore.model.thought_cache import ThoughtCache
 from descore.seeding import generator
 from descore.thinking.graphs import Step, fastest_step
-from descore.types import Branches, Group, Thought, VideoFeatures
+from descore.types import Branches, Group, Layout, Thought, VideoFeatures
 
 
 @torch.no_grad()
@@ -63,13 +64,13 @@ def think(
 
 @dataclass(slots=True)
 class _Slot:
-    """A growing thought, and the hidden states of its query tokens."""
+    """A growing thought, and the hidden states that the head reads."""
 
     noise: Tensor | None  # [max_tokens + 1], one uniform draw per position; None if greedy
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     closed: bool = False
-    queries: list[Tensor] = field(default_factory=list)
+    states: list[Tensor] = field(default_factory=list)
 
 
 class _Thinker:
@@ -87,14 +88,17 @@ class _Thinker:
         self.model = model
         self.step = step
         self.sampling = sampling
-        self.query_ids = model.processor.query_ids
+        self.appended_ids = model.processor.appended_ids
         self.end_id = model.processor.end_id
         self.limit = sampling.max_tokens or model.settings.max_thought_tokens
-        self.slots = [[_Slot(self._noise(name, k)) for k in range(sampling.num_thoughts)] for name in names]
-        self.rows: list[_Slot | None] = [slot for slots in self.slots for slot in slots]
         lengths = prefixes.layout.prefix_lengths
         prefill = DynamicCache(config=model.base.config.get_text_config())
         hidden = model.hidden(prefixes, prefill, seen=seen)
+        self.slots = [
+            [_Slot(self._noise(name, k), states=list(states)) for k in range(sampling.num_thoughts)]
+            for name, states in zip(names, _states_in_prefixes(hidden, prefixes.layout), strict=True)
+        ]
+        self.rows: list[_Slot | None] = [slot for slots in self.slots for slot in slots]
         self.cache = ThoughtCache(prefill, lengths, sampling.num_thoughts)
         ends = (torch.tensor(lengths).cumsum(0) - 1).repeat_interleave(sampling.num_thoughts).to(hidden.device)
         self.hidden = hidden[ends]  # [rows, hidden]
@@ -104,11 +108,13 @@ class _Thinker:
         """Decode until every thought is scored."""
         while any(self.rows):
             fed = self._choose()
+            if not any(self.rows):
+                break
             self._advance(fed)
             for row, (slot, token) in enumerate(zip(self.rows, fed, strict=True)):
-                if slot is not None and token in self.query_ids:
-                    slot.queries.append(self.hidden[row])
-                    if len(slot.queries) == len(self.query_ids):
+                if slot is not None and token in self.appended_ids:
+                    slot.states.append(self.hidden[row])
+                    if len(slot.states) == len(self.appended_ids):
                         self.rows[row] = None
             self._shrink()
         return [self._group(slots) for slots in self.slots]
@@ -121,7 +127,7 @@ class _Thinker:
         if bool(picked.isnan().any()):
             raise FloatingPointError("the model's logits are not finite; its weights have diverged or were not loaded")
         pairs = zip(chosen.tolist(), picked.tolist(), strict=True)
-        return [self._grow(slot, *pair) for slot, pair in zip(self.rows, pairs, strict=True)]
+        return [self._grow(row, *pair) for row, pair in enumerate(pairs)]
 
     def _sample(self, logprobs: Tensor) -> Tensor:
         """Sample a token per row: invert the cumulative distribution at the row's own draw for this position."""
@@ -131,18 +137,26 @@ class _Thinker:
         wanted = torch.tensor(draws, device=mass.device)[:, None] * mass[:, -1:]
         return torch.searchsorted(mass, wanted, right=True)[:, 0].clamp(max=mass.shape[1] - 1)
 
-    def _grow(self, slot: _Slot | None, token: int, logprob: float) -> int:
+    def _grow(self, row: int, token: int, logprob: float) -> int:
         """Append a token to an unfinished thought; return the token to feed: that one, or the next query token."""
-        if slot is None:
+        if (slot := self.rows[row]) is None:
             return self.end_id
         if slot.closed or len(slot.tokens) == self.limit:
-            return self.query_ids[len(slot.queries)]
+            return self._end(row, slot)
         slot.logprobs.append(logprob)
         if token == self.end_id:
             slot.closed = True
-            return self.query_ids[0]
+            return self._end(row, slot)
         slot.tokens.append(token)
         return token
+
+    def _end(self, row: int, slot: _Slot) -> int:
+        """Return the next query token of a thought that has ended; if none is fed, its row is finished."""
+        if self.appended_ids:
+            return self.appended_ids[len(slot.states)]
+        slot.states = slot.states or [self.hidden[row]]
+        self.rows[row] = None
+        return self.end_id
 
     def _advance(self, tokens: list[int]) -> None:
         """Run one decoding step with one token per row."""
@@ -171,7 +185,7 @@ class _Thinker:
         self.hidden, self.positions = self.hidden[flat], self.positions[:, flat]
 
     def _group(self, slots: list[_Slot]) -> Group:
-        rewards = self.model.head(torch.stack([torch.stack(slot.queries) for slot in slots]))
+        rewards = self.model.head(torch.stack([torch.stack(slot.states) for slot in slots]))
         thoughts = tuple(Thought(tuple(slot.tokens), slot.closed) for slot in slots)
         texts = tuple(self.model.processor.thought_text(thought.token_ids) for thought in thoughts)
         return Group(thoughts, texts, tuple(torch.tensor(slot.logprobs) for slot in slots), rewards)
@@ -180,3 +194,10 @@ class _Thinker:
         if self.sampling.temperature == 0:
             return None
         return torch.rand(self.limit + 1, generator=generator(self.sampling.seed, "thought", name, index))
+
+
+def _states_in_prefixes(hidden: Tensor, layout: Layout) -> Tensor:
+    """Return the states of the query tokens that stand in each prefix, `[V, Q, hidden]`; Q is 0 if none do."""
+    rows = torch.split(hidden, [prefix + sum(branches) for prefix, branches in layout.videos])
+    queries = layout.query_indices or [()] * len(rows)
+    return torch.stack([row[list(own)] for row, own in zip(rows, queries, strict=True)])

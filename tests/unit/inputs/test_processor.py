@@ -11,6 +11,7 @@ from transformers import Qwen3VLProcessor
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
 from transformers.video_utils import VideoMetadata
 
+from descore.heads.settings import HeadSettings
 from descore.inputs.backbone import Backbone
 from descore.inputs.processor import Processor
 from descore.inputs.prompts import PromptError
@@ -212,7 +213,7 @@ def test_a_thought_is_cut_at_the_limit(build):
 
 
 def test_forbidden_tokens_are_those_that_no_text_holds(build):
-    processor = build(reward_names=("a", "b"), query="each").processor
+    processor = build(reward_names=("a", "b"), head=HeadSettings(query="each")).processor
     allowed = set(range(320)) - set(processor.forbidden_ids)
     tags = processor.tokenizer.convert_tokens_to_ids(["<think>", "</think>", "<answer>", "</answer>", "<|im_end|>"])
     assert set(tags) <= allowed
@@ -256,7 +257,7 @@ def test_the_packed_layout_by_hand(qwen3, two_prefixes):
 
 
 def test_a_branch_of_several_queries_by_hand(build, two_prefixes):
-    processor = build(reward_names=("motion", "look"), query="each").processor
+    processor = build(reward_names=("motion", "look"), head=HeadSettings(query="each")).processor
     first, second = processor.query_ids
     packed = processor.pack(two_prefixes[1:], [[Thought((20,), closed=True), Thought()]])
     assert packed.input_ids.tolist() == [[13, 14, 20, first, second, first, second]]

@@ -34,6 +34,28 @@ def test_placeholder_must_stand_exactly_once(text: str, count: int) -> None:
         PromptTemplate(text)
 
 
+def test_parts_stand_where_the_template_has_them() -> None:
+    template = PromptTemplate("Of {prompt}:\n{video}Motion: {query:motion}\nAll: {query} {queries} {query:a b}")
+    assert template.queries == ("<Reward_motion>", "<Reward>", "<Reward_a b>")
+    text = "Motion: <Reward_motion>\nAll: <Reward> {queries} <Reward_a b>"
+    content = [{"type": "text", "text": "Of {video} {query}:\n"}, {"type": "video"}, {"type": "text", "text": text}]
+    assert template.messages("{video} {query}") == [{"role": "user", "content": content}]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{prompt} {video} {video}", r"expected {video} at most once in the template, found it 2 times"),
+        ("{prompt} {query:a} {query:a}", r"expected {query:a} at most once in the template, found it 2 times"),
+        ("{prompt} {video:a}", r"expected {video} in the template, got {video:a}"),
+        ("{prompt} {query} {video}", r"expected {video} before every query in the template, found <Reward> before it"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PromptTemplate(text)
+
+
 def test_read_drops_the_final_newline_and_keeps_the_text(tmp_path: Path) -> None:
     path = tmp_path / "template.txt"
     path.write_bytes("Größe: {prompt}\nScore.\n".encode())

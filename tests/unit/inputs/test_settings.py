@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from descore.heads.settings import HeadSettings
 from descore.inputs.checklist import Question
 from descore.inputs.settings import ModelSettings
 from descore.inputs.typed_json import typed
@@ -36,7 +37,12 @@ WRONG = [
     *(("video.min_pixels", value) for value in (0, 0.5, 10**9)),
     *(("video.max_pixels", value) for value in (0, 2**62, float("inf"), {})),
     *(("reward_names", value) for value in ([], ["a", "a"], "overall", [1], [["a"]], None, {"a": 1})),
-    *(("query", value) for value in ("none", None, ["shared"], True)),
+    *(("head.query", value) for value in ("none", None, ["shared"], True)),
+    *(("head.kind", value) for value in ("deep", None, 1)),
+    *(("head.bias", value) for value in (1, "true", None)),
+    *(("head.hidden", value) for value in ([0], [4], [1.5], "4", None, [2**40])),
+    *(("head.criteria", value) for value in (-1, 1, True, 2.5, 10**9)),
+    *(("head", value) for value in (None, [], "linear")),
     *(("reward_from", value) for value in ("tail", 1, None)),
     *(("thoughts", value) for value in (1, 0, "true", None)),
     *(("backbone", value) for value in (None, 1, ["tiny"])),
@@ -54,6 +60,32 @@ def test_a_value_of_another_type_or_out_of_range_is_named(place, value):
     with pytest.raises(ValueError, match=name.replace("checklist", "checklist|settings")) as error:
         ModelSettings.from_json(changed)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("query", ["shared", "each"])
+def test_settings_of_an_older_export_have_their_query_in_the_head(query):
+    older = content()
+    del older["head"]
+    assert ModelSettings.from_json(older | {"query": query}).head == HeadSettings(query=query)
+    with pytest.raises(ValueError, match=r"settings\.head\.query: expected one of shared, each, last, got \"none\""):
+        ModelSettings.from_json(older | {"query": "none"})
+    with pytest.raises(ValueError, match=r'unknown \["query"\]'):
+        ModelSettings.from_json(content() | {"query": query})
+
+
+@pytest.mark.parametrize(
+    ("template", "query", "message"),
+    [
+        ("{prompt} {query}", "each", "has the query tokens <Reward>; expected each of <Reward_a>, <Reward_b>, or none"),
+        ("{prompt} {query:a}", "each", "has the query tokens <Reward_a>; expected each of <Reward_a>, <Reward_b>"),
+        ("{prompt} {query:a}", "shared", "has the query tokens <Reward_a>; expected each of <Reward>, or none"),
+        ("{prompt} {query}", "last", "has the query tokens <Reward>; expected each of none, since head.query is last"),
+        ("{query}", "shared", r"expected \{prompt\} once in the template"),
+    ],
+)
+def test_queries_of_the_template_are_those_of_the_head(template, query, message):
+    with pytest.raises(ValueError, match=message):
+        ModelSettings("tiny", template, reward_names=("a", "b"), head=HeadSettings(query=query))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), True, "1", [1]])

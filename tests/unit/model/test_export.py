@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 from transformers import AutoModelForImageTextToText
 
+from descore.heads.settings import HeadSettings
 from descore.inputs.backbone import resolve
 from descore.model.export import ExportError, RewardStatistics, digest, save
 from descore.model.reward_model import RewardModel
@@ -56,8 +57,9 @@ def exports(build, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.parametrize("weights", ["merged", "adapter"])
 @pytest.mark.parametrize("query", ["shared", "each"])
 def test_an_export_of_lora_and_a_fully_trained_merger_comes_back(model, build, tmp_path, weights, query):
-    trained = train(build(model.base.config.model_type, reward_names=("motion", "look"), query=query), **LORA)
-    untrained = build(model.base.config.model_type, reward_names=("motion", "look"), query=query)
+    several = {"reward_names": ("motion", "look"), "head": HeadSettings(query=query)}
+    trained = train(build(model.base.config.model_type, **several), **LORA)
+    untrained = build(model.base.config.model_type, **several)
     assert (outputs(trained)[0] - outputs(untrained)[0]).abs().max() > 0.01
     trained.save_pretrained(str(tmp_path / "export"), weights=weights)
     loaded = RewardModel.from_pretrained(str(tmp_path / "export"))

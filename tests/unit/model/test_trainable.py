@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from descore.heads.settings import HeadSettings
 from descore.model.reward_model import RewardModel
 from descore.model.trainable import PARTS, make_trainable, part_of, trainable
 from tests.helpers.examples import make_prefixes, make_thought
@@ -67,7 +68,7 @@ def test_the_parts_hold_every_parameter_once(model, build):
 @pytest.mark.parametrize("lora_parts", [(), ("language",)], ids=["full", "lora"])
 @pytest.mark.parametrize("query", ["shared", "each"])
 def test_of_the_embedding_only_the_query_rows_move(build, lora_parts, query):
-    model = build(reward_names=("motion", "look"), query=query)
+    model = build(reward_names=("motion", "look"), head=HeadSettings(query=query))
     embedding = model.base.get_input_embeddings()
     before = embedding.weight.detach().clone()
     parts = ("query", "head", *lora_parts)
