@@ -18,7 +18,7 @@ from descore.types import Frames
 from descore.video.checks import VideoError, VideoHeader, check_video
 from descore.video.decoders import Fit, decode_with_decord, decode_with_pyav
 from descore.video.files import is_webp
-from descore.video.settings import VideoSettings
+from descore.video.settings import Sampler, VideoSettings
 from descore.video.webp import decode_webp
 
 __all__ = ["VideoError", "VideoReader", "read_video", "resize", "sample_indices", "target_size"]
@@ -150,7 +150,7 @@ def _decode(path: str | PathLike[str], header: VideoHeader, wanted: Sequence[int
 def sample_indices(
     num_frames: int, fps: float, settings: VideoSettings, even: int, times: Sequence[float] = ()
 ) -> list[int]:
-    """Choose frames at equal distances in time from the first to the last, as Qwen3-VL's `sample_frames` does.
+    """Choose frames by the sampler of the settings; "ends" is the rule of Qwen3-VL's `sample_frames`.
 
     The number of sampled frames is the duration times `settings.fps`, clamped to the limits of the settings and to the
     number of frames, then rounded to the nearest multiple of `even`. If the video has fewer frames than that, its last
@@ -159,7 +159,7 @@ def sample_indices(
     Args:
         num_frames: Number of frames of the video.
         fps: Average frame rate of the video, in frames per second.
-        settings: Sampling rate and limits.
+        settings: Sampling rate, limits and sampler.
         even: The number of sampled frames becomes a multiple of this number.
         times: When each frame is shown, in seconds after the first; not given if the rate is constant.
 
@@ -168,6 +168,8 @@ def sample_indices(
 
     >>> sample_indices(48, 24.0, VideoSettings(), even=2)
     [0, 16, 31, 47]
+    >>> sample_indices(48, 24.0, VideoSettings(sampler="starts"), even=2)
+    [0, 12, 24, 36]
     >>> sample_indices(3, 24.0, VideoSettings(), even=2)
     [0, 1, 2, 2]
     >>> sample_indices(5, 1.25, VideoSettings(fps=1.0), even=2, times=[0.0, 0.1, 0.2, 0.3, 3.2])
@@ -176,13 +178,21 @@ def sample_indices(
     wished = int(num_frames / fps * settings.fps)
     count = min(max(wished, settings.min_frames), settings.max_frames, num_frames)
     count = max(min((count + even // 2) // even, settings.max_frames // even), 1) * even
-    places = np.linspace(0, num_frames - 1, min(count, num_frames))
+    places = _places(num_frames, min(count, num_frames), settings.sampler)
     if times and count < num_frames:  # a place in time, and of all frames the nearest
         middles = (np.asarray(times[1:]) + times[:-1]) / 2
         indices: list[int] = np.searchsorted(middles, places / fps).tolist()
     else:
         indices = places.round().astype(int).tolist()
     return indices + indices[-1:] * (count - len(indices))
+
+
+def _places(num_frames: int, count: int, sampler: Sampler) -> NDArray[np.float64]:
+    """Place some frames in a video, in units of its frames."""
+    if sampler == "starts":
+        return np.floor(np.arange(count) * num_frames / count)
+    places = np.linspace(0, num_frames - 1, count)
+    return np.floor(places) if sampler == "ends_floor" else places
 
 
 def target_size(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:

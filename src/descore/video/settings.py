@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal, get_args
+
+Sampler = Literal["ends", "ends_floor", "starts"]
+"""Rule that places n frames in a video of N."""
 
 MAX_FRAMES, MAX_PIXELS = 36_000, 7680 * 4320
 """Most frames of a video, and pixels of a frame, that settings may ask for: those of the largest source."""
@@ -19,9 +23,13 @@ class VideoSettings:
         max_frames: Largest number of frames to sample from a video; a longer video is sampled at a lower rate.
         min_pixels: Smallest area of a frame in pixels; a smaller frame is enlarged to about this area.
         max_pixels: Largest area of a frame in pixels; a larger frame is shrunk to at most this area.
+        sampler: Rule that places n frames in a video of N: "ends", at equal distances from the first frame to the last,
+            rounded to the nearest; "ends_floor", the same rounded down; "starts", frame floor(i N / n), the first of
+            each of n equal parts.
 
     Raises:
-        ValueError: If a value is not positive, a minimum above its maximum, or a maximum above the largest source.
+        ValueError: If a value is not positive, a minimum above its maximum, a maximum above the largest source, or the
+            sampler is unknown.
     """
 
     fps: float = 2.0
@@ -29,8 +37,11 @@ class VideoSettings:
     max_frames: int = 60
     min_pixels: int = 4096
     max_pixels: int = 200_704
+    sampler: Sampler = "ends"
 
     def __post_init__(self) -> None:
+        if self.sampler not in get_args(Sampler):
+            raise ValueError(f"expected sampler among {', '.join(get_args(Sampler))}; got {self.sampler!r}")
         if not 0 < self.fps < math.inf:
             raise ValueError(f"expected fps above 0, got {self.fps}")
         for kind, most in (("frames", MAX_FRAMES), ("pixels", MAX_PIXELS)):

@@ -120,6 +120,29 @@ def test_sampling_by_hand(num_frames, fps, even, expected):
     assert sample_indices(num_frames, fps, VideoSettings(), even) == expected
 
 
+@pytest.mark.parametrize("num_frames", [16, 17, 48, 81, 121, 240])
+@pytest.mark.parametrize("count", [8, 16])
+def test_samplers_are_the_published_rules(num_frames, count):
+    def sample(name: str) -> list[int]:
+        settings = VideoSettings(min_frames=count, max_frames=count, sampler=name)
+        return sample_indices(num_frames, 24.0, settings, even=2)
+
+    assert sample("ends") == np.linspace(0, num_frames - 1, count).round().astype(int).tolist()  # VideoAlign
+    assert sample("ends_floor") == np.linspace(0, num_frames - 1, count).astype(int).tolist()  # UnifiedReward-Think
+    assert sample("starts") == [int(index * num_frames / count) for index in range(count)]  # UnifiedReward 2.0
+
+
+def test_a_sampler_at_a_variable_rate_places_frames_in_time():
+    """Place 2 of 5 at 1.25 frames per second is second 1.6, to which 0.3 is nearer than 3.2."""
+    settings = VideoSettings(min_frames=2, max_frames=2, sampler="starts")
+    assert sample_indices(5, 1.25, settings, even=2, times=[0.0, 0.1, 0.2, 0.3, 3.2]) == [0, 3]
+
+
+def test_a_sampler_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match="expected sampler among ends, ends_floor, starts; got 'random'"):
+        VideoSettings(sampler="random")
+
+
 def test_long_videos_are_sampled_more_thinly():
     indices = sample_indices(24 * 100, 24.0, VideoSettings(max_frames=9), even=2)
     assert indices == [0, 343, 685, 1028, 1371, 1714, 2056, 2399]  # 8 of at most 9, 2399 / 7 = 342.71 apart
