@@ -15,7 +15,7 @@ SPLITS: dict[Split, str] = {"val": "in-domain", "ood": "out-of-domain", "far": "
 """Held-out splits and their names; docs/data.md says what each holds."""
 
 GIVEN_SPLITS: dict[Split, str] = {split: SPLITS[split] for split in ("val", "ood")}
-"""Held-out splits on which heads read given thoughts."""
+"""Held-out splits on which heads read given thoughts, and models of fewer pairs are measured."""
 
 CORRUPTED = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 """Shares of wrong dimensions in a thought, from none to all."""

@@ -55,11 +55,11 @@ def measure(root: str, run: str, paradigm: str, num_thoughts: str, num_pairs: st
         paradigm: Paradigm of the run.
         num_thoughts: Thoughts per video of an additional evaluation; 1 for none.
         num_pairs: Out-of-domain pairs of that evaluation.
-        extent: "accuracy" measures evaluations only, "whole" everything.
+        extent: "accuracy" measures evaluations on val and ood only, "whole" everything.
     """
     folder = Path(root)
     model = str(find_export(folder / "training" / run))
-    for split in SPLITS:
+    for split in SPLITS if extent == "whole" else GIVEN_SPLITS:
         evaluate(
             model,
             table_benchmark(pairs_table(folder, split)),

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.evidence import words
+from benchmarks.evidence.arms import ARMS, OURS
 from benchmarks.evidence.data import GIVEN_SPLITS, SPLITS
 from benchmarks.evidence.measure import HEADS, WRITERS, evaluation_of
 from benchmarks.evidence.plan import LONGER, PARADIGMS, Scale, run_name
-from benchmarks.evidence.results import ARMS, OURS, Json
+from benchmarks.evidence.results import Json
 from descore.evaluation.folder import load_evaluation
 from descore.evaluation.query_attention import SOURCES
 from descore.report import Figure, Highlight, Page, Section, Table, browse, write_page
@@ -139,7 +140,7 @@ def _noise(results: Json) -> Section:
 
 def _sizes(results: Json) -> Section:
     figures = []
-    for split, label in SPLITS.items():
+    for split, label in GIVEN_SPLITS.items():
         found = results["sizes"][split]
         series = {ARMS[name].label: _by_number(sizes, int) for name, sizes in found.items()}
         figures.append(Figure(_lines(series, "training pairs", log_x=True), title=label))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks.evidence.arms import ARMS, LONGER_ARMS, OURS, Arm
 from benchmarks.evidence.data import CORRUPTED, GIVEN_SPLITS, SPLITS
 from benchmarks.evidence.finished_runs import logged_points
 from benchmarks.evidence.measure import GIVEN, HEADS, SEVERAL, WRITERS, evaluation_of
@@ -25,48 +26,6 @@ from descore.scoring.folder import plain
 Json = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Arm:
-    """One line of the comparison: a paradigm and the source of its reward.
-
-    Attributes:
-        label: Name in figures and tables.
-        paradigm: Name of the paradigm.
-        field: Field of a score record that holds the reward.
-    """
-
-    label: str
-    paradigm: str
-    field: str = "reward"
-
-
-ARMS = {
-    "discriminative": Arm("discriminative", "discriminative"),
-    "discriminative_mse": Arm("discriminative, MSE", "discriminative_mse"),
-    "checklist": Arm("yes/no probes", "checklist"),
-    "coupled": Arm("coupled: written score", "coupled", "overall_score"),
-    "coupled_expected": Arm("coupled: expected score", "coupled"),
-    "coupled_grpo": Arm("coupled, GRPO: written score", "coupled_grpo", "overall_score"),
-    "coupled_grpo_expected": Arm("coupled, GRPO: expected score", "coupled_grpo"),
-    "decoupled": Arm("decoupled, stage 1", "decoupled"),
-    "decoupled_rl": Arm("decoupled, stages 1+2", "decoupled_rl"),
-    "unmasked": Arm("decoupled, stage 1, no masking", "unmasked"),
-    "uncalibrated": Arm("decoupled, stages 1+2, no calibration loss", "uncalibrated"),
-}
-"""By name; the first nine are the comparison, the last two leave out a part of ours."""
-
-LONGER_ARMS = {
-    "discriminative": Arm("discriminative", "discriminative_longer"),
-    "coupled": Arm("coupled: written score", "coupled_longer", "overall_score"),
-    "coupled_expected": Arm("coupled: expected score", "coupled_longer"),
-    "decoupled": Arm("decoupled, stage 1", "decoupled_longer"),
-    "decoupled_rl": Arm("decoupled, stages 1+2", "decoupled_rl_longer"),
-}
-"""The same arms after three times the epochs, by the name of the arm."""
-
-OURS = "decoupled_rl"
-
-
 def gather(root: Path, scale: Scale) -> Json:
     """Compute all numbers and keep them in results.json; the same files give the same bytes."""
     results = {
@@ -75,7 +34,7 @@ def gather(root: Path, scale: Scale) -> Json:
         "longer": _longer(root, scale),
         "noise": {name: _noise(root, scale, name) for name in PARADIGMS},
         "curves": {name: _curves(root, scale, name) for name in PARADIGMS},
-        "sizes": {split: _sizes(root, scale, split) for split in SPLITS},
+        "sizes": {split: _sizes(root, scale, split) for split in GIVEN_SPLITS},
         "given": {split: _given(root, scale, split, list(PARADIGMS)) for split in GIVEN_SPLITS},
         "attention": _attention(root, scale),
         "swapped": {split: _swapped(root, scale, split) for split in GIVEN_SPLITS},
