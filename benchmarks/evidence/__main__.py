@@ -2,7 +2,7 @@
 
     python -m benchmarks.evidence            # 3 seeds
     python -m benchmarks.evidence --quick    # one seed and few pairs, 3 minutes: shows that all of it runs
-    python -m benchmarks.evidence --longer   # also with three times the epochs, half an hour more
+    python -m benchmarks.evidence --longer   # also with three times the epochs, 20 minutes more
 
 A run that was stopped resumes. --root holds training/ (for TensorBoard), evaluations/, measured/, results.json,
 figures/ and the page, evidence.html.
@@ -26,7 +26,7 @@ def main() -> None:
     )
     add, cores = parser.add_argument, os.cpu_count() or 1
     add("--quick", action="store_true", help="one seed and few pairs")
-    add("--longer", action="store_true", help="also train four paradigms three times as long")
+    add("--longer", action="store_true", help="also train three of them three times as long")
     add("--root", type=Path, help="folder of everything (default: runs/evidence, or runs/evidence_quick)")
     add("--jobs", type=int, default=cores, help="tasks at a time (default: the number of cores)")
     add("--only", nargs="+", metavar="NAME", help="run only tasks whose names start with NAME, and write no page")

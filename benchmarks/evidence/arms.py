@@ -37,8 +37,6 @@ ARMS = {
 
 LONGER_ARMS = {
     "discriminative": Arm("discriminative", "discriminative_longer"),
-    "coupled": Arm("coupled: written score", "coupled_longer", "overall_score"),
-    "coupled_expected": Arm("coupled: expected score", "coupled_longer"),
     "decoupled": Arm("decoupled, stage 1", "decoupled_longer"),
     "decoupled_rl": Arm("decoupled, stages 1+2", "decoupled_rl_longer"),
 }

@@ -33,7 +33,7 @@ NUM_ATTENDED = 60
 SEVERAL = "ood-several"
 """Name of the evaluation with several thoughts per video."""
 
-REWARD_FROM = dict.fromkeys(("coupled", "coupled_grpo", "coupled_longer"), "expected_score")
+REWARD_FROM = dict.fromkeys(("coupled", "coupled_grpo"), "expected_score")
 """Source of the reward, by paradigm; the overall score is recorded beside it."""
 
 HEADS = ("decoupled", "decoupled_rl")

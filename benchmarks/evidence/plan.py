@@ -109,7 +109,6 @@ PARADIGMS = {
 
 LONGER = {
     "discriminative_longer": Paradigm("discriminative", "conf/baselines/discriminative.yaml", times=3, thinks=False),
-    "coupled_longer": Paradigm("coupled, supervised", "conf/baselines/coupled.yaml", times=3),
     "decoupled_longer": Paradigm("decoupled, stage 1", "conf/stage1.yaml", times=3),
     "decoupled_rl_longer": Paradigm("decoupled, stages 1+2", "conf/stage2.yaml", start="decoupled_longer"),
 }
