@@ -13,7 +13,6 @@ from rich.table import Table
 from descore.commands.scoring_options import add_model_option, add_scoring_options, protocol_of
 from descore.commands.usage import UsageError
 from descore.evaluation.benchmark_files import known_benchmarks
-from descore.evaluation.hacking import describe_spread, describe_swap
 from descore.evaluation.percentages import percent, percents
 from descore.tables.pairs import OnBadRow
 
@@ -184,10 +183,7 @@ def print_summary(evaluation: Evaluation) -> None:
         if by_number := numbers["by_num_thoughts"]:
             cells = ", ".join(f"{count}: {percent(accuracy)}" for count, accuracy in by_number.items())
             console.print(f"{name} without ties by number of thoughts per video: {cells}", highlight=False)
-    for title, describe in (("signs of hacking", describe_spread), ("prompt swapped", describe_swap)):
-        described = {name: describe(numbers["hacking"]) for name, numbers in summary["dimensions"].items()}
-        if any(described.values()):
-            console.print(_measures_table(title, described))
+    _print_signs_of_hacking(console, summary["dimensions"])
     failed = f"{summary['num_failed_videos']} of {summary['num_videos']} videos failed"
     rejected = "".join(f", {count} rows left out ({reason})" for reason, count in summary["rejected"].items())
     console.print(f"{failed}{rejected}", highlight=False)
@@ -202,6 +198,15 @@ def print_summary(evaluation: Evaluation) -> None:
 def _print_reasons(console: Console, errors: Record) -> None:
     for reason, count in list(errors.items())[:5]:
         console.print(f"  {count}: {reason}", highlight=False, markup=False)
+
+
+def _print_signs_of_hacking(console: Console, dimensions: Mapping[str, Record]) -> None:
+    from descore.evaluation.hacking import describe_spread, describe_swap
+
+    for title, describe in (("signs of hacking", describe_spread), ("prompt swapped", describe_swap)):
+        described = {name: describe(numbers["hacking"]) for name, numbers in dimensions.items()}
+        if any(described.values()):
+            console.print(_measures_table(title, described))
 
 
 def _measures_table(title: str, described: Mapping[str, Mapping[str, tuple[str, str]]]) -> Table:

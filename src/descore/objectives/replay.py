@@ -153,7 +153,11 @@ def _first_not_finite(model: nn.Module) -> Iterator[list[str]]:
         if isinstance(output, Tensor) and output.is_floating_point() and not bool(output.isfinite().all()):
             found.append(name)
 
-    leaves = [(name, module) for name, module in model.named_modules() if not [*module.children()]]
+    leaves = [
+        (name, module)
+        for name, module in model.named_modules()
+        if [*module.parameters(recurse=False)] or not [*module.children()]
+    ]
     handles = [
         module.register_forward_hook(lambda _module, _inputs, output, name=name: look(name, output))
         for name, module in leaves

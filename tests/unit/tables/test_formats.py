@@ -215,7 +215,8 @@ def test_a_thousand_hostile_tables_give_rows_or_one_line(folder: Path) -> None:
         ending, content, preset = hostile_table(seed)
         table = folder / f"t{ending}"
         table.write_bytes(content)
-        dimension = {"videoalign": "Overall", "videofeedback": "visual quality"}.get(preset, "overall")
+        own = {"videoalign": "Overall", "videofeedback": "visual quality", "worldreward_bench": "action"}
+        dimension = own.get(preset, "overall")
         reader = partial(read_pairs if preset in PRESETS else read_videos, preset=preset, dimensions=[dimension])
         for read_all in (partial(reader, on_bad_row="error"), partial(reader, on_bad_row="skip"), read_unscored):
             found, error = attempt(read_all, table)
