@@ -19,7 +19,7 @@ from descore.model.reward_model import RewardModel
 from descore.model.sampling import Sampling
 from descore.scoring.scorer import Scorer
 from descore.tables.writer import write_pairs
-from descore.thinking.graphs import GraphedStep, fastest_step
+from descore.thinking.graphs import GraphedStep, cuda_graph, fastest_step
 from descore.thinking.think import think
 from descore.train import main
 from descore.types import Group, Pair, Side, Thought
@@ -170,6 +170,21 @@ def test_captured_steps_write_what_steps_one_by_one_write(
             assert [group.thoughts for group in found] == [group.thoughts for group in expected]
             assert furthest(rewards_of(found), rewards_of(expected)) < 1e-4
         assert rewards_of(found).isfinite().all()
+
+
+def test_a_step_that_runs_out_of_memory_while_it_is_captured_says_so() -> None:
+    """The scorer tells this error from others: it scores the halves of the batch."""
+    calls: list[int] = []
+
+    def run() -> Tensor:
+        calls.append(1)
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("while captured")
+        return torch.zeros(1, device=DEVICE)
+
+    with pytest.raises(torch.OutOfMemoryError, match="while captured"):
+        cuda_graph(run)
+    assert cuda_graph(lambda: torch.ones(1, device=DEVICE) + 1)().item() == 2
 
 
 def rewards_of(groups: list[Group]) -> Tensor:

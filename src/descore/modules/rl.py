@@ -178,8 +178,8 @@ class RLModule(RewardSystem):
             with self.reference_sharding.gathered():
                 yield self.reference
             return
-        # Gathering comes first: FSDP2 notes then what trains, and an adapter that is off does not.
-        # Without an adapter, nothing that a thought depends on is trained.
+        # Gathering comes first: FSDP2 notes then what trains, and an adapter that is off does not. Without an adapter,
+        # nothing that a thought depends on is trained.
         with self.sharding.gathered(), getattr(self.model.network, "disable_adapter", nullcontext)():
             yield self.model
 

@@ -6,7 +6,7 @@ Without a graph, a GPU that decodes waits for the interpreter, which starts kern
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import Tensor
@@ -97,8 +97,11 @@ def cuda_graph(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
         graph.capture_begin(capture_error_mode="thread_local")  # other threads may copy to the device meanwhile
         try:
             result = run()
-        finally:
-            graph.capture_end()
+        except BaseException:
+            with suppress(RuntimeError):  # a capture that broke off cannot end well; what broke it is the error to see
+                graph.capture_end()
+            raise
+        graph.capture_end()
     torch.cuda.current_stream().wait_stream(stream)
 
     def replay() -> Tensor:

@@ -122,7 +122,7 @@ def _identity(path: str) -> str:
 
 
 class _Fork:
-    """Forks one at a time: filelock, which huggingface_hub uses, refuses a fork during another on Python 3.12."""
+    """Forks one at a time: filelock, which huggingface_hub uses, refuses a fork during another from Python 3.12 on."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
