@@ -43,15 +43,17 @@ class HeadSettings:
     def __post_init__(self) -> None:
         for name, allowed in (("query", get_args(QueryMode)), ("kind", get_args(HeadKind))):
             if (value := getattr(self, name)) not in allowed:
-                raise ValueError(f"expected {name} among {', '.join(allowed)}; got {value!r}")
+                raise ValueError(f"head.{name} is {value!r}; expected one of {', '.join(allowed)}")
         if wrong := [width for width in self.hidden if not 1 <= width <= MAX_WIDTH]:
-            raise ValueError(f"expected hidden widths from 1 to {MAX_WIDTH}, got {wrong[0]}")
+            raise ValueError(f"head.hidden has a width of {wrong[0]}; expected 1 to {MAX_WIDTH}")
         least, most = {"linear": (0, 0), "mlp": (1, MAX_LAYERS), "gated": (0, MAX_LAYERS)}[self.kind]
         if not least <= len(self.hidden) <= most:
-            raise ValueError(f"expected {least} to {most} hidden widths for kind {self.kind}, got {list(self.hidden)}")
+            number = f"{least} to {most} widths" if most else "none"
+            raise ValueError(f"head.hidden is {list(self.hidden)}; expected {number} for head.kind {self.kind}")
         low, high = (2, MAX_WIDTH) if self.kind == "gated" else (0, 0)
         if not low <= self.criteria <= high:
-            raise ValueError(f"expected criteria from {low} to {high} for kind {self.kind}, got {self.criteria}")
+            number = f"{low} to {high}" if high else "none"
+            raise ValueError(f"head.criteria is {self.criteria}; expected {number} for head.kind {self.kind}")
 
     def rows(self, num_rewards: int) -> dict[str, int]:
         """Return the number of rows of every tensor of the head, by its name."""

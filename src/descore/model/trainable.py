@@ -65,7 +65,10 @@ def make_trainable(
     model.requires_grad_(False)
     tokens = model.processor.query_ids if "query" in parts else None
     if tokens == []:
-        raise ValueError("the head reads the last token and there is no query token: leave query out of the parts")
+        raise ValueError(
+            "head.query is last, so there is no query token to train: leave query out of the parts, "
+            "--model.optimization.learning_rates.query 0"
+        )
     if lora_parts:
         config = LoraConfig(
             r=lora_rank,

@@ -100,15 +100,15 @@ def test_new_weights_go_by_their_generator_alone(form: HeadSettings) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "deep"}, "expected kind among linear, mlp, gated; got 'deep'"),
-        ({"query": "none"}, "expected query among shared, each, last; got 'none'"),
-        ({"kind": "mlp"}, r"expected 1 to 8 hidden widths for kind mlp, got \[\]"),
-        ({"hidden": (4,)}, r"expected 0 to 0 hidden widths for kind linear, got \[4\]"),
-        ({"kind": "mlp", "hidden": (0,)}, "expected hidden widths from 1 to 16384, got 0"),
-        ({"kind": "mlp", "hidden": (10**9,)}, "expected hidden widths from 1 to 16384, got 1000000000"),
-        ({"kind": "mlp", "hidden": (1,) * 9}, "expected 1 to 8 hidden widths"),
-        ({"kind": "gated"}, "expected criteria from 2 to 16384 for kind gated, got 0"),
-        ({"criteria": 3}, "expected criteria from 0 to 0 for kind linear, got 3"),
+        ({"kind": "deep"}, "head.kind is 'deep'; expected one of linear, mlp, gated"),
+        ({"query": "none"}, "head.query is 'none'; expected one of shared, each, last"),
+        ({"kind": "mlp"}, r"head.hidden is \[\]; expected 1 to 8 widths for head.kind mlp"),
+        ({"hidden": (4,)}, r"head.hidden is \[4\]; expected none for head.kind linear"),
+        ({"kind": "mlp", "hidden": (0,)}, "head.hidden has a width of 0; expected 1 to 16384"),
+        ({"kind": "mlp", "hidden": (10**9,)}, "head.hidden has a width of 1000000000; expected 1 to 16384"),
+        ({"kind": "mlp", "hidden": (1,) * 9}, "expected 1 to 8 widths"),
+        ({"kind": "gated"}, "head.criteria is 0; expected 2 to 16384 for head.kind gated"),
+        ({"criteria": 3}, "head.criteria is 3; expected none for head.kind linear"),
     ],
 )
 def test_a_form_that_does_not_fit_is_refused(options: dict[str, object], message: str) -> None:
