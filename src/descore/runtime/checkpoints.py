@@ -60,14 +60,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             replace(draft, target)
 
     def load_checkpoint(self, path: _PATH, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Read a checkpoint.
+        """Read a checkpoint: tensors and plain values alone, from wherever it comes; a pickle in it runs nothing.
 
         Raises:
             CheckpointError: If a byte of it has changed since it was written.
+            UnpicklingError: If it holds anything else.
         """
         if "://" not in str(path):
             check_bytes(Path(path))
-        return super().load_checkpoint(path, *args, **kwargs)
+        return super().load_checkpoint(path, *args, **kwargs | {"weights_only": True})
 
     def remove_checkpoint(self, path: _PATH) -> None:
         """Remove a checkpoint; it is renamed first, so that none is ever half removed."""
