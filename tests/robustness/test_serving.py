@@ -12,9 +12,11 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle, islice
 from pathlib import Path
 
 import pytest
+from httpx2 import Response
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +27,8 @@ from tests.helpers.serving import Running, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 NUM_REQUESTS, NUM_CLIENTS, NUM_PROMPTS = 2000, 64, 50
+SOON = 10.0
+"""Seconds within which a server that is busy must say so, on a machine that is busy too."""
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +55,13 @@ def ask(server: Running, expected: dict[tuple[str, str], float], number: int) ->
     return None
 
 
+def timed(server: Running, clip: str, prompt: str) -> tuple[Response, float]:
+    """Ask for a video; return the answer, and the seconds until it came."""
+    began = time.monotonic()
+    answer = server.post("/score", {"prompt": prompt, "video": {"path": clip}})
+    return answer, time.monotonic() - began
+
+
 def test_2000_requests_of_64_clients_are_all_answered_as_in_python(export, clips, expected):
     with (
         serving(export, "--allow-root", Path(clips[0]).parent) as server,
@@ -59,6 +70,29 @@ def test_2000_requests_of_64_clients_are_all_answered_as_in_python(export, clips
         wrong = [one for one in pool.map(lambda number: ask(server, expected, number), range(NUM_REQUESTS)) if one]
         assert not wrong, wrong[:3]
         assert server.metric("descore_batch_videos_sum") / server.metric("descore_batch_videos_count") > 1.5
+
+
+def test_ten_times_as_much_as_the_queue_takes_is_refused_at_once_and_memory_stays(export, clips, expected):
+    queue = 32
+    with (
+        serving(export, "--allow-root", Path(clips[0]).parent, "--max-queue", queue) as server,
+        ThreadPoolExecutor(10 * queue) as pool,
+    ):
+        refusals, memory = 0, []
+        for _ in range(4):  # the first round warms up
+            asked = list(islice(cycle(expected), 10 * queue))
+            answers = list(pool.map(lambda one: timed(server, *one), asked))
+            for (clip, prompt), (answer, seconds) in zip(asked, answers, strict=True):
+                if answer.status_code == 429:
+                    refusals += 1
+                    assert int(answer.headers["Retry-After"]) >= 1
+                    assert seconds < SOON
+                else:
+                    assert answer.json()["reward"] == pytest.approx(expected[clip, prompt], abs=1e-4)
+            memory.append(state(server)["pages"])
+        assert refusals > 4 * queue
+        assert memory[-1] < 1.1 * memory[0]
+        assert server.metric("descore_queue_videos") == server.metric("descore_held_bytes") == 0
 
 
 def test_workers_that_are_killed_at_random_moments_lose_nothing(export, clips, expected):

@@ -80,8 +80,13 @@ def test_a_path_is_refused_with_the_same_words_whether_it_exists_or_not(server, 
 def test_200_bad_requests_at_once_do_not_keep_a_good_one_from_its_answer(server, root, clips):
     (root / "good.mp4").write_bytes(Path(clips[0]).read_bytes())
     bad = [{"prompt": "p", "video": {"base64": "AAAA" * 1000}}, {"prompt": 1}] * 100
-    with ThreadPoolExecutor(32) as pool:
-        answers = [pool.submit(server.post, "/score", body) for body in bad]
-        good = server.post("/score", {"prompt": "a bar", "video": {"path": "good.mp4"}})
-        assert {one.result().status_code for one in answers} <= {200, 422, 429}
-    assert good.json()["reward"] is not None
+    memory = 0
+    for _ in range(2):  # the first round warms up
+        before, memory = memory, 0
+        with ThreadPoolExecutor(32) as pool:
+            answers = [pool.submit(server.post, "/score", body) for body in bad]
+            good = server.post("/score", {"prompt": "a bar", "video": {"path": "good.mp4"}})
+            assert {one.result().status_code for one in answers} <= {200, 422, 429}
+        assert good.json()["reward"] is not None
+        memory = resident(server)
+    assert memory < 1.1 * before

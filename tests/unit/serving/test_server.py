@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import base64
+import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow import Table
 
+from descore.cli import main
+from descore.integrations.ray import ScoreBatch
 from descore.scoring.folder import plain
 from descore.scoring.score import Score
 from descore.scoring.scorer import Scorer
 from descore.serving.schemas import ScoreRecord
+from descore.tables.writer import write_rows
 from tests.helpers.serving import Running, serving
 
 PROMPT = "a bright bar moves"
@@ -45,6 +50,20 @@ def test_every_way_to_send_a_video_gives_what_python_gives_to_the_bit(server, sc
     ]
     assert [answer.status_code for answer in answers] == [200] * 5
     assert [answer.json() for answer in answers] == [expected] * 5
+
+
+def test_a_video_is_worth_the_same_over_http_in_python_on_the_command_line_and_in_ray(
+    server, export, scorer, clips, tmp_path
+):
+    rows, output = [{"prompt": PROMPT, "video": clips[1]}], tmp_path / "scores.csv"
+    write_rows(tmp_path / "videos.csv", rows)
+    main(["score", str(tmp_path / "videos.csv"), "--model", export, "--device", "cpu", "--output", str(output)])
+    with output.open() as file:
+        (on_the_command_line,) = csv.DictReader(file)
+    (in_ray,) = ScoreBatch(export, device="cpu")(Table.from_pylist(rows)).to_pylist()
+    over_http = server.post("/score", {"prompt": PROMPT, "video": {"path": clips[1]}}).json()
+    (in_python,) = scorer.score(clips[1], PROMPT)
+    assert in_python.reward == over_http["reward"] == float(on_the_command_line["reward"]) == in_ray["reward"]
 
 
 def test_several_thoughts_a_given_one_and_none_are_those_of_python(server, scorer, clips):
