@@ -45,6 +45,25 @@ def test_an_overlay_builds_on_stage1(path: Path, tmp_path: Path) -> None:
     assert isinstance(cli.model, RewardSystem)
 
 
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What `fit --print_config` prints."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", *arguments, "--print_config"])
+    assert not ended.value.code
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["stage1.yaml", "stage2.yaml"])
+def test_a_printed_configuration_is_read_back_as_it_was(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = printed(capsys, "-c", str(CONF / name), "--trainer.max_steps", "7")
+    assert "max_steps: 7" in first
+    (tmp_path / "printed.yaml").write_text(first)
+    assert printed(capsys, "-c", str(tmp_path / "printed.yaml")) == first
+
+
 def test_a_shared_value_stands_once_and_overrides_reach_it() -> None:
     cli = main(["-c", str(CONF / "stage1.yaml"), "--seed_everything", "7", "--trainer.accelerator", "cpu"], run=False)
     assert (seed_of(cli), cli.datamodule.seed) == (7, 7)

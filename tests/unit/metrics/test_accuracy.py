@@ -46,7 +46,7 @@ def test_by_hand():
 
 def test_agrees_with_brute_force():
     rng = random.Random(0)
-    for _ in range(500):
+    for _ in range(1000):
         margin, preference = random_set(rng)
         found = preference_accuracy(margin, preference)
         expected = brute_force(margin, preference)

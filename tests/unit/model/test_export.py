@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 from transformers import AutoModelForImageTextToText
@@ -105,6 +106,17 @@ def test_a_merged_backbone_is_one_that_transformers_loads(exports, build):
     assert_close(embedding[query], load_file(exports["merged"] / "reward.safetensors")["query.weight"])
     kept = [index for index in range(320) if index not in query]
     assert torch.equal(embedding[kept], original[kept])
+
+
+def test_an_adapter_is_one_that_peft_loads(exports, backbones):
+    plain = AutoModelForImageTextToText.from_pretrained(exports["merged"] / "backbone").eval()
+    base = AutoModelForImageTextToText.from_pretrained(backbones["qwen3_vl"])
+    base.resize_token_embeddings(plain.get_input_embeddings().num_embeddings)
+    adapted = PeftModel.from_pretrained(base, exports["adapter"] / "adapter").eval()
+    query = json.loads((exports["adapter"] / "adapter/adapter_config.json").read_text())["trainable_token_indices"]
+    token_ids = torch.tensor([[5, 17, 200, *query["embed_tokens"], 3]])
+    with torch.no_grad():
+        assert_close(adapted(token_ids).logits, plain(token_ids).logits, atol=1e-4, rtol=0)
 
 
 def test_an_export_of_an_adapter_holds_nothing_but_tensors_and_json(exports):
