@@ -13,8 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from descore.commands.names import add_names
-from descore.commands.usage import UsageError
+from descore.commands.usage import UsageError, add_names
 from descore.evaluation.percentages import percent, percents
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ import argparse
 import json
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   descore doctor
   descore doctor --device cpu --json
+  descore doctor --model models/videoreward
 
 The self-test writes a short video, and a tiny model that ships with the package scores it, with a thought and without;
 it takes some seconds. The exit code is 0 if all is well, and 1 if not; the lines that begin with "problem" say why.
@@ -43,6 +45,9 @@ def add(commands: Any) -> None:
         choices=get_args(Dtype),
         help="precision of the backbone (default: bfloat16 on a GPU, float32 on a CPU)",
     )
+    option(
+        "--model", help="exported folder, run or hub id to describe too: its rewards, and where it was imported from"
+    )
     option("--json", action="store_true", help="print one JSON object")
     command.set_defaults(run=_doctor)
 
@@ -52,6 +57,8 @@ def _doctor(options: argparse.Namespace) -> int:
 
     try:
         found = {"descore": options.version} | _examine(options.device, options.dtype)
+        if options.model is not None:
+            found["model"] = _describe(options.model)
     except ScoringError as error:
         raise UsageError(error) from error
     if options.json:
@@ -87,6 +94,25 @@ def _examine(device: str | None, dtype: Dtype | None) -> dict[str, Any]:
         "device": {"name": str(place), "dtype": choose_dtype(dtype, place)} | _memory(place),
         "self_test": {"ok": test.error is None, "seconds": round(test.seconds, 2), "error": test.error},
         "problems": problems,
+    }
+
+
+def _describe(model: str) -> dict[str, Any]:
+    """Return what an exported folder says of itself, without loading its weights.
+
+    Raises:
+        ExportError: If there is no such folder, or it is damaged.
+    """
+    from descore.model.description import describe, find
+
+    described = describe(model)
+    origin = described.origin
+    return {
+        "folder": str(find(model)),
+        "backbone": described.settings.backbone,
+        "rewards": list(described.settings.reward_names),
+        "reward_from": described.settings.reward_from,
+        "origin": origin and asdict(origin),
     }
 
 
@@ -166,5 +192,18 @@ def _print(found: dict[str, Any]) -> None:
     for name, line in lines.items():
         if line:
             print(f"{name:<10} {line}")
+    if "model" in found:
+        _print_model(found["model"])
     for problem in found["problems"]:
         print(f"problem    {problem}")
+
+
+def _print_model(model: Mapping[str, Any]) -> None:
+    print(f"model      {model['folder']}: {', '.join(model['rewards'])} from {model['reward_from']}")
+    if (origin := model["origin"]) is None:
+        return
+    print(f"origin     {origin['layout']} from {origin['source']}, revision {origin['revision'] or 'not known'}")
+    print(f"license    {origin['license'] or 'not known'}")
+    print(f"protocol   {origin['protocol']}")
+    for name, total in origin["files"].items():
+        print(f"sha256     {total} {name}")

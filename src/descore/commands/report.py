@@ -6,8 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from descore.commands.names import add_names
-from descore.commands.usage import UsageError
+from descore.commands.usage import UsageError, add_names
 
 EXAMPLES = """examples:
   descore report runs/evaluations/ood

@@ -115,18 +115,19 @@ def resolve(name: str, *, metadata_only: bool) -> Path:
     return download(name, [*_METADATA, *weights])
 
 
-def download(name: str, patterns: list[str] | None = None) -> Path:
+def download(name: str, patterns: list[str] | None = None, revision: str | None = None) -> Path:
     """Download a repository from the hub, or find an earlier download, and return its folder.
 
     Args:
         name: Hub id, such as `Qwen/Qwen3-VL-8B-Instruct`.
         patterns: Patterns of the files to download; None for all.
+        revision: Commit, branch or tag; the newest commit of the main branch if not given.
 
     Raises:
         ValueError: If the hub has no such repository, or cannot be reached and nothing was downloaded before.
     """
     try:
-        return Path(snapshot_download(name, allow_patterns=patterns))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"{name} is not a local folder, and could not be downloaded from the hub: {reason}") from error

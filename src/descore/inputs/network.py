@@ -49,16 +49,31 @@ def load_network(folder: Path, *, exact: bool = True) -> PreTrainedModel:
                 file = stack.enter_context(safe_open(path, framework="pt"))
                 state |= {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
         _check_sizes(folder, config, headers)
-        with reading(folder), _without_bar():
-            network, found = _model_class(config).from_pretrained(
-                None,
-                config=config,
-                state_dict=state,
-                dtype=torch.float32,
-                attn_implementation=ATTENTION,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-            )
+        return network_of(config, state, folder, exact=exact)
+
+
+def network_of(config: PreTrainedConfig, state: Mapping[str, Any], folder: Path, *, exact: bool = True) -> Any:
+    """Build a model in float32 from its tensors.
+
+    Args:
+        config: Configuration of the model.
+        state: Every tensor by its name, in memory or as a slice of a file.
+        folder: Folder that the weights or the configuration come from, which may hold options of generation.
+        exact: Whether a tensor that the model has no place for is refused.
+
+    Raises:
+        FileError: If a tensor is missing or of another shape.
+    """
+    with reading(folder), _without_bar():
+        network, found = _model_class(config).from_pretrained(
+            None,
+            config=config,
+            state_dict=state,
+            dtype=torch.float32,
+            attn_implementation=ATTENTION,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
     kinds = ("missing_keys", "mismatched_keys", "error_msgs", *(("unexpected_keys",) if exact else ()))
     if problems := {kind: found[kind] for kind in kinds if found[kind]}:
         raise FileError(
@@ -69,6 +84,16 @@ def load_network(folder: Path, *, exact: bool = True) -> PreTrainedModel:
         with reading(folder / "generation_config.json"):
             network.generation_config = GenerationConfig.from_pretrained(folder)
     return network
+
+
+def parameter_shapes(config: PreTrainedConfig) -> dict[str, list[int]]:
+    """Return the shape of every parameter that a configuration asks for, by name; a tied output layer has none."""
+    with torch.device("meta"):
+        network = _model_class(config)(config)
+    shapes = {name: list(parameter.shape) for name, parameter in network.named_parameters()}
+    if config.tie_word_embeddings:
+        shapes.pop("lm_head.weight", None)
+    return shapes
 
 
 @contextmanager

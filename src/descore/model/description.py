@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +37,27 @@ class RewardStatistics:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an imported model comes from, and what was made of it.
+
+    Attributes:
+        layout: Layout of the published files, such as "videoreward".
+        source: Hub id or folder of the published files.
+        protocol: How the published code reads a video and its score, and what this import does otherwise.
+        files: SHA-256 of each file that was read, by its name; those of the backbone begin with "backbone:".
+        revision: Commit of the source; None if it is not known.
+        license: License of the weights; None if it is not known.
+    """
+
+    layout: str
+    source: str
+    protocol: str
+    files: dict[str, str]
+    revision: str | None = None
+    license: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Description:
     """Content of `descore.json`.
 
@@ -47,6 +68,7 @@ class Description:
         tensors: Shape of each tensor in reward.safetensors.
         calibration: Statistics of the rewards; None where there are none.
         sums: SHA-256 of each file beside descore.json, by its path in the folder.
+        origin: Where an imported model comes from; None for one that was trained here.
 
     Raises:
         ValueError: If the shapes or the statistics do not fit the settings.
@@ -58,6 +80,7 @@ class Description:
     tensors: dict[str, list[int]]
     calibration: RewardStatistics | None = None
     sums: dict[str, str] = field(default_factory=dict)
+    origin: Origin | None = None
 
     def __post_init__(self) -> None:
         names, rows = self.settings.reward_names, self._rows()
@@ -178,4 +201,5 @@ def to_json(description: Description) -> dict[str, Any]:
         "calibration": calibration and {"mean": calibration.mean, "std": calibration.std},
         "tensors": description.tensors,
         "sums": description.sums,
+        "origin": description.origin and asdict(description.origin),
     }

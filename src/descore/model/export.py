@@ -36,6 +36,7 @@ from descore.model.description import (
     FORMAT,
     Description,
     ExportError,
+    Origin,
     RewardStatistics,
     Weights,
     describe,
@@ -54,7 +55,12 @@ Model = TypeVar("Model", bound=Exportable)
 
 
 def save(
-    model: Exportable, folder: str | Path, *, weights: Weights = "merged", calibration: RewardStatistics | None = None
+    model: Exportable,
+    folder: str | Path,
+    *,
+    weights: Weights = "merged",
+    calibration: RewardStatistics | None = None,
+    origin: Origin | None = None,
 ) -> None:
     """Write an exported folder atomically: it appears complete or not at all.
 
@@ -64,13 +70,14 @@ def save(
         weights: "merged" writes the whole backbone with the adapters added to its layers. "adapter" writes only what
             was trained; loading it needs the original backbone.
         calibration: Statistics of the rewards, kept in `descore.json`.
+        origin: Where an imported model comes from, kept there too.
 
     Raises:
         ValueError: If the folder holds something other than an export. With "adapter", if the model has no adapter, or
             if its training started from an exported folder.
     """
     folder = Path(folder)
-    _check_replaceable(folder)
+    check_replaceable(folder)
     if weights == "adapter":
         _check_adapter(model)
     remove(draft := draft_of(folder))
@@ -97,6 +104,7 @@ def save(
         tensors={name: list(tensor.shape) for name, tensor in plain.items()},
         calibration=calibration,
         sums=sum_files(draft),
+        origin=origin,
     )
     (draft / FILE).write_text(json.dumps(to_json(description), indent=2, allow_nan=False) + "\n", encoding="utf-8")
     replace(draft, folder)
@@ -172,7 +180,12 @@ def digest(folder: str | Path, backbone: str | None = None) -> str:
     return whole_folder.hexdigest()
 
 
-def _check_replaceable(folder: Path) -> None:
+def check_replaceable(folder: Path) -> None:
+    """Check that an export may be written to a path: it is free, an empty folder, or an older export.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
     if folder.exists() and not (folder.is_dir() and ((folder / FILE).is_file() or not any(folder.iterdir()))):
         raise ValueError(f"{folder} exists and is not an exported folder; expected a new path, or an export to replace")
 

@@ -11,7 +11,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOpera
 
 from descore.inputs.backbone import TINY, is_hub_id
 from descore.inputs.typed_json import read_json
-from descore.model.description import FILE, Description, ExportError, describe, find
+from descore.model.description import FILE, Description, ExportError, Origin, describe, find
 
 CARD = "README.md"
 _OURS = (FILE, "reward.safetensors", "backbone/", "adapter/")
@@ -82,22 +82,23 @@ def model_card(
         name: Id of its repository.
         recipe: `config.yaml` of the training run; None if it is not known.
         evaluations: Output folders of `descore evaluate`.
-        license: License of the weights; None if it is not known.
+        license: License of the weights; that of an imported model, or unknown, if not given.
 
     Returns:
         Markdown, with the metadata of the hub in front.
     """
-    backbone = described.settings.backbone
+    backbone, origin = described.settings.backbone, described.origin
     data = ModelCardData(
         base_model=backbone if is_hub_id(backbone) else None,
         library_name="descore",
-        license=license,
+        license=license or (origin.license if origin else None),
         tags=["descore", "reward-model", "video"],
     )
     config = yaml.safe_load(Path(recipe).read_text(encoding="utf-8")) if recipe else {}
     sections = {
         "Use": _use(name),
         "Model": _model(described),
+        **({"Origin": _origin(origin)} if origin else {}),
         "Data": _data(config),
         "Recipe": _recipe(config),
         "Accuracy": "\n\n".join(map(_accuracy, evaluations)) or _UNMEASURED,
@@ -144,6 +145,19 @@ def _model(described: Description) -> str:
         "deviation of rewards (validation)": ", ".join(f"{x:.4g}" for x in known.std) if known else "not known",
     }
     return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())])
+
+
+def _origin(origin: Origin) -> str:
+    """Return where an imported model comes from, with the sums of the published files."""
+    sums = [f"| {name} | `{total}` |" for name, total in origin.files.items()]
+    return "\n".join([
+        f"Imported by `descore import {origin.layout}` from {origin.source}, revision "
+        f"{origin.revision or 'not known'}; license {origin.license or 'not known'}. {origin.protocol}",
+        "",
+        "| file | SHA-256 |",
+        "|---|---|",
+        *sums,
+    ])
 
 
 def _data(config: Mapping[str, Any]) -> str:

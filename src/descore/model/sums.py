@@ -14,7 +14,7 @@ from descore.inputs.typed_json import FileError
 def sum_files(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each file in a folder, by its path there, as `sha256sum` prints it."""
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return dict(zip(names, _sums(folder / name for name in names), strict=True))
+    return dict(zip(names, sums_of(folder / name for name in names), strict=True))
 
 
 def check_sums(folder: Path, sums: Mapping[str, str]) -> None:
@@ -28,7 +28,7 @@ def check_sums(folder: Path, sums: Mapping[str, str]) -> None:
     for name in sums:
         if not (folder / name).is_file():
             raise FileError(f"{folder / name} is missing: copy the folder again")
-    for name, found in zip(sums, _sums(folder / name for name in sums), strict=True):
+    for name, found in zip(sums, sums_of(folder / name for name in sums), strict=True):
         if found != sums[name] and name.endswith(".safetensors"):
             raise FileError(
                 f"{folder / name} is damaged: its SHA-256 is {found}, expected {sums[name]}; copy the folder again"
@@ -37,7 +37,8 @@ def check_sums(folder: Path, sums: Mapping[str, str]) -> None:
             warnings.warn(f"{folder / name} is not as it was exported: damaged, or edited by hand", stacklevel=2)
 
 
-def _sums(paths: Iterable[Path]) -> list[str]:
+def sums_of(paths: Iterable[Path]) -> list[str]:
+    """Return the SHA-256 of each of some files, in their order, computed on all cores."""
     with ThreadPoolExecutor() as pool:
         return list(pool.map(_sum, paths))
 

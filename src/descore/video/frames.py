@@ -153,8 +153,9 @@ def sample_indices(
     """Choose frames by the sampler of the settings; "ends" is the rule of Qwen3-VL's `sample_frames`.
 
     The number of sampled frames is the duration times `settings.fps`, clamped to the limits of the settings and to the
-    number of frames, then rounded to the nearest multiple of `even`. If the video has fewer frames than that, its last
-    frame is repeated. At a variable rate, a frame that is shown for long is repeated too.
+    number of frames, then rounded to the nearest multiple of `even`. If the video has fewer frames than that, or
+    `settings.max_frames` is below `even`, the last frame is repeated. At a variable rate, a frame that is shown for
+    long is repeated too.
 
     Args:
         num_frames: Number of frames of the video.
@@ -172,13 +173,15 @@ def sample_indices(
     [0, 12, 24, 36]
     >>> sample_indices(3, 24.0, VideoSettings(), even=2)
     [0, 1, 2, 2]
+    >>> sample_indices(48, 24.0, VideoSettings(min_frames=1, max_frames=1), even=2)  # as a picture
+    [0, 0]
     >>> sample_indices(5, 1.25, VideoSettings(fps=1.0), even=2, times=[0.0, 0.1, 0.2, 0.3, 3.2])
     [0, 3, 4, 4]
     """
     wished = int(num_frames / fps * settings.fps)
     count = min(max(wished, settings.min_frames), settings.max_frames, num_frames)
     count = max(min((count + even // 2) // even, settings.max_frames // even), 1) * even
-    places = _places(num_frames, min(count, num_frames), settings.sampler)
+    places = _places(num_frames, min(count, num_frames, settings.max_frames), settings.sampler)
     if times and count < num_frames:  # a place in time, and of all frames the nearest
         middles = (np.asarray(times[1:]) + times[:-1]) / 2
         indices: list[int] = np.searchsorted(middles, places / fps).tolist()
