@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -59,6 +60,30 @@ def group_advantages(rewards: Tensor, *, variant: AdvantageVariant = "grpo") -> 
         raise ValueError(f"expected a variant among grpo, dr_grpo, rloo; got {variant!r}")
     advantages = torch.where(has_spread(rewards)[:, None], advantages, 0.0)
     return advantages.to(torch.promote_types(rewards.dtype, torch.float32))
+
+
+def without_outliers(advantages: Tensor, stds: float) -> Tensor:
+    """Set advantages to 0 that are far from the mean of all of them (the filter of StableReinforce, arXiv 2505.02835).
+
+    Args:
+        advantages: [G, n] advantages of a batch.
+        stds: Largest distance from the mean that is kept, in standard deviations; inf keeps all.
+
+    Returns:
+        [G, n] advantages.
+
+    Raises:
+        ValueError: If the distance is not above 0.
+
+    >>> without_outliers(torch.tensor([[1.0, -1.0, 1.0, -1.0, 8.0]]), stds=1.5)  # mean 1.6, deviation 3.7
+    tensor([[ 1., -1.,  1., -1.,  0.]])
+    """
+    if not stds > 0:
+        raise ValueError(f"expected outlier_stds above 0, got {stds}; pass inf to keep all advantages")
+    exact = advantages.double()
+    if exact.numel() < 2 or math.isinf(stds):
+        return advantages
+    return torch.where((exact - exact.mean()).abs() > stds * exact.std(), 0.0, advantages)
 
 
 def has_spread(rewards: Tensor) -> Tensor:

@@ -16,8 +16,14 @@ from descore.types import DIMENSIONS, DimensionScores
 Rule = Callable[[str, Mapping[str, Any] | None, int], float]
 """Grades a thought from its text, the annotated dimension scores and its number of tokens; nan if it cannot tell."""
 
-NEED_SCORES = frozenset({"quality", "agreement"})
+RULES = ("quality", "agreement", "consistency", "format", "length", "cosine", "repetition")
+"""Names of the rules."""
+
+NEED_SCORES = frozenset({"quality", "agreement", "cosine"})
 """Rules that compare a thought with the annotated dimension scores of its video."""
+
+CORRECT = 0.7
+"""Share of right dimension scores from which the cosine reward takes a thought to be correct."""
 
 PUBLISHED_WEIGHTS: Mapping[str, float] = MappingProxyType({"quality": 0.7, "format": 0.1, "length": 0.2})
 """Weights of the rules in DeScore (arXiv 2605.05922)."""
@@ -41,15 +47,17 @@ class Rubric:
     """Computes the rollout reward of a thought: R = 0.7 quality + 0.1 format + 0.2 length by default.
 
     Args:
-        weights: Weight of each rule. The name of a rule is quality, agreement, format, length, or the dotted path of a
-            function `f(text, truth, num_tokens) -> float`. Rules that are not named do not run; a rule with weight 0
-            runs and is reported among the parts.
+        weights: Weight of each rule. The name of a rule is quality, agreement, consistency, format, length, cosine,
+            repetition, or the dotted path of a function `f(text, truth, num_tokens) -> float`. Rules that are not
+            named do not run; a rule with weight 0 runs and is reported among the parts.
         length_low: Number of tokens up to which the length reward is 0.
         length_high: Number of tokens from which the length reward is 1.
+        cosine_tokens: Number of tokens at which the cosine reward has reached its end.
+        repetition_words: Number of words of the phrases that the repetition reward counts.
 
     Raises:
         ValueError: If all weights are 0, a weight is not finite, a name is neither a rule nor the path of a function,
-            or the length bounds are out of order.
+            the length bounds are out of order, or another number is below 1.
 
     >>> from descore.answer import Answer, write_thought
     >>> truth = {"subject": 2, "dynamics": 2, "camera": None, "environment": 2, "style": 0}
@@ -60,11 +68,15 @@ class Rubric:
     weights: dict[str, float] = field(default_factory=lambda: dict(PUBLISHED_WEIGHTS))
     length_low: int = 500
     length_high: int = 2000
+    cosine_tokens: int = 1024
+    repetition_words: int = 6
 
     def __post_init__(self) -> None:
         if not any(self.weights.values()) or not all(map(math.isfinite, self.weights.values())):
             raise ValueError(f"expected finite rollout weights, at least one that is not 0, got {dict(self.weights)}")
         length_reward(0, self.length_low, self.length_high)  # raises for wrong bounds now, not at the first thought
+        cosine_reward(0, self.cosine_tokens, correct=True)
+        repetition_reward("", self.repetition_words)
         self._rules  # noqa: B018 - raises now for a function that is not there
 
     @cached_property
@@ -72,8 +84,13 @@ class Rubric:
         published: dict[str, Rule] = {
             "quality": lambda text, truth, num_tokens: quality_reward(text, truth),
             "agreement": lambda text, truth, num_tokens: agreement_reward(text, truth),
+            "consistency": lambda text, truth, num_tokens: consistency_reward(text),
             "format": lambda text, truth, num_tokens: format_reward(text),
             "length": lambda text, truth, num_tokens: length_reward(num_tokens, self.length_low, self.length_high),
+            "cosine": lambda text, truth, num_tokens: cosine_reward(
+                num_tokens, self.cosine_tokens, correct=quality_reward(text, truth) >= CORRECT
+            ),
+            "repetition": lambda text, truth, num_tokens: repetition_reward(text, self.repetition_words),
         }
         return {name: published.get(name) or _imported(name) for name in self.weights}
 
@@ -82,8 +99,8 @@ class Rubric:
 
         Args:
             text: Text of the thought, as it was sampled.
-            truth: Annotated dimension scores of the video; None if there are none, which is an error for the rules
-                quality and agreement.
+            truth: Annotated dimension scores of the video; None if there are none, which is an error for the rules of
+                `NEED_SCORES`.
             num_tokens: Number of tokens of the thought.
 
         Raises:
@@ -190,6 +207,64 @@ def length_reward(num_tokens: int, low: int = 500, high: int = 2000) -> float:
     return min(max((num_tokens - low) / (high - low), 0.0), 1.0)
 
 
+def consistency_reward(text: str) -> float:
+    """Return 1 - |said - implied| / 4 for the overall score that a thought says and the one that its scores imply.
+
+    The implied one is `descore.answer.overall_score` of the thought's own dimension scores, so no annotation is needed.
+    R1-Reward (arXiv 2505.02835) asks a second model whether thought and answer agree. A thought without a valid answer
+    or overall score gets 0.
+
+    >>> from descore.answer import Answer, write_thought
+    >>> perfect = {"subject": 2, "dynamics": 2, "camera": 2, "environment": 2, "style": 2}
+    >>> [consistency_reward(write_thought("", Answer(perfect, said))) for said in (5.0, 3.0)]
+    [1.0, 0.5]
+    """
+    try:
+        return agreement_reward(text, parse_answer(text).scores)
+    except AnswerError:
+        return 0.0
+
+
+def cosine_reward(num_tokens: int, end: int = 1024, *, correct: bool) -> float:
+    """Return a reward that falls with the length along half a cosine: 1 to 0.5 if correct, 0 to -0.5 if not (VLM-R1).
+
+    Args:
+        num_tokens: Number of tokens of the thought.
+        end: Number of tokens from which the reward stays at its lower end.
+        correct: Whether the thought is correct.
+
+    Raises:
+        ValueError: If the end is below 1.
+
+    >>> [cosine_reward(length, 100, correct=True) for length in (0, 50, 200)]
+    [1.0, 0.75, 0.5]
+    """
+    if end < 1:
+        raise ValueError(f"expected cosine_tokens of at least 1, got {end}")
+    share = (1 + math.cos(math.pi * min(num_tokens / end, 1))) / 2
+    return (0.5 if correct else -0.5) + 0.5 * share
+
+
+def repetition_reward(text: str, num_words: int = 6) -> float:
+    """Return minus the share of phrases of some words that occur before in the text; 0 for a text without (VLM-R1).
+
+    Args:
+        text: Text of the thought; words are divided by white space, and case does not matter.
+        num_words: Number of words of a phrase.
+
+    Raises:
+        ValueError: If the number of words is below 1.
+
+    >>> repetition_reward("The dog runs. the dog runs.", num_words=2)  # 2 of 5 a second time
+    -0.4
+    """
+    if num_words < 1:
+        raise ValueError(f"expected repetition_words of at least 1, got {num_words}")
+    words = text.lower().split()
+    phrases = [tuple(words[start : start + num_words]) for start in range(len(words) - num_words + 1)]
+    return (len(set(phrases)) - len(phrases)) / len(phrases) if phrases else 0.0
+
+
 def _annotated(truth: Mapping[str, Any] | None) -> DimensionScores:
     if isinstance(truth, Mapping):
         truth = {name: NOT_ASKED if value is None else value for name, value in truth.items()}
@@ -197,14 +272,14 @@ def _annotated(truth: Mapping[str, Any] | None) -> DimensionScores:
         return parse_scores(truth)
     except AnswerError as error:
         raise ValueError(
-            f"invalid annotated scores: {error}; correct them in the table, or remove quality and agreement from the "
-            "rollout weights"
+            f"invalid annotated scores: {error}; correct them in the table, or remove quality, agreement and cosine "
+            "from the rollout weights"
         ) from error
 
 
 def _imported(path: str) -> Rule:
     module, _, name = path.rpartition(".")
-    expected = f"expected quality, agreement, format, length, or the dotted path of a function, got {path!r}"
+    expected = f"expected {', '.join(RULES)}, or the dotted path of a function, got {path!r}"
     if not module:
         raise ValueError(expected)
     try:

@@ -4,7 +4,7 @@ from typing import get_args
 import pytest
 import torch
 
-from descore.advantages import AdvantageVariant, group_advantages, has_spread
+from descore.advantages import AdvantageVariant, group_advantages, has_spread, without_outliers
 
 VARIANTS = get_args(AdvantageVariant)
 
@@ -102,6 +102,19 @@ def test_precision_is_at_least_float32(given, got):
     advantages = group_advantages(torch.tensor([[3, 1, 1, 3]], dtype=given), variant="dr_grpo")
     assert advantages.dtype == got
     assert advantages.tolist() == [[1, -1, -1, 1]]
+
+
+def test_outliers_of_the_batch_are_set_to_zero():
+    """Ten zeros and 10: mean 10 / 11, variance (10 * 100 / 121 + 10000 / 121) / 10 = 9.0909, and 10 is 3.015 away."""
+    advantages = torch.tensor([[0.0] * 10 + [10.0]])
+    assert without_outliers(advantages, 3.0).tolist() == [[0.0] * 11]
+    assert torch.equal(without_outliers(advantages, 3.1), advantages)
+    assert torch.equal(without_outliers(advantages, float("inf")), advantages)
+    shifted = advantages + 5  # the distance is from the mean, wherever it lies
+    assert without_outliers(shifted, 3.0).tolist() == [[5.0] * 10 + [0.0]]
+    assert without_outliers(torch.tensor([[4.0]]), 3.0).tolist() == [[4.0]]
+    with pytest.raises(ValueError, match=r"outlier_stds above 0, got 0\.0; pass inf"):
+        without_outliers(advantages, 0.0)
 
 
 def test_errors_say_what_to_do():

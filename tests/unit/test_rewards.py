@@ -3,7 +3,18 @@ from math import isnan, nan
 import pytest
 
 from descore.answer import END_OF_THINKING, Answer, write_answer, write_thought
-from descore.rewards import RolloutReward, Rubric, agreement_reward, format_reward, length_reward, quality_reward
+from descore.rewards import (
+    RULES,
+    RolloutReward,
+    Rubric,
+    agreement_reward,
+    consistency_reward,
+    cosine_reward,
+    format_reward,
+    length_reward,
+    quality_reward,
+    repetition_reward,
+)
 
 TRUTH = {"subject": 2, "dynamics": 1, "camera": None, "environment": 0, "style": 2}
 PERFECT = write_thought("Two dogs run.", Answer(TRUTH, 3.5))
@@ -72,8 +83,69 @@ def test_a_malformed_thought_agrees_with_nothing(text):
 
 
 def test_agreement_needs_the_annotated_scores():
-    with pytest.raises(ValueError, match="remove quality and agreement from the rollout weights"):
+    with pytest.raises(ValueError, match="remove quality, agreement and cosine from the rollout weights"):
         Rubric({"agreement": 1.0})(PERFECT, None, 10)
+
+
+@pytest.mark.parametrize(
+    ("overall", "expected"),
+    # The thought's own scores, 2, 1, 0 and 2 of those asked, imply 3 + 0.99 * 5 / 8 = 3.62.
+    [(3.62, 1.0), (4.62, 0.75), (1.62, 0.5), (None, 0.0)],
+)
+def test_consistency_is_how_near_the_said_overall_score_is_to_the_implied_one(overall, expected):
+    text = write_thought("Two dogs run.", Answer(TRUTH, overall))
+    assert consistency_reward(text) == pytest.approx(expected)
+    assert Rubric({"consistency": 2.0})(text, None, 10).total == pytest.approx(2 * expected)
+
+
+@pytest.mark.parametrize("text", MALFORMED.values(), ids=MALFORMED)
+def test_a_malformed_thought_is_consistent_with_nothing(text):
+    assert consistency_reward(text) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("num_tokens", "right", "wrong"),
+    # cos(0) = 1, cos(pi / 3) = 1/2, cos(pi / 2) = 0, cos(pi) = -1.
+    [(0, 1.0, 0.0), (100, 0.875, -0.125), (150, 0.75, -0.25), (300, 0.5, -0.5), (900, 0.5, -0.5)],
+)
+def test_the_cosine_falls_with_the_length_and_is_higher_for_a_correct_thought(num_tokens, right, wrong):
+    assert cosine_reward(num_tokens, 300, correct=True) == pytest.approx(right)
+    assert cosine_reward(num_tokens, 300, correct=False) == pytest.approx(wrong)
+    rubric = Rubric({"cosine": 1.0}, cosine_tokens=300)
+    four_of_five, three_of_five = thought(subject=1), thought(subject=1, style=0)
+    assert rubric(four_of_five, TRUTH, num_tokens).total == pytest.approx(right)
+    assert rubric(three_of_five, TRUTH, num_tokens).total == pytest.approx(wrong)
+
+
+def test_the_cosine_needs_the_annotated_scores():
+    with pytest.raises(ValueError, match="cosine from the rollout weights"):
+        Rubric({"cosine": 1.0})(PERFECT, None, 10)
+
+
+@pytest.mark.parametrize(
+    ("text", "num_words", "expected"),
+    [
+        ("a b c d", 2, 0.0),
+        ("a b a b a b", 2, -3 / 5),  # of ab ba ab ba ab, three occur before
+        ("A b\na  B", 2, -1 / 3),  # of ab ba ab, one
+        ("a a a a", 1, -3 / 4),
+        ("a b", 3, 0.0),
+        ("", 1, 0.0),
+    ],
+)
+def test_repetition_is_the_share_of_phrases_that_occur_before(text, num_words, expected):
+    assert repetition_reward(text, num_words) == pytest.approx(expected)
+    assert Rubric({"repetition": 0.5}, repetition_words=num_words)(text, None, 3).total == pytest.approx(expected / 2)
+
+
+@pytest.mark.parametrize("option", ["cosine_tokens", "repetition_words"])
+def test_a_number_below_one_is_refused(option):
+    with pytest.raises(ValueError, match=f"expected {option} of at least 1, got 0"):
+        Rubric(**{option: 0})
+
+
+def test_every_named_rule_runs():
+    assert set(Rubric(dict.fromkeys(RULES, 0.1))(PERFECT, TRUTH, 10).parts) == set(RULES)
 
 
 def test_quality_compares_values_not_their_type():
@@ -204,7 +276,7 @@ def test_weights_that_count_nothing_are_refused(weights):
     "name", ["qualty", "no_such_package.rule", f"{__name__}.no_such_rule", f"{__name__}.NOT_A_FUNCTION", ""]
 )
 def test_unknown_rules_are_refused(name):
-    with pytest.raises(ValueError, match=r"expected quality, agreement, format, length, or the dotted path") as error:
+    with pytest.raises(ValueError, match=r"expected quality, .*, repetition, or the dotted path") as error:
         Rubric({"quality": 0.7, name: 0.1})
     assert repr(name) in str(error.value)
 

@@ -14,7 +14,7 @@ PolicyVariant = Literal["grpo", "gspo", "cispo"]
 KLEstimator = Literal["low_var", "kl", "abs", "mse"]
 
 MAX_LOG_RATIO = 20.0
-"""Bound of log-probability ratios, so that their exponential stays finite."""
+"""Largest bound of log-probability ratios, within which their exponential stays finite."""
 
 
 def policy_loss(
@@ -26,6 +26,7 @@ def policy_loss(
     clip_low: float = 0.2,
     clip_high: float = 0.3,
     clip_dual: float = 3.0,
+    max_log_ratio: float = MAX_LOG_RATIO,
     variant: PolicyVariant = "grpo",
     average: Average = "token",
     max_tokens: int | None = None,
@@ -43,6 +44,7 @@ def policy_loss(
         clip_low: Distance below 1 at which the probability ratio is clipped.
         clip_high: Distance above 1 at which the probability ratio is clipped.
         clip_dual: Upper bound of the ratio where the advantage is negative, above 1; inf for no bound.
+        max_log_ratio: Bound of |log p - log p_old|, beyond which a token has no gradient.
         variant: Name of the loss: "grpo", "gspo" or "cispo"; see `policy_terms`.
         average: Kind of average over tokens: "token", "sequence", "constant" or "vl_norm"; see `token_weights`.
         max_tokens: Constant length for the averages "constant" and "vl_norm".
@@ -52,7 +54,7 @@ def policy_loss(
         Scalar loss, 0 with a zero gradient if no token counts; and the metrics of `policy_terms`.
 
     Raises:
-        ValueError: If the shapes do not match, a name is unknown, clip_dual is not above 1, or max_tokens is missing.
+        ValueError: If the shapes do not match, a name is unknown, a bound is out of range, or max_tokens is missing.
 
     The second token's ratio is 2, clipped to 1.3; the loss is -(1 * 1 + 1 * 1.3) / 2:
 
@@ -70,6 +72,7 @@ def policy_loss(
         clip_low=clip_low,
         clip_high=clip_high,
         clip_dual=clip_dual,
+        max_log_ratio=max_log_ratio,
         variant=variant,
     )
     weights = token_weights(mask, average=average, max_tokens=max_tokens, length_exponent=length_exponent)
@@ -85,6 +88,7 @@ def policy_terms(
     clip_low: float = 0.2,
     clip_high: float = 0.3,
     clip_dual: float = 3.0,
+    max_log_ratio: float = MAX_LOG_RATIO,
     variant: PolicyVariant = "grpo",
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Compute the policy-gradient loss of each token, with r = p / p_old and A the advantage.
@@ -103,6 +107,7 @@ def policy_terms(
         clip_low: Distance below 1 at which the ratio is clipped.
         clip_high: Distance above 1 at which the ratio is clipped.
         clip_dual: Upper bound of the ratio where the advantage is negative, above 1; inf for no bound.
+        max_log_ratio: Bound of |log p - log p_old|, beyond which a token has no gradient.
         variant: Name of the loss: "grpo", "gspo" or "cispo".
 
     Returns:
@@ -111,14 +116,18 @@ def policy_terms(
         "clipped_low", "clipped_high" and "clipped_dual" (not for cispo).
 
     Raises:
-        ValueError: If the shapes do not match, the variant is unknown, or clip_dual is not above 1.
+        ValueError: If the shapes do not match, the variant is unknown, or a bound is out of its range.
 
     >>> old = torch.log(torch.tensor([[0.4, 0.4]]))
     >>> new = torch.log(torch.tensor([[0.4, 0.8]]))
     >>> policy_terms(new, old, advantages=torch.ones(1), mask=torch.ones(1, 2))[0]
     tensor([[-1.0000, -1.3000]])
     """
-    _check_policy(logprobs, old_logprobs, advantages, mask, clip_dual, variant)
+    _check_policy(logprobs, old_logprobs, advantages, mask, variant)
+    if clip_dual <= 1:
+        raise ValueError(f"expected clip_dual above 1, got {clip_dual}; pass inf to turn the dual clip off")
+    if not 0 < max_log_ratio <= MAX_LOG_RATIO:
+        raise ValueError(f"expected max_log_ratio above 0 and at most {MAX_LOG_RATIO:g}, got {max_log_ratio}")
     mask = mask.bool()
     if advantages.ndim == 1:
         advantages = advantages[:, None]
@@ -130,7 +139,7 @@ def policy_terms(
     metrics = {"entropy": -logprobs, "kl_to_old": -log_ratio}
     if variant == "gspo":
         log_ratio = _mean_log_ratio(log_ratio, mask)
-    ratio = log_ratio.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
+    ratio = log_ratio.clamp(-max_log_ratio, max_log_ratio).exp()
     low, high = 1 - clip_low, 1 + clip_high
     if variant == "cispo":
         terms = -advantages * ratio.clamp(low, high).detach() * logprobs
@@ -187,13 +196,9 @@ def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return (values * mask).sum() / mask.sum().clamp(min=1)
 
 
-def _check_policy(
-    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, clip_dual: float, variant: str
-) -> None:
+def _check_policy(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, variant: str) -> None:
     shapes = [list(tensor.shape) for tensor in (logprobs, old_logprobs, mask, advantages)]
     if mask.ndim != 2 or shapes[:3] != [shapes[2]] * 3 or shapes[3] not in (shapes[2], shapes[2][:1]):
         raise ValueError(f"expected logprobs, old_logprobs and mask [N, T] and advantages [N] or [N, T], got {shapes}")
     if variant not in get_args(PolicyVariant):
         raise ValueError(f"expected a variant among {', '.join(get_args(PolicyVariant))}; got {variant!r}")
-    if clip_dual <= 1:
-        raise ValueError(f"expected clip_dual above 1, got {clip_dual}; pass inf to turn the dual clip off")

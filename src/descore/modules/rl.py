@@ -75,7 +75,12 @@ class RLModule(RewardSystem):
         self.automatic_optimization = False
         self.algorithm = algorithm.resolve()
         self.rollout_settings = RolloutSettings(
-            sampling, rubric, self.algorithm.advantage, self.algorithm.resample, batching.think_videos
+            sampling,
+            rubric,
+            self.algorithm.advantage,
+            self.algorithm.resample,
+            self.algorithm.outlier_stds,
+            batching.think_videos,
         )
         self.weights = weights
         self.kl_estimator: KLEstimator = kl_estimator

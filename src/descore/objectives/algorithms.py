@@ -9,10 +9,10 @@ from types import MappingProxyType
 from typing import Literal
 
 from descore.advantages import AdvantageVariant
-from descore.losses.policy import PolicyVariant
+from descore.losses.policy import MAX_LOG_RATIO, PolicyVariant
 from descore.losses.token_weights import Average
 
-AlgorithmName = Literal["descore", "grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo", "vl_norm"]
+AlgorithmName = Literal["descore", "grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo", "vl_norm", "stable_reinforce"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,8 @@ class Algorithm:
         clip_low: Lower clipping range: the ratio to the old probability is clipped at 1 - clip_low.
         clip_high: Upper clipping range: the ratio is clipped at 1 + clip_high.
         clip_dual: Upper bound of the ratio where the advantage is negative; inf for none.
+        max_log_ratio: Bound of the log-ratio to the old probability before the ratio is clipped.
+        outlier_stds: Advantages further from the mean of the batch, in standard deviations, are set to 0; inf for none.
         resample: Number of times that a group with equal rollout rewards is sampled again.
         length_exponent: Exponent of the vl_norm average.
     """
@@ -36,6 +38,8 @@ class Algorithm:
     clip_low: float = 0.2
     clip_high: float = 0.2
     clip_dual: float = math.inf
+    max_log_ratio: float = MAX_LOG_RATIO
+    outlier_stds: float = math.inf
     resample: int = 0
     length_exponent: float = 1.0
 
@@ -57,6 +61,9 @@ ALGORITHMS: Mapping[AlgorithmName, Algorithm] = MappingProxyType({
     "rloo": Algorithm(advantage="rloo", average="constant"),
     # arXiv 2509.07558: each thought weighed by its length, for the least variance.
     "vl_norm": Algorithm(average="vl_norm"),
+    # arXiv 2505.02835, which has one thought a video and the mean of the batch, where this has groups and their means:
+    # the ratio within 1/1000 and 1000 before it is clipped, and advantages beyond three standard deviations left out.
+    "stable_reinforce": Algorithm(advantage="dr_grpo", max_log_ratio=math.log(1000), outlier_stds=3.0),
 })
 
 
@@ -72,6 +79,9 @@ class AlgorithmOptions:
         clip_low: Lower clipping range: the ratio to the old probability is clipped at 1 - clip_low.
         clip_high: Upper clipping range: the ratio is clipped at 1 + clip_high.
         clip_dual: Upper bound of the ratio where the advantage is negative; .inf for none.
+        max_log_ratio: Bound of the log-ratio to the old probability before the ratio is clipped, at most 20.
+        outlier_stds: Advantages further from the mean of the batch, in standard deviations, are set to 0; .inf for
+            none.
         resample: Number of times that a group with equal rollout rewards is sampled again.
 
     >>> AlgorithmOptions("grpo", clip_high=0.5).resolve().clip_high
@@ -87,6 +97,8 @@ class AlgorithmOptions:
     clip_low: float | None = None
     clip_high: float | None = None
     clip_dual: float | None = None
+    max_log_ratio: float | None = None
+    outlier_stds: float | None = None
     resample: int | None = None
 
     def resolve(self) -> Algorithm:

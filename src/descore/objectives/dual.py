@@ -148,6 +148,7 @@ class DualObjective:
             clip_low=self.algorithm.clip_low,
             clip_high=self.algorithm.clip_high,
             clip_dual=self.algorithm.clip_dual,
+            max_log_ratio=self.algorithm.max_log_ratio,
             variant=self.algorithm.policy,
         )
         return (tokens.flatten(0, 1) * terms).sum(), metrics

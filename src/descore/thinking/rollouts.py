@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from descore.advantages import AdvantageVariant, group_advantages, has_spread
+from descore.advantages import AdvantageVariant, group_advantages, has_spread, without_outliers
 from descore.inputs.processor import Processor, prefixes_of
 from descore.model.reward_model import RewardModel
 from descore.model.sampling import Sampling
@@ -90,6 +91,7 @@ class RolloutSettings:
         rubric: Rules that give each thought its rollout reward.
         advantage: Variant of the advantage within a group; see `group_advantages`.
         resample: Number of times that a group whose thoughts all got the same reward is sampled again.
+        outlier_stds: Advantages further from the mean of the batch, in standard deviations, are set to 0.
         videos_per_call: Number of videos whose thoughts are sampled together, to bound memory; 0 takes the whole batch.
     """
 
@@ -97,6 +99,7 @@ class RolloutSettings:
     rubric: Rubric
     advantage: AdvantageVariant = "grpo"
     resample: int = 0
+    outlier_stds: float = math.inf
     videos_per_call: int = 0
 
 
@@ -140,7 +143,7 @@ def roll_out(
         groups=tuple(groups),
         rewards=rewards,
         parts=parts,
-        advantages=group_advantages(rewards, variant=settings.advantage),
+        advantages=without_outliers(group_advantages(rewards, variant=settings.advantage), settings.outlier_stds),
         old_logprobs=_pad([logprobs for group in groups for logprobs in group.logprobs], rewards),
         mask=_pad([torch.ones(len(logprobs)).bool() for group in groups for logprobs in group.logprobs], rewards)
         & ~rewards.isnan()[..., None],

@@ -51,6 +51,16 @@ def test_bounds_are_arguments():
     assert terms == pytest.approx([-0.5, -1.1, -1.1], rel=1e-6)
 
 
+def test_a_log_ratio_is_bounded_before_its_exponential():
+    """Within log 1000, where the advantage is negative and the ratio has no other bound: 500 stays, 5000 is 1000."""
+    bounds = {"clip_dual": inf, "max_log_ratio": log(1000)}
+    terms, slopes = terms_and_slopes([500.0, 5000.0], -1.0, **bounds)
+    assert terms == pytest.approx([500, 1000], rel=1e-5)
+    assert slopes == pytest.approx([500, 0], rel=1e-5)
+    unbounded, _ = terms_and_slopes([5000.0], -1.0, clip_dual=inf)
+    assert unbounded == pytest.approx([5000], rel=1e-5)
+
+
 def test_cispo_by_hand():
     """-A clip(r, 0.8, 1.3) log p with p = 1/2; the slope is the weight -A clip(r), never 0."""
     for advantage in (2.0, -2.0):
@@ -269,6 +279,8 @@ def test_errors_say_what_to_do():
         policy_loss(logprobs, old, advantages, mask, variant="ppo")
     with pytest.raises(ValueError, match=r"clip_dual above 1, got 0\.5; pass inf"):
         policy_loss(logprobs, old, advantages, mask, clip_dual=0.5)
+    with pytest.raises(ValueError, match=r"max_log_ratio above 0 and at most 20, got 0\.0"):
+        policy_loss(logprobs, old, advantages, mask, max_log_ratio=0.0)
     with pytest.raises(ValueError, match=r"advantages \[N\] or \[N, T\], got .*\[6, 5\], \[5\]"):
         policy_loss(logprobs, old, advantages[:5], mask)
     with pytest.raises(ValueError, match=r"token, sequence, constant, vl_norm; got 'mean'"):

@@ -42,6 +42,8 @@ EXPECTED: dict[str, tuple[float, list[float]]] = {
     "cispo": (S * log(0.5) * (-1.5 + 6.5) / 8, [-1.5 * S / 8, 0.5 * S / 8, S / 8, 5 * S / 8]),
     "rloo": (2 * (-1.2 + 9.8) / 40, [0, 0, 2 / 40, 16 / 40]),
     "vl_norm": (S * (-1.2 * 3 + 9.8) / 70, [0, 0, S / 70, 8 * S / 70]),
+    # The ratio of 8 is within 1000; advantages are 1 and -1.
+    "stable_reinforce": ((-1.2 + 9.8) / 8, [0, 0, 1 / 8, 1]),
 }
 
 
@@ -95,7 +97,7 @@ def test_one_setting_of_an_algorithm_can_be_another():
 
 def test_an_option_takes_the_place_of_one_value_and_of_no_other():
     own = {"advantage": "rloo", "policy": "cispo", "average": "constant", "clip_low": 0.0, "clip_high": 9.0}
-    own |= {"clip_dual": 7.0, "resample": 5}
+    own |= {"clip_dual": 7.0, "resample": 5, "max_log_ratio": 2.0, "outlier_stds": 3.0}
     for name, value in own.items():
         expected = replace(ALGORITHMS["grpo"], **{name: value})
         assert AlgorithmOptions("grpo", **{name: value}).resolve() == expected != ALGORITHMS["grpo"]

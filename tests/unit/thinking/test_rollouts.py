@@ -6,7 +6,7 @@ its prompt and its pixels. So the text and the tokens of a thought say whose it 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
-from math import exp, nan
+from math import exp, inf, nan
 from typing import Any
 
 import pytest
@@ -302,6 +302,18 @@ def thoughts_of(
     rollouts = roll_out(model, batch_of(model, numbers), given, **how)
     names = [f"{pair.id}{side}" for side in "ab" for pair in rollouts.pairs]
     return dict(zip(names, (group.thoughts for group in rollouts.groups), strict=True))
+
+
+def test_outliers_of_the_batch_pull_nowhere(brief):
+    """Among the advantages of a batch, those beyond one standard deviation are 0, and the others stay."""
+    rubric = Rubric({"length": 1.0}, length_low=0, length_high=100)
+    whole, kept = (
+        roll_out(brief, batch_of(brief), RolloutSettings(SAMPLING, rubric, "dr_grpo", outlier_stds=stds)).advantages
+        for stds in (inf, 1.0)
+    )
+    far = (whole - whole.mean()).abs() > whole.std()
+    assert 0 < far.sum() < far.numel()
+    assert torch.equal(kept, whole.masked_fill(far, 0.0))
 
 
 def test_the_key_decides_the_draws(brief):
