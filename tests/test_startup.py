@@ -70,7 +70,7 @@ def test_an_import_takes_at_most_a_tenth_of_torch(code, torch_seconds):
     assert packages == set()
 
 
-@pytest.mark.parametrize("command", ["", "score", "evaluate", "compare", "report", "replay", "serve"])
+@pytest.mark.parametrize("command", ["", "score", "import", "evaluate", "compare", "report", "replay", "serve"])
 def test_help_takes_at_most_a_fifth_of_torch(command, torch_seconds):
     seconds, packages = run_thrice(HELP.format(command=command))
     assert seconds < 0.2 * torch_seconds

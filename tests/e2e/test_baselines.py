@@ -32,7 +32,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, rendered: Path) -> dict[str, Path]:
-    """A few steps of every baseline, coupled_grpo on what coupled exported: the folder of each run."""
+    """A few steps of every baseline, those of stage 2 on what coupled exported: the folder of each run."""
     folder = tmp_path_factory.mktemp("runs")
     names = sorted(path.stem for path in BASELINES.glob("*.yaml"))
     for name in names:
@@ -43,7 +43,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory, rendered: Path) -> dict[str, 
             "2",
         ]
         own = ["--model.own_thought_pairs", "2"]
-        own_options = {"coupled": own, "coupled_grpo": own + arguments, "checklist": ["--model.fit_pairs", "4"]}
+        own_options = {"coupled": own, "checklist": ["--model.fit_pairs", "4"]}
+        own_options |= dict.fromkeys(("coupled_grpo", "r1_reward", "vlm_r1"), own + arguments)
         main([
             *("fit", "-c", str(BASELINES / f"{name}.yaml"), "--trainer.accelerator", "cpu"),
             *("--trainer.logger.save_dir", str(folder), "--trainer.log_every_n_steps", "1"),
@@ -64,6 +65,8 @@ def test_every_baseline_exports_what_its_reward_is_read_from(runs: dict[str, Pat
         "checklist": "checklist",
         "coupled": "overall_score",
         "coupled_grpo": "overall_score",
+        "r1_reward": "overall_score",
+        "vlm_r1": "overall_score",
         "discriminative": "head",
         "discriminative_mse": "head",
     }

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from descore.cli import main
+from descore.importing import run
 from descore.importing.request import ImportRequest
 from descore.importing.run import import_model
 from descore.inputs.typed_json import FileError
@@ -123,6 +124,23 @@ def test_the_instruction_is_needed_to_the_letter(copy: dict[str, Any], tmp_path:
     (tmp_path / "other.txt").write_text("{text_prompt} <|VQ_reward|> <|MQ_reward|>")
     with pytest.raises(FileError, match=r"expected <\|TA_reward\|> once, found it 0 times"):
         import_model(ImportRequest("videoreward", **copy | {"template": str(tmp_path / "other.txt")}))
+
+
+def test_files_of_the_hub_are_downloaded_by_the_layout_and_their_commit_is_recorded(
+    copy: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "b8e421fe" * 5
+    snapshot = Path(copy["source"]).rename(Path(copy["source"]).with_name(commit))
+
+    def download(name: str, patterns: list[str], revision: str | None) -> Path:
+        assert (name, revision) == ("KlingTeam/VideoReward", "main")
+        assert {"model_config.json", "checkpoint-*/model.pth"} <= set(patterns)
+        return snapshot
+
+    monkeypatch.setattr(run, "download", download)
+    asked = copy | {"source": "KlingTeam/VideoReward", "revision": "main"}
+    origin = import_model(ImportRequest("videoreward", **asked))
+    assert (origin.source, origin.revision) == ("KlingTeam/VideoReward", commit)
 
 
 def arguments(options: dict[str, Any], layout: str = "videoreward") -> list[str]:
