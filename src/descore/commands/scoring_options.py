@@ -18,7 +18,8 @@ def add_model_option(command: Any, *, required: bool = True) -> None:
     option(
         "--model",
         required=required,
-        help="run, or its exported folder such as .../export/best; a hub id; or demo, a toy that ships",
+        help="run, or its exported folder such as .../export/best; a hub id; demo, a toy that ships; or a settings "
+        "file (.yaml), which reads a backbone as it was published",
     )
     option("--backbone", help="hub id or folder of an adapter's backbone, if it is not where the exported folder says")
 
@@ -57,7 +58,7 @@ def add_protocol_options(group: Any) -> None:
         "--reward-from",
         choices=get_args(RewardSource),
         help="source of the reward (default: the one that the model was trained for); every model that thinks can give "
-        "the overall_score or expected_score of its thought",
+        "the overall_score, expected_score or top_share of its answer",
     )
     option(
         "--dtype",

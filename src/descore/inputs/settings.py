@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from descore.heads.settings import HeadSettings
-from descore.inputs.checklist import Question
+from descore.inputs.answers import AnswerSettings
+from descore.inputs.checklist import ProbeSettings, Question
 from descore.inputs.prompts import PromptTemplate, Query
 from descore.inputs.typed_json import typed
 from descore.video.settings import VideoSettings
@@ -14,11 +15,28 @@ from descore.video.settings import VideoSettings
 Dtype = Literal["float32", "bfloat16"]
 """Precision of a backbone's weights in scoring; the head is always float32."""
 
-RewardSource = Literal["head", "overall_score", "expected_score", "checklist"]
+RewardSource = Literal["head", "overall_score", "expected_score", "top_share", "checklist"]
+FromThought = Literal["overall_score", "expected_score", "top_share"]
 MAX_TOKENS = 2**20
 """Largest length limit of a prompt or a thought, in tokens."""
-FROM_THOUGHT: tuple[RewardSource, ...] = ("overall_score", "expected_score")
-"""Reward sources that read the overall score in the text of the thought."""
+FROM_THOUGHT: tuple[RewardSource, ...] = get_args(FromThought)
+"""Reward sources that read the answer in the text of the thought."""
+FROM_DIGITS: tuple[RewardSource, ...] = ("expected_score", "top_share")
+"""Those that read the model's probabilities of the digits that the answer might have said."""
+
+
+@dataclass(frozen=True)
+class ThoughtReading:
+    """A reward that is read from the answer of a thought.
+
+    Attributes:
+        source: What is read: "overall_score", what the answer says; "expected_score", the expectation over the digits
+            that it might have said; "top_share", the likeliest digit times its probability.
+        answer: What the answer says, and where.
+    """
+
+    source: FromThought = "overall_score"
+    answer: AnswerSettings = field(default_factory=AnswerSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +51,14 @@ class ModelSettings:
         head: Form of the head, and the query tokens that it reads.
         max_thought_tokens: Largest number of tokens of a thought; a longer thought is cut.
         max_prompt_tokens: Length limit of a prompt in tokens; a longer one is refused.
-        reward_from: Source of the reward: "head", from the hidden state of the query token; "overall_score", from the
-            text of the thought; "expected_score", the mean overall score under the model's probabilities of its first
-            digit; "checklist", weighted answers to yes/no questions.
+        reward_from: Source of the reward: "head", from the hidden state of the query token; "overall_score", what the
+            answer of the thought says; "expected_score", the mean of what it might have said, under the model's
+            probabilities of the digit; "top_share", the likeliest digit times its probability; "checklist", weighted
+            answers to yes/no questions.
         thoughts: Whether the model is trained with thoughts; without, it never samples one.
         checklist: Questions with their weights, for the source "checklist".
+        probes: What an answer to a question of the checklist counts.
+        answer: What the answer of a thought says, and where, for the sources that read it.
 
     Raises:
         ValueError: If a value is unknown, the names of the rewards are missing or equal, or the source of the reward
@@ -63,6 +84,8 @@ class ModelSettings:
     reward_from: RewardSource = "head"
     thoughts: bool = True
     checklist: tuple[Question, ...] = ()
+    probes: ProbeSettings = field(default_factory=ProbeSettings)
+    answer: AnswerSettings = field(default_factory=AnswerSettings)
 
     def __post_init__(self) -> None:
         for name in ("max_thought_tokens", "max_prompt_tokens"):
@@ -112,12 +135,38 @@ class ModelSettings:
         """
         return typed(cls, values, "settings")
 
+    def check_answer(self, source: RewardSource) -> None:
+        """Check that the answer of a thought gives the rewards of this model.
+
+        Args:
+            source: One of `FROM_THOUGHT`.
+
+        Raises:
+            ValueError: If the fields are not those of the rewards, or the source reads digits that no field says.
+        """
+        names, answer = self.reward_names, self.answer
+        if len(names) > 1 and tuple(answer.fields) != names:
+            raise ValueError(
+                f"reward_from {source!r} gives one reward, or several if answer.fields are named like them; got "
+                f"reward_names {', '.join(names)} and the fields {', '.join(answer.fields) or 'none'}"
+            )
+        if source in FROM_DIGITS and (answer.words or not answer.digits):
+            said = "words" if answer.words else f"numbers from {answer.lowest:g} to {answer.highest:g}"
+            raise ValueError(
+                f"reward_from {source!r} reads the digit that a number begins with, but the answer says {said}; "
+                "expected 'overall_score'"
+            )
+
     def _check_source(self) -> None:
-        if len(self.reward_names) > 1:
+        if self.reward_from in FROM_THOUGHT:
+            self.check_answer(self.reward_from)
+            if not self.thoughts:
+                raise ValueError(f"reward_from {self.reward_from!r} reads a thought: set thoughts to true")
+        elif len(self.reward_names) > 1:
             raise ValueError(
                 f"reward_from {self.reward_from!r} gives one reward, got reward_names {self.reward_names!r}"
             )
-        if self.reward_from == "checklist" and not self.checklist:
+        elif not self.checklist:
             raise ValueError("reward_from 'checklist' requires questions, got an empty checklist")
-        if self.reward_from in FROM_THOUGHT and not self.thoughts:
-            raise ValueError(f"reward_from {self.reward_from!r} reads a thought: set thoughts to true")
+        elif self.probes.nonnegative and (below := [one for one in self.checklist if (one.weight or 0.0) < 0]):
+            raise ValueError(f"probes.nonnegative is true, and {below[0].text!r} has the weight {below[0].weight:g}")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from descore.atomic import complete_path
 from descore.inputs.backbone import TINY, download, is_hub_id
 from descore.inputs.settings import ModelSettings
+from descore.inputs.settings_file import is_settings_file, read_settings
 from descore.inputs.typed_json import read_json, shorten, typed
 from descore.model.finished import find_export
 from descore.types import ModelError
@@ -17,6 +18,7 @@ from descore.types import ModelError
 FILE = "descore.json"
 FORMAT = 1
 Weights = Literal["merged", "adapter"]
+Held = Literal["merged", "adapter", "none"]
 
 
 class ExportError(ModelError):
@@ -63,7 +65,7 @@ class Description:
 
     Attributes:
         format: Version of the format.
-        weights: "merged" for a whole backbone, "adapter" for what was trained.
+        weights: "merged" for a whole backbone, "adapter" for what was trained, "none" for a settings file.
         settings: Settings of the model.
         tensors: Shape of each tensor in reward.safetensors.
         calibration: Statistics of the rewards; None where there are none.
@@ -75,7 +77,7 @@ class Description:
     """
 
     format: int
-    weights: Weights
+    weights: Held
     settings: ModelSettings
     tensors: dict[str, list[int]]
     calibration: RewardStatistics | None = None
@@ -83,7 +85,7 @@ class Description:
     origin: Origin | None = None
 
     def __post_init__(self) -> None:
-        names, rows = self.settings.reward_names, self._rows()
+        names, rows = self.settings.reward_names, {} if self.weights == "none" else self._rows()
         for tensor, num_rows in rows.items():
             shape = self.tensors.get(tensor, [])
             if shape[:1] != [num_rows] or len(shape) != (1 if tensor.endswith("bias") else 2):
@@ -103,10 +105,10 @@ class Description:
 
 
 def describe(folder: str | Path, backbone: str | None = None) -> Description:
-    """Read `descore.json` of an exported folder or hub id.
+    """Read `descore.json` of an exported folder or hub id, or a settings file.
 
     Args:
-        folder: Path of the folder, or its id on the hub.
+        folder: Path of the folder, or its id on the hub, or the path of a settings file.
         backbone: Backbone of an adapter, if it is not where the folder says; a hub id or folder.
 
     Returns:
@@ -117,6 +119,8 @@ def describe(folder: str | Path, backbone: str | None = None) -> Description:
             backbone is not there, or it needs none.
     """
     folder = find(folder)
+    if is_settings_file(folder):
+        return _untrained(folder, backbone)
     path = folder / FILE
     if not path.is_file():
         raise ExportError(f"{folder} is not an exported folder: it has no {FILE}")
@@ -124,6 +128,8 @@ def describe(folder: str | Path, backbone: str | None = None) -> Description:
         content = read_json(path)
         if type(content.get("format")) is not int or content["format"] != FORMAT:
             raise ExportError(f"{path} has format {shorten(content.get('format'))}; this version reads format {FORMAT}")
+        if content.get("weights") == "none":
+            raise ExportError(f'{path}: weights: expected one of {", ".join(get_args(Weights))}, got "none"')
         description = typed(Description, content, "")
     except ExportError:
         raise
@@ -134,11 +140,13 @@ def describe(folder: str | Path, backbone: str | None = None) -> Description:
 
 
 def find(folder: str | Path) -> Path:
-    """Return the path of an exported folder, of a run's newest finished export, or of a hub id, downloaded first.
+    """Return the path of an exported folder, a run's newest finished one, a downloaded hub id, or a settings file.
 
     Raises:
         ExportError: If there is none.
     """
+    if is_settings_file(folder):
+        return Path(folder)
     try:
         if (path := complete_path(find_export(folder))).is_dir():
             return path
@@ -167,6 +175,14 @@ def portable(name: str, folder: Path) -> str:
         return name
     relative = os.path.relpath(os.path.abspath(name), folder.resolve())
     return relative if relative.startswith("..") else f"./{relative}"
+
+
+def _untrained(path: Path, backbone: str | None) -> Description:
+    settings = read_settings(path)
+    name = backbone or settings.backbone
+    if name != TINY and not os.path.isdir(name) and not is_hub_id(name):
+        raise ExportError(f"{path}: expected a backbone that is a hub id, a folder or {TINY}, got {name!r}")
+    return Description(FORMAT, "none", replace(settings, backbone=name), tensors={})
 
 
 def _locate(folder: Path, description: Description, backbone: str | None) -> str:

@@ -142,7 +142,7 @@ def load(folder: str | Path, build: Callable[[Processor, Any], Model], backbone:
 
 
 def load_processor(folder: str | Path, backbone: str | None = None) -> Processor:
-    """Load the processor of an exported folder or hub id, without any weights.
+    """Load the processor of an exported folder, hub id or settings file, without any weights.
 
     Args:
         folder: Path of the folder, or its id on the hub.
@@ -153,13 +153,13 @@ def load_processor(folder: str | Path, backbone: str | None = None) -> Processor
     """
     folder = find(folder)
     with _loading(folder):
-        return Processor(describe(folder, backbone).settings, folder / "backbone")
+        return Processor(describe(folder, backbone).settings, None if folder.is_file() else folder / "backbone")
 
 
 def digest(folder: str | Path, backbone: str | None = None) -> str:
     """Hash the files of an exported folder or hub id, by names and bytes: equal digests mean equal models.
 
-    What the hub adds is left out: the model card and hidden files.
+    What the hub adds is left out: the model card and hidden files. Of a settings file, what it says is hashed.
 
     Args:
         folder: Path of the folder, or its id on the hub.
@@ -168,11 +168,13 @@ def digest(folder: str | Path, backbone: str | None = None) -> str:
     folder = find(folder)
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     files = {name: path for name, path in files.items() if name != "README.md" and not name.startswith(".")}
-    if read_json(folder / FILE).get("weights") == "adapter":
+    whole_folder = hashlib.blake2b(digest_size=16)
+    if folder.is_file():
+        whole_folder.update(json.dumps(describe(folder, backbone).settings.to_json(), sort_keys=True).encode())
+    if folder.is_file() or read_json(folder / FILE).get("weights") == "adapter":
         base = resolve(describe(folder, backbone).settings.backbone, metadata_only=False)
         used = [*weight_files(base), base / "config.json", base / INDEX]
         files |= {f"backbone:{path.relative_to(base).as_posix()}": path for path in used if path.is_file()}
-    whole_folder = hashlib.blake2b(digest_size=16)
     for name, path in files.items():
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "blake2b").hexdigest()

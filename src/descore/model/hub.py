@@ -52,6 +52,8 @@ def push(
     """
     folder = find(folder)
     described = describe(folder)
+    if described.weights == "none":
+        raise ExportError(f"{folder} is a settings file; expected an exported folder, which has weights to push")
     _check_backbone(folder)
     card = model_card(described, repo_id, recipe=_find_recipe(folder, recipe), evaluations=evaluations, license=license)
     api = api or HfApi(token=token)

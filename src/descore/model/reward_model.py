@@ -16,7 +16,8 @@ from descore.families.known_layers import check_layers
 from descore.heads.reward_head import RewardHead
 from descore.inputs.processor import Processor
 from descore.inputs.settings import ModelSettings
-from descore.model.export import RewardStatistics, Weights, load, save
+from descore.inputs.settings_file import is_settings_file
+from descore.model.export import RewardStatistics, Weights, describe, load, save
 from descore.model.sampling import Sampling
 from descore.model.shared_prefix import SHARED_PREFIX
 from descore.model.thought_cache import ThoughtCache
@@ -87,13 +88,15 @@ class RewardModel(nn.Module):
         """Load a model from an exported folder or hub id, in float32 and eval mode.
 
         Args:
-            folder: Path of the folder, or its id on the hub.
+            folder: Path of the folder, or its id on the hub; or a settings file, for a backbone as it was published.
             backbone: Hub id or folder of an adapter's backbone, if it is not where the exported folder says.
 
         Raises:
             ExportError: If a file is missing or damaged, or a tensor is missing, extra, not finite or of another shape.
                 No tensor is ever left at random values.
         """
+        if is_settings_file(folder):
+            return cls.create(describe(folder, backbone).settings).eval()
         return load(folder, cls, backbone).eval()
 
     def save_pretrained(

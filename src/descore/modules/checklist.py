@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from descore.inputs.checklist import Question, read_checklist, tokenise_question
+from descore.inputs.checklist import ProbeSettings, Question, read_checklist, tokenise_question
 from descore.inputs.collate import PairCollator, Read
 from descore.inputs.processor import Processor
 from descore.inputs.prompts import PromptTemplate
@@ -20,7 +20,7 @@ from descore.modules.options import Optimization
 from descore.modules.readings import ChecklistReader, GivenReader
 from descore.modules.supervised import SupervisedSystem
 from descore.objectives.checklist import checklist_loss, fit_weights
-from descore.thinking.readout import read_answers, weights_of
+from descore.thinking.readout import count_answers, read_answers, weights_of
 from descore.types import Pair, PairBatch, Side, Thought
 from descore.video.settings import VideoSettings
 
@@ -37,7 +37,8 @@ class ChecklistModule(SupervisedSystem):
         video: How a video is read: the same in all stages and in scoring.
         checklist: Questions: "checklist" or "checklist_rendered" of the package, or a CSV file with the columns
             dimension, at_least and question: the answer is yes from a score of at_least, 1 or 2. Columns yes and no may
-            say it in other words.
+            say it in other words. A question without a dimension is not trained, only asked and weighted.
+        probes: What an answer counts, and how the weights are fitted.
         fit_pairs: Number of training pairs, the first of the table, that the weights are fitted on.
         optimization: What trains, and how; query and head have no use here.
         seed: Seed of the new head, which is not used.
@@ -52,6 +53,7 @@ class ChecklistModule(SupervisedSystem):
         template: str = "descore",
         video: VideoSettings = VideoSettings(),
         checklist: str = "checklist",
+        probes: ProbeSettings = ProbeSettings(),
         fit_pairs: int = 256,
         optimization: Optimization = Optimization({"language": 1e-4}),
         seed: int = 0,
@@ -63,7 +65,13 @@ class ChecklistModule(SupervisedSystem):
             reward_from="checklist",
             thoughts=False,
             checklist=read_checklist(checklist),
+            probes=probes,
         )
+        if not any(question.dimension for question in settings.checklist):
+            raise ValueError(
+                f"{checklist}: no question has a dimension, and training learns from annotated scores; give the "
+                "columns dimension and at_least, or score without training (docs/baselines.md)"
+            )
         build = partial(RewardModel.create, settings, seed=seed)
         super().__init__(build, optimization=optimization, own_thought_pairs=0)
         self.fit_pairs = fit_pairs
@@ -119,12 +127,15 @@ class ChecklistModule(SupervisedSystem):
         training = self.model.training
         self.model.eval()
         differences, preferences = [], []
+        probes = self.model.settings.probes
         for batch in self.trainer.datamodule.fitting_dataloader(self.fit_pairs):  # type: ignore[attr-defined]
-            answer_a, answer_b = read_answers(self.model, batch.branches.to(self.device)).chunk(2)
+            answers = read_answers(self.model, batch.branches.to(self.device))
+            answer_a, answer_b = count_answers(answers, probes).chunk(2)
             differences.append((answer_a - answer_b).cpu())
             preferences.append(batch.preference[:, 0].cpu())
         self.model.train(training)
-        self._set_weights(fit_weights(torch.cat(differences), torch.cat(preferences)).tolist())
+        fitted = fit_weights(torch.cat(differences), torch.cat(preferences), nonnegative=probes.nonnegative)
+        self._set_weights(fitted.tolist())
         self._fitted_at = self.global_step
 
     def full_model(self) -> RewardModel | None:

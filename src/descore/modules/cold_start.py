@@ -11,9 +11,10 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from descore.heads.settings import HeadSettings
+from descore.inputs.answers import AnswerSettings
 from descore.inputs.collate import PairCollator, Read
 from descore.inputs.prompts import PromptTemplate
-from descore.inputs.settings import FROM_THOUGHT, ModelSettings, RewardSource
+from descore.inputs.settings import FROM_THOUGHT, ModelSettings, RewardSource, ThoughtReading
 from descore.losses.pair_losses import Labels
 from descore.model.reward_model import RewardModel
 from descore.modules.options import Optimization
@@ -35,8 +36,9 @@ class ColdStartModule(SupervisedSystem):
         head: Form of the head, and the query tokens that it reads.
         max_thought_tokens: Length limit of a thought in tokens; a longer one is cut off.
         reward_from: What the reward of the trained model is read from: "head"; or its thoughts, for a coupled baseline:
-            "overall_score", the written score, or "expected_score", the expectation over the scores it might have
-            written.
+            "overall_score", what the answer says, "expected_score", the expectation over what it might have said, or
+            "top_share", the likeliest digit times its probability. A source and an answer of its own form are given
+            together: {source: top_share, answer: {fields: {motion: 'motion: ([1-5])'}}}.
         thoughts: Whether the teacher's thoughts are read; false trains a discriminative baseline, which never thinks.
         objective: What is minimised, and how thoughts are masked.
         optimization: What trains, and how.
@@ -58,13 +60,19 @@ class ColdStartModule(SupervisedSystem):
         reward_names: tuple[str, ...] = ("overall",),
         head: HeadSettings = HeadSettings(),
         max_thought_tokens: int = 4096,
-        reward_from: RewardSource = "head",
+        reward_from: RewardSource | ThoughtReading = "head",
         thoughts: bool = True,
         objective: PreferenceObjective = PreferenceObjective(),
         optimization: Optimization = Optimization({"language": 1e-4, "query": 1e-3, "head": 1e-3}),
         own_thought_pairs: int = 64,
         seed: int = 0,
     ) -> None:
+        source: RewardSource
+        answer = AnswerSettings()
+        if isinstance(reward_from, ThoughtReading):
+            source, answer = reward_from.source, reward_from.answer
+        else:
+            source = reward_from
         settings = ModelSettings(
             backbone=backbone,
             template=PromptTemplate.read(template).text,
@@ -72,12 +80,13 @@ class ColdStartModule(SupervisedSystem):
             reward_names=tuple(reward_names),
             head=head,
             max_thought_tokens=max_thought_tokens,
-            reward_from=reward_from,
+            reward_from=source,
             thoughts=thoughts,
+            answer=answer,
         )
-        if reward_from in FROM_THOUGHT and own_thought_pairs < 1:
+        if source in FROM_THOUGHT and own_thought_pairs < 1:
             raise ValueError(
-                f"own_thought_pairs is {own_thought_pairs}; expected at least 1: with reward_from {reward_from!r} "
+                f"own_thought_pairs is {own_thought_pairs}; expected at least 1: with reward_from {source!r} "
                 "they give the headline"
             )
         super().__init__(

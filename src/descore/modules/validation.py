@@ -13,7 +13,7 @@ from descore.metrics.accumulated import PreferenceAccuracy
 from descore.model.reward_model import RewardModel
 from descore.modules.readings import GivenReader, Reading
 from descore.rewards import format_reward, quality_reward
-from descore.thinking.readout import read_rewards
+from descore.thinking.readout import read_rewards, said_scores
 from descore.thinking.think import think
 from descore.types import Group, PairBatch
 
@@ -69,7 +69,7 @@ class Validation:
             groups = think(self.model, batch.branches)
             own = read_rewards(self.model, batch.branches, groups)
             rewards["own_thought"] = torch.stack([readout.rewards[0] for readout in own]).view(2, num_pairs, -1)
-            counts.count_thoughts(batch, groups)
+            counts.count_thoughts(self.model, batch, groups)
         counts.count_rewards(rewards, batch.preference)
         return Validated(batch=batch, rewards=rewards, groups=groups)
 
@@ -133,14 +133,16 @@ class _Table:
         for name, value in values.items():
             self.means[name].update(value)
 
-    def count_thoughts(self, batch: PairBatch, groups: list[Group]) -> None:
-        """Count how good the model's own thoughts are, one per video."""
+    def count_thoughts(self, model: RewardModel, batch: PairBatch, groups: list[Group]) -> None:
+        """Count how good the model's own thoughts are, one per video; an answer with fields has no dimension scores."""
         self.num_own += len(batch.pairs)
         sides = [pair.a for pair in batch.pairs] + [pair.b for pair in batch.pairs]
         for side, group in zip(sides, groups, strict=True):
-            self.means["well_formed"].update(format_reward(group.texts[0]))
+            said = said_scores(model, group)[0] if (fields := model.settings.answer.fields) else None
+            well_formed = not isinstance(said, str) if fields else format_reward(group.texts[0])
+            self.means["well_formed"].update(float(well_formed))
             self.means["thought_tokens"].update(len(group.thoughts[0].token_ids))
-            if side.scores is not None:
+            if side.scores is not None and not fields:
                 self.means["dimension_accuracy"].update(quality_reward(group.texts[0], side.scores))
 
     def results(self) -> dict[str, float]:

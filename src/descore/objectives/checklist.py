@@ -44,16 +44,18 @@ def checklist_loss(logprobs: Tensor, answered: Sequence[Thought], mean: Mean = m
     return mean(-answers, torch.ones_like(answers).bool())
 
 
-def fit_weights(differences: Tensor, preference: Tensor, *, ridge: float = 1.0) -> Tensor:
+def fit_weights(differences: Tensor, preference: Tensor, *, ridge: float = 1.0, nonnegative: bool = False) -> Tensor:
     """Fit the weights of the answers: logistic regression, without a constant, of the preference on their differences.
 
     The minimum of `sum -log sigmoid(preference * (differences . w)) + ridge / 2 * |w|^2`, in float64 by L-BFGS. As in
-    VisionReward (arXiv 2412.21059), here with soft answers, and with weights of either sign.
+    VisionReward (arXiv 2412.21059), whose answers are hard and whose weights are not negative.
 
     Args:
         differences: [N, Q] answers about video A minus those about video B.
         preference: [N] +1 A, -1 B; ties (0) and nan are left out, and so are differences with nan.
         ridge: Keeps weights finite where the answers tell all pairs right.
+        nonnegative: Whether questions whose weight is negative get weight 0 and the others are fitted again, until none
+            is negative.
 
     Returns:
         [Q] float64.
@@ -66,7 +68,18 @@ def fit_weights(differences: Tensor, preference: Tensor, *, ridge: float = 1.0) 
     if not bool(used.any()):
         raise ValueError(f"expected pairs with a preference to fit the checklist on, got {len(preference)} without one")
     signed = differences[used] * preference[used, None]
-    weights = torch.zeros(differences.shape[1], dtype=torch.float64, requires_grad=True)
+    weights = _logistic(signed, ridge)
+    while nonnegative and bool((weights < 0).any()):
+        kept = weights > 0
+        weights = torch.zeros_like(weights)
+        if bool(kept.any()):
+            weights[kept] = _logistic(signed[:, kept], ridge)
+    return weights
+
+
+def _logistic(signed: Tensor, ridge: float) -> Tensor:
+    """Return the weights [Q] at the minimum of `sum -log sigmoid(signed @ w) + ridge / 2 * |w|^2`."""
+    weights = torch.zeros(signed.shape[1], dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS(
         [weights], max_iter=200, tolerance_grad=1e-9, tolerance_change=1e-14, line_search_fn="strong_wolfe"
     )

@@ -18,7 +18,8 @@ class Score:
         rewards: Each reward by name if the model gives several, and `reward` is their sum; empty otherwise.
         thought: Text of the thought, of the first one if there are several; empty if scored without a thought.
         dimension_scores: Dimension scores that the thought states; None if its answer is invalid.
-        overall_score: Overall score that the thought states; None if it states none or its answer is invalid.
+        overall_score: Overall score that the thought states, or the mean or sum of the fields of its answer; None if it
+            states none or its answer is invalid.
         num_thought_tokens: Length of the thought in tokens.
         truncated: Whether the thought was cut off at the length limit.
         reward_std: Standard deviation of the reward over the thoughts; None with fewer than two rewards.

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from descore.answer import Answer, AnswerError, parse_answer
+from descore.inputs.answers import said_values
 from descore.inputs.settings import Dtype, RewardSource
 from descore.model.description import RewardStatistics, describe
 from descore.model.finished import find_export
@@ -42,8 +43,8 @@ class Scorer:
             thought and no dimension scores. A model that was trained without thoughts never thinks.
         max_batch_tokens: Number of tokens scored together, those of the thoughts included; as many as the memory of
             the device is for if not given. A batch that does not fit all the same is divided.
-        reward_from: Source of the reward, if not the one that the model was trained for: "overall_score" or
-            "expected_score" reads it from the thought of any model that thinks.
+        reward_from: Source of the reward, if not the one that the model was trained for: "overall_score",
+            "expected_score" or "top_share" reads it from the answer of any model that thinks.
         backbone: Hub id or folder of an adapter's backbone, if it is not where the exported folder says.
 
     Raises:
@@ -229,6 +230,14 @@ class Scorer:
         std = float(torch.tensor(totals).std()) if len(totals) > 1 else None
         return replace(mean, reward_std=std, each=each)
 
+    def _said(self, text: str, thought: Thought) -> float | None:
+        """Return the overall score that a thought says; None if it says none."""
+        settings = self.model.settings.answer
+        try:
+            return settings.combined(said_values(text, settings, whole=thought.closed), 1)[0]
+        except AnswerError:
+            return None
+
     def _record(self, rewards: Tensor, thought: Thought, text: str, error: str | None) -> Score:
         answer = _answer(text)
         names = self.model.settings.reward_names
@@ -238,7 +247,7 @@ class Scorer:
             rewards=dict(zip(names, rewards.tolist(), strict=True)) if len(names) > 1 else {},
             thought=text,
             dimension_scores=answer.scores if answer else None,
-            overall_score=answer.overall if answer else None,
+            overall_score=self._said(text, thought),
             num_thought_tokens=len(thought.token_ids),
             truncated=bool(text) and not thought.closed,
             error=error,

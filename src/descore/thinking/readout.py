@@ -1,25 +1,27 @@
-"""Readout of a video's reward: from the head, from the score that the thought states, or from a checklist."""
+"""Readout of a video's reward: from the head, from the answer of the thought, or from a checklist."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from descore.answer import AnswerError, locate_overall, parse_answer
-from descore.inputs.checklist import Question, tokenise_question
+from descore.answer import AnswerError
+from descore.inputs.answers import locate_digits, said_values
+from descore.inputs.checklist import ProbeSettings, Question, tokenise_question
 from descore.inputs.processor import prefixes_of
 from descore.inputs.settings import FROM_THOUGHT, ModelSettings, RewardSource
 from descore.model.reward_model import RewardModel
 from descore.types import Branches, Group, ModelError, Thought, VideoFeatures
 
+T = TypeVar("T")
+
 _UNFITTED = "the weights of the checklist are not fitted; train the model to the end and score with that export"
-LEVELS = ("1", "2", "3", "4", "5")
-"""Leading digits that an overall score can have."""
 
 
 class ReadoutError(ModelError):
@@ -51,9 +53,8 @@ def choose_source(settings: ModelSettings, source: RewardSource | None, *, thoug
 
     Args:
         settings: Settings of the model.
-        source: Requested source; the one that the model was trained for if not given. "overall_score" and
-            "expected_score" can be read from every model that thinks, "head" and "checklist" only from a model that
-            was trained for them.
+        source: Requested source; the one that the model was trained for if not given. Those of `FROM_THOUGHT` can be
+            read from every model that thinks, "head" and "checklist" only from a model that was trained for them.
         thoughts: Whether the model thinks before it scores.
 
     Raises:
@@ -64,11 +65,11 @@ def choose_source(settings: ModelSettings, source: RewardSource | None, *, thoug
         raise ReadoutError(
             f"the reward {source!r} is read from a thought: let the model think, or choose another reward"
         )
-    if source in FROM_THOUGHT and len(settings.reward_names) > 1:
-        raise ReadoutError(
-            f"a thought states one {source!r}, but this model gives the rewards {', '.join(settings.reward_names)}; "
-            f"read {settings.reward_from!r} instead"
-        )
+    if source in FROM_THOUGHT:
+        try:
+            settings.check_answer(source)
+        except ValueError as error:
+            raise ReadoutError(f"{error}; or read {settings.reward_from!r}") from error
     if source not in FROM_THOUGHT and source != settings.reward_from:
         raise ReadoutError(
             f"this model was trained to give {settings.reward_from!r}; it has no {source!r}. Expected "
@@ -104,46 +105,77 @@ def read_rewards(
     if source == "checklist":
         rewards = weigh(model, read_answers(model, videos, seen=seen))
         return [Readout(reward.view(1, 1), (_UNFITTED if bool(reward.isnan()) else None,)) for reward in rewards]
-    if source == "overall_score":
-        return [_readout([_said(text) for text in group.texts], group.rewards.device) for group in groups]
-    expected = iter(expected_scores(model, videos, groups, seen=seen))
-    return [_readout([next(expected) for _ in group.thoughts], group.rewards.device) for group in groups]
+    found = iter(
+        [said for group in groups for said in said_scores(model, group)]
+        if source == "overall_score"
+        else digit_scores(model, videos, groups, source, seen=seen)
+    )
+    return [_readout(model.settings, [next(found) for _ in group.thoughts], group.rewards.device) for group in groups]
 
 
-def expected_scores(
-    model: RewardModel, videos: Branches, groups: Sequence[Group], *, seen: Sequence[VideoFeatures] | None = None
-) -> list[float | str]:
-    """Compute the expected overall score of every thought under the model's own digit probabilities.
+def said_scores(model: RewardModel, group: Group) -> list[list[float] | str]:
+    """Return what the answer of each thought of a video says: the value of each field, or why it has none."""
+    pairs = zip(group.texts, group.thoughts, strict=True)
+    return [_or_reason(said_values, text, model.settings.answer, whole=thought.closed) for text, thought in pairs]
 
-    Let p(d) be the softmax of the model's logits over the digits 1 to 5 alone, at temperature 1, at the position where
-    the thought writes the leading digit of its overall score. The expected score is `sum_d p(d) d` plus the fraction
-    that the thought wrote: "4.62" with p(4) = 0.75 and p(3) = 0.25 gives 3.75 + 0.62 = 4.37. It lies between 1 and 6.
-    The cost is one forward over all thoughts, and one row of logits per thought.
+
+def digit_scores(
+    model: RewardModel,
+    videos: Branches,
+    groups: Sequence[Group],
+    source: RewardSource,
+    *,
+    seen: Sequence[VideoFeatures] | None = None,
+) -> list[list[float] | str]:
+    """Compute what the answer of every thought might have said, by the model's own probabilities of the digits.
+
+    Let p(d) be the softmax of the model's logits over the digits that are legal, and over these alone, at the
+    temperature of `AnswerSettings`, at the position where the thought writes the leading digit of a field. With
+    "expected_score" the value of the field is `sum_d p(d) d` plus the fraction that the thought wrote: "4.62" with
+    p(4) = 0.75 and p(3) = 0.25 gives 3.75 + 0.62 = 4.37. With "top_share" it is `d p(d)` of the likeliest digit, as in
+    VideoScore2 (arXiv 2509.22799): 4 with p(4) = 0.75 gives 3, and so does a sure 3. The cost is one forward over all
+    thoughts, and one row of logits for each field of a thought.
 
     Args:
         model: Model that sampled the thoughts.
         videos: Packed batch of videos; only its prefixes are read.
         groups: Thoughts of each video.
+        source: "expected_score" or "top_share".
         seen: Output of `model.see` for these videos. If given, the vision tower does not run again.
 
     Returns:
-        The score of each thought, or the reason why it has none; all thoughts of the first video come first.
+        The value of each field of each thought, or the reason why it has none; all thoughts of the first video first.
     """
     texts = [text for group in groups for text in group.texts]
     thoughts = [thought for group in groups for thought in group.thoughts]
     found = [_locate(model, *one) for one in zip(texts, thoughts, strict=True)]
-    rows = [row for row, place in enumerate(found) if isinstance(place, int)]
+    rows = [row for row, places in enumerate(found) if not isinstance(places, str)]
     if not rows:
-        return [str(place) for place in found]
+        return [str(reason) for reason in found]
     branches = model.processor.pack(prefixes_of(videos), [group.thoughts for group in groups])
     starts = [0, *accumulate(len(thought.token_ids) + thought.closed for thought in thoughts)]
-    sources = branches.source_index[[starts[row] + int(found[row]) for row in rows]]
-    logits = model.next_logits(model.hidden(branches, seen=seen)[sources])
-    levels = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0], device=logits.device)
-    means = (logits[:, _levels(model)].softmax(-1) @ levels).tolist()
-    fractions = [math.modf(parse_answer(texts[row]).overall or 0.0)[0] for row in rows]
-    scores = dict(zip(rows, (mean + part for mean, part in zip(means, fractions, strict=True)), strict=True))
-    return [scores[row] if row in scores else str(place) for row, place in enumerate(found)]
+    places = [starts[row] + place for row in rows for place in found[row] if isinstance(place, int)]
+    logits = model.next_logits(model.hidden(branches, seen=seen)[branches.source_index[places]])
+    scores = iter(_of_digits(model, logits, source).tolist())
+    read: dict[int, list[float] | str] = {}
+    for row in rows:
+        values = [next(scores) for _ in found[row]]
+        if source == "expected_score":
+            said = said_values(texts[row], model.settings.answer)
+            values = [value + math.modf(one)[0] for value, one in zip(values, said, strict=True)]
+        read[row] = values
+    return [read.get(row, str(places)) for row, places in enumerate(found)]
+
+
+def _of_digits(model: RewardModel, logits: Tensor, source: RewardSource) -> Tensor:
+    """Return the expectation over the digits, or the likeliest digit times its probability, `[M]`, of `[M, V]`."""
+    answer = model.settings.answer
+    chances = (logits[:, _digit_ids(model)] / answer.temperature).softmax(-1)
+    digits = torch.tensor(answer.digits, dtype=chances.dtype, device=logits.device)
+    if source == "expected_score":
+        return chances @ digits
+    top, place = chances.max(-1)
+    return digits[place] * top
 
 
 @torch.no_grad()
@@ -171,7 +203,7 @@ def read_answers(model: RewardModel, videos: Branches, *, seen: Sequence[VideoFe
 
 
 def weigh(model: RewardModel, answers: Tensor) -> Tensor:
-    """Compute the rewards of a checklist, the weighted sum of its answers.
+    """Compute the rewards of a checklist: the sum or mean of weight times answer over its questions.
 
     Args:
         model: Model with a checklist of Q questions and their weights.
@@ -180,7 +212,18 @@ def weigh(model: RewardModel, answers: Tensor) -> Tensor:
     Returns:
         Rewards, `[V]` float32; nan if the weights are not fitted yet.
     """
-    return (answers.double() @ weights_of(model.settings.checklist).to(answers.device)).float()
+    probes, weights = model.settings.probes, weights_of(model.settings.checklist).to(answers.device)
+    total = count_answers(answers, probes).double() @ weights
+    return (total / len(weights) if probes.combine == "mean" else total).float()
+
+
+def count_answers(answers: Tensor, probes: ProbeSettings) -> Tensor:
+    """Return what probabilities of yes count: themselves, or +1 above one half and -1 otherwise.
+
+    >>> count_answers(torch.tensor([0.9, 0.5]), ProbeSettings(answers="hard"))
+    tensor([ 1., -1.])
+    """
+    return answers if probes.answers == "soft" else (answers > 0.5).to(answers.dtype) * 2 - 1
 
 
 def weights_of(questions: Sequence[Question]) -> Tensor:
@@ -198,38 +241,43 @@ def _from_head(rewards: Tensor) -> Readout:
     return Readout(rewards.masked_fill(~finite[:, None], math.nan), errors)
 
 
-def _said(text: str) -> float | str:
-    """Return the overall score that a thought states, or the reason why it has none."""
-    try:
-        overall = parse_answer(text).overall
-    except AnswerError as error:
-        return f"the thought has no valid answer: {error}"
-    return "the answer of the thought has no overall_score" if overall is None else overall
+def _locate(model: RewardModel, text: str, thought: Thought) -> list[int] | str:
+    """Return the index of the token of each leading digit that the answer says, or why there is none."""
+    found = _or_reason(said_values, text, model.settings.answer, whole=thought.closed)
+    offsets = found if isinstance(found, str) else _or_reason(locate_digits, text, model.settings.answer)
+    if isinstance(offsets, str):
+        return offsets
+    places = [_token_at(model, text, thought.token_ids, int(offset)) for offset in offsets]
+    for offset, place in zip(offsets, places, strict=True):
+        if thought.token_ids[place] not in _digit_ids(model):
+            return f"the digit at character {offset} of the thought, {text[int(offset)]!r}, is not a token of its own"
+    return places
 
 
-def _locate(model: RewardModel, text: str, thought: Thought) -> int | str:
-    """Return the index of the token that is the leading digit of the overall score, or why there is none."""
-    if isinstance(said := _said(text), str):
-        return said
-    try:
-        offset = locate_overall(text)
-    except AnswerError as error:
-        return str(error)
-    decode, ids = model.processor.thought_text, thought.token_ids
-    low, high = 1, len(ids)  # the fewest tokens whose text reaches the digit
+def _token_at(model: RewardModel, text: str, ids: Sequence[int], offset: int) -> int:
+    """Return the index of the token that ends the fewest tokens whose text reaches a character."""
+    low, high = 1, len(ids)
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if decode(ids[:middle]).startswith(text[: offset + 1]) else (middle + 1, high)
-    if ids[low - 1] not in _levels(model):
-        return f"the leading digit of the overall score {said} is not a token of its own"
+        reaches = model.processor.thought_text(ids[:middle]).startswith(text[: offset + 1])
+        low, high = (low, middle) if reaches else (middle + 1, high)
     return low - 1
 
 
-def _levels(model: RewardModel) -> list[int]:
-    return list(model.processor.tokenizer.convert_tokens_to_ids(list(LEVELS)))
+def _digit_ids(model: RewardModel) -> list[int]:
+    return list(model.processor.tokenizer.convert_tokens_to_ids([str(digit) for digit in model.settings.answer.digits]))
 
 
-def _readout(scores: Sequence[float | str], device: torch.device) -> Readout:
-    values = [math.nan if isinstance(score, str) else score for score in scores]
-    errors = tuple(score if isinstance(score, str) else None for score in scores)
-    return Readout(torch.tensor(values, device=device)[:, None], errors)
+def _or_reason(read: Callable[..., list[T]], *args: Any, **options: Any) -> list[T] | str:
+    """Return what is read of an answer, or the reason why nothing is."""
+    try:
+        return read(*args, **options)
+    except AnswerError as error:
+        return str(error)
+
+
+def _readout(settings: ModelSettings, found: Sequence[list[float] | str], device: torch.device) -> Readout:
+    count = len(settings.reward_names)
+    none = [math.nan] * count
+    rewards = [none if isinstance(one, str) else settings.answer.combined(one, count) for one in found]
+    return Readout(torch.tensor(rewards, device=device), tuple(one if isinstance(one, str) else None for one in found))

@@ -89,3 +89,29 @@ def test_what_is_not_asked_has_no_answer():
     question = Question("camera", 1, "Camera?")
     answers = [question.right_answer(dict.fromkeys(DIMENSIONS, score)) for score in (2, 1, 0, None)]
     assert answers == [True, True, False, None]
+
+
+def test_a_fit_without_negative_weights_leaves_questions_out_and_fits_the_others_again():
+    """The second question speaks against the preference: without it, the first one is fitted as if it were alone."""
+    differences = torch.tensor([[2.0, 0.0], [2.0, 0.0], [2.0, 0.0], [0.0, 2.0]])
+    preference = torch.tensor([1.0, 1.0, -1.0, -1.0])
+    assert fit_weights(differences, preference)[1] < 0
+    weights = fit_weights(differences, preference, nonnegative=True)
+    assert_close(weights, torch.stack([fit_weights(differences[:, :1], preference)[0], torch.tensor(0.0).double()]))
+    assert weights[0] > 0
+    assert fit_weights(differences[:, 1:], preference, nonnegative=True).tolist() == [0.0]
+
+
+def test_questions_of_any_file_are_read(tmp_path):
+    (tmp_path / "list.csv").write_text("question,weight,yes\nIs it sharp?,0.5,Yes\nIs it steady?,,\n")
+    (tmp_path / "list.txt").write_text("Is it sharp?\n\nIs it steady?\n")
+    sharp, steady = Question(text="Is it sharp?", weight=0.5, yes="Yes"), Question(text="Is it steady?")
+    assert read_checklist(tmp_path / "list.csv") == (sharp, steady)
+    assert read_checklist(tmp_path / "list.txt") == (Question(text="Is it sharp?"), steady)
+    assert steady.right_answer(dict.fromkeys(DIMENSIONS, 2)) is None
+    for text, reason in (("question,weight\nFine?,nan\n", "line 2: .*finite"), ("weight\n1\n", "question missing")):
+        (tmp_path / "list.csv").write_text(text)
+        with pytest.raises(ValueError, match=rf"list\.csv.*{reason}"):
+            read_checklist(tmp_path / "list.csv")
+    with pytest.raises(ValueError, match="neither"):
+        Question("style", 0, "Fine?")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from descore.answer import Answer, write_thought
+from descore.inputs.answers import AnswerSettings
 from descore.modules import validation
 from descore.modules.readings import Given, HeadReader
 from descore.modules.validation import Validation
@@ -22,8 +23,8 @@ EXACT = dict.fromkeys(DIMENSIONS, 2)
 SAID = write_thought("A dog.", Answer(EXACT | {"style": 0}))
 
 
-def model_of(names: Sequence[str] = ("overall",)) -> Any:
-    settings = SimpleNamespace(reward_names=tuple(names))
+def model_of(names: Sequence[str] = ("overall",), answer: AnswerSettings = AnswerSettings()) -> Any:
+    settings = SimpleNamespace(reward_names=tuple(names), answer=answer)
     return SimpleNamespace(settings=settings, head=SimpleNamespace(weight=torch.zeros(1)))
 
 
@@ -148,6 +149,13 @@ def test_own_thoughts_by_hand(thinks):
     assert (found["val/well_formed"], found["val/thought_tokens"]) == (0.5, 2.5)
     assert found["val/dimension_accuracy"] == pytest.approx((0.8 + 1.0) / 4)
     assert "val/dimension_accuracy" not in run(Scripted({}), batch_of([1.0], [1.0], graded=False), own=2)
+
+
+def test_an_answer_with_fields_is_well_formed_where_all_are_said(thinks):
+    model = model_of(answer=AnswerSettings({"style": "$.dimension_scores.style"}, lowest=0))
+    found = run(Scripted({}), batch_of([1.0], [-1.0]), own=2, headline="own_thought", model=model)
+    assert found["val/well_formed"] == 0.5
+    assert "val/dimension_accuracy" not in found
 
 
 def test_the_head_is_read_with_and_without_the_teachers_thought():

@@ -8,11 +8,12 @@ import torch
 from torch.testing import assert_close
 
 from descore.answer import Answer, locate_overall, write_thought
-from descore.inputs.checklist import Question, tokenise_question
+from descore.inputs.answers import AnswerSettings
+from descore.inputs.checklist import ProbeSettings, Question, tokenise_question
 from descore.model.reward_model import RewardModel
 from descore.scoring import scorer as scoring
 from descore.scoring.scorer import Scorer
-from descore.thinking.readout import ReadoutError, choose_source, expected_scores, read_answers, read_rewards
+from descore.thinking.readout import ReadoutError, choose_source, digit_scores, read_answers, read_rewards, weigh
 from descore.types import DIMENSIONS, Group, Thought
 from tests.helpers.examples import make_prefixes
 from tests.parity.plain import plain_sequence, stock
@@ -46,7 +47,7 @@ def test_the_expected_score_is_the_mean_over_the_digits_of_a_plain_forward(coupl
     prefixes = make_prefixes(coupled, 2)
     groups = [group_of(coupled, says(4.62), says(1.0)), group_of(coupled, says(2.5), says(5.0))]
     videos = coupled.processor.pack(prefixes, [[Thought()]] * 2)
-    found = torch.tensor(expected_scores(coupled, videos, groups)).view(2, 2)
+    found = torch.tensor(digit_scores(coupled, videos, groups, "expected_score")).view(2, 2)
     plain, tokenizer = stock(coupled), coupled.processor.tokenizer
     digits = [tokenizer.encode(digit, add_special_tokens=False)[0] for digit in "12345"]
     for prefix, group, row in zip(prefixes, groups, found, strict=True):
@@ -70,12 +71,102 @@ def test_the_expected_score_of_hand_made_logits(coupled, monkeypatch):
     asked = []
     monkeypatch.setattr(coupled, "next_logits", lambda hidden: (asked.append(len(hidden)), logits)[1])
     videos = coupled.processor.pack(make_prefixes(coupled, 1), [[Thought()]])
-    (score,) = expected_scores(coupled, videos, [group_of(coupled, says(4.62))])
+    ((score,),) = digit_scores(coupled, videos, [group_of(coupled, says(4.62))], "expected_score")
     assert score == pytest.approx(4.37, abs=1e-5)
     assert asked == [1], "one row of logits for a thought"
 
 
-@pytest.mark.parametrize("source", ["overall_score", "expected_score"])
+FIELDS = {"visual": r"visual: (\S+)", "motion": r"motion: (\S+)"}
+LINES = "<think>visual: 1</think>visual: 4\nmotion: 2"
+
+
+@pytest.fixture(scope="module")
+def lines(build) -> RewardModel:
+    answer = AnswerSettings(FIELDS, temperature=0.5)
+    names = ("visual", "motion")
+    return build(max_thought_tokens=160, reward_from="top_share", answer=answer, reward_names=names)
+
+
+def test_the_top_share_of_hand_made_logits(lines, monkeypatch):
+    """p(4) = 0.6 and p(5) = 0.4 at temperature 1 are 9/13 and 4/13 at 0.5: 4 * 9/13. A sure 3 gives 3."""
+    logits = torch.full((2, 320), -100.0)
+    logits[0, lines.processor.tokenizer.convert_tokens_to_ids(["4", "5"])] = torch.tensor([0.6, 0.4]).log()
+    logits[1, lines.processor.tokenizer.convert_tokens_to_ids("3")] = 0.0
+    asked = []
+    monkeypatch.setattr(lines, "next_logits", lambda hidden: (asked.append(len(hidden)), logits)[1])
+    videos = lines.processor.pack(make_prefixes(lines, 1), [[Thought()]])
+    (readout,) = read_rewards(lines, videos, [group_of(lines, LINES)])
+    assert_close(readout.rewards, torch.tensor([[36 / 13, 3.0]]))
+    assert asked == [2], "one row of logits for each field"
+
+
+@pytest.mark.parametrize("source", ["top_share", "expected_score"])
+def test_digits_of_several_fields_are_those_of_a_plain_forward(lines, source):
+    """Two thoughts about one video, two fields each; the digit that is read is the last one, after the thought."""
+    prefix, texts = make_prefixes(lines, 1)[0], (LINES, LINES.replace("4\nmotion: 2", "5\nmotion: 1.5"))
+    group = group_of(lines, *texts)
+    videos = lines.processor.pack([prefix], [[Thought()]])
+    (readout,) = read_rewards(lines, videos, [group], source)
+    plain, tokenizer = stock(lines), lines.processor.tokenizer
+    digits = tokenizer.convert_tokens_to_ids(list("12345"))
+    for text, thought, row in zip(texts, group.thoughts, readout.rewards, strict=True):
+        for name, found in zip(("visual", "motion"), row, strict=True):
+            before = text[: text.rindex(f"{name}: ") + len(f"{name}: ")]
+            place = len(tokenizer.encode(before, add_special_tokens=False))
+            with torch.no_grad():
+                logits = plain_sequence(plain, prefix, thought)[1][len(prefix.input_ids) - 1 + place]
+            chances = (logits[digits] / 0.5).softmax(-1)
+            written = float(text[len(before) :].split()[0])
+            expected = (chances @ torch.arange(1.0, 6.0)) + written % 1
+            top = (chances.argmax() + 1) * chances.max()
+            assert_close(found, top if source == "top_share" else expected, atol=1e-4, rtol=0)
+
+
+def test_several_fields_are_several_rewards_or_one(lines, build):
+    said = read_rewards(lines, None, [group_of(lines, LINES, "visual: 4")], "overall_score")[0]
+    assert_close(said.rewards, torch.tensor([[4.0, 2.0], [math.nan, math.nan]]), equal_nan=True)
+    assert said.errors[0] is None
+    assert "no motion" in said.errors[1]
+    for combine, expected in (("mean", 3.0), ("sum", 6.0)):
+        one = build(max_thought_tokens=160, reward_from="overall_score", answer=AnswerSettings(FIELDS, combine=combine))
+        assert read_rewards(one, None, [group_of(one, LINES)])[0].rewards.tolist() == [[expected]]
+
+
+def test_words_have_the_values_of_the_published_map(build):
+    """LiFT: (Good .9 + Normal .2 + Bad .05) / 3 = 0.3833; a word that is not in the map is no Good, and no 0."""
+    fields = {name: rf"{name}: (\w+)" for name in ("semantics", "fidelity", "motion")}
+    answer = AnswerSettings(fields, {"Good": 0.9, "Normal": 0.2, "Bad": 0.05})
+    model = build(max_thought_tokens=160, reward_from="overall_score", answer=answer)
+    text = "semantics: Good. It is there. fidelity: normal. motion: Bad."
+    (readout,) = read_rewards(model, None, [group_of(model, text, text.replace("Bad", "Fine"))])
+    assert readout.rewards[0].item() == pytest.approx(1.15 / 3)
+    assert readout.rewards[1].isnan().all()
+    assert "'Fine'; expected Good, Normal, Bad" in readout.errors[1]
+
+
+def test_a_thought_that_was_cut_off_in_a_value_has_none(build):
+    model = build(max_thought_tokens=160, reward_from="overall_score", answer=AnswerSettings({"s": r"s: (\S+)"}))
+    whole = group_of(model, "s: 3")
+    cut = replace(whole, thoughts=(replace(whole.thoughts[0], closed=False),))
+    assert read_rewards(model, None, [whole])[0].rewards.tolist() == [[3.0]]
+    assert "cut off at the s of its answer" in read_rewards(model, None, [cut])[0].errors[0]
+
+
+def test_hard_answers_count_plus_and_minus_one(build):
+    """0.5 * 1 + 2 * -1 = -1.5, or half of it as a mean; soft, 0.5 * 0.9 + 2 * 0.5 = 1.45."""
+    questions = (replace(QUESTIONS[0], weight=0.5), replace(QUESTIONS[1], weight=2.0))
+    answers = torch.tensor([[0.9, 0.5]])
+    for probes, expected in (
+        (ProbeSettings("hard"), -1.5),
+        (ProbeSettings("hard", "mean"), -0.75),
+        (ProbeSettings(), 1.45),
+        (ProbeSettings(combine="mean"), 0.725),
+    ):
+        model = build(reward_from="checklist", thoughts=False, checklist=questions, probes=probes)
+        assert weigh(model, answers).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("source", ["overall_score", "expected_score", "top_share"])
 def test_a_thought_without_a_legal_score_has_none_and_says_why(coupled, source):
     texts = (says(3.5), says(None), "<think>cut", says(3.5).replace("3.5", "9"))
     videos = coupled.processor.pack(make_prefixes(coupled, 1), [[Thought()]])
@@ -169,6 +260,16 @@ def test_any_model_that_thinks_can_be_read_by_what_it_says_and_no_other_way(qwen
         ({"reward_from": "checklist"}, "requires questions"),
         ({"reward_from": "overall_score", "thoughts": False}, "set thoughts to true"),
         ({"reward_from": "overall_score", "reward_names": ("a", "b")}, "gives one reward"),
+        ({"reward_from": "top_share", "answer": AnswerSettings({"a": "a: (.)"}, {"Good": 1.0})}, "says words"),
+        ({"reward_from": "top_share", "answer": AnswerSettings(lowest=10, highest=20)}, "numbers from 10 to 20"),
+        (
+            {
+                "reward_from": "checklist",
+                "checklist": (Question("style", 1, "Red?", -2.0),),
+                "probes": ProbeSettings(nonnegative=True),
+            },
+            "'Red\\?' has the weight -2",
+        ),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(qwen3, settings, reason):
