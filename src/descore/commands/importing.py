@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any, get_args
 
 from descore.commands.usage import UsageError
-from descore.importing.request import ImportRequest, LayoutName
+from descore.importing.request import ImportRequest, LayoutName, ProtocolName
 
 EXAMPLES = """examples:
   descore import videoreward KlingTeam/VideoReward --template videoreward.txt --output models/videoreward
   descore import hpsv3 MizzenAI/HPSv3 --template hpsv3.txt --output models/hpsv3
   descore import descore-stage1 output/checkpoint-1000 --output models/stage1
   descore import descore-stage2 results/run/global_step_100 --output models/stage2
+  descore import plain TIGER-Lab/VideoScore2 --protocol videoscore2 --template vs2.txt --output models/vs2
+  descore import plain owner/judge --protocol judge.yaml --output models/judge
 
 Every tensor is used once and every weight of the model is filled once, or the import fails and names the tensors. No
 code of the files is run. descore.json of the output says where it comes from: SHA-256 of each file, commit, license,
@@ -45,6 +47,12 @@ def add(commands: Any) -> None:
         help="hub id or folder of the backbone, for its configuration and tokenizer (default: the one that the layout "
         "names)",
     )
+    option(
+        "--protocol",
+        metavar="NAME",
+        help=f"for the layout plain: {', '.join(get_args(ProtocolName))}, or a settings file (.yaml) that says how the "
+        "model is asked and read",
+    )
     option("--revision", help="commit, branch or tag on the hub; for a folder, the commit to record")
     option("--license", help="license of the weights (default: that of the source's model card)")
     command.set_defaults(run=_import)
@@ -53,7 +61,7 @@ def add(commands: Any) -> None:
 def _import(options: argparse.Namespace) -> int:
     from descore.importing.run import import_model
 
-    names = ("layout", "source", "output", "backbone", "template", "revision", "license")
+    names = ("layout", "source", "output", "backbone", "template", "revision", "license", "protocol")
     try:
         origin = import_model(ImportRequest(**{name: getattr(options, name) for name in names}))
     except (ValueError, OSError) as error:

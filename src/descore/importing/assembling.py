@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from descore.heads.reward_head import RewardHead
-from descore.importing.tensors import Named, Tensors
+from descore.importing.tensors import Named, Tensors, put_all
 from descore.inputs.network import network_of, parameter_shapes
 from descore.inputs.processor import Processor
 from descore.inputs.settings import ModelSettings
@@ -32,6 +32,7 @@ class Published:
         path: File or folder of the tensors, for errors.
         files: Files that were read, by the name to record.
         protocol: How the published code reads a video and its score, and what the import does otherwise.
+        backbone: Folder of the backbone's configuration and tokenizer, if they are among the published files.
         token_ids: Published id of each query token, as far as it is known.
         calibration: Statistics of the rewards, if they are known.
     """
@@ -41,6 +42,7 @@ class Published:
     path: Path
     files: Mapping[str, Path]
     protocol: str
+    backbone: Path | None = None
     token_ids: Mapping[str, int] = field(default_factory=dict)
     calibration: RewardStatistics | None = None
 
@@ -54,7 +56,7 @@ def assemble(published: Published) -> RewardModel:
         ValueError: If the backbone cannot be found or is not supported.
     """
     settings, path = published.settings, published.path
-    processor = Processor(settings)
+    processor = Processor(settings, published.backbone)
     _check_tokens(published, processor)
     config = deepcopy(processor.backbone.config)
     text, tensors = config.get_text_config(), dict(published.tensors)
@@ -65,6 +67,8 @@ def assemble(published: Published) -> RewardModel:
             _check_tied(tensors.pop("lm_head.weight", tensors[name]), tensors[name], path)
     head = RewardHead(text.hidden_size, len(settings.reward_names), settings.head)
     shapes = {f"head.{name}": list(parameter.shape) for name, parameter in head.named_parameters()}
+    if settings.reward_from != "head":  # a model that says its scores has a head that nothing reads
+        put_all(tensors, {name: Named(name, torch.zeros(shape)) for name, shape in shapes.items()}, path)
     check(tensors, parameter_shapes(config) | shapes, path)
     state = {name: one.tensor for name, one in tensors.items()}
     weights = {name.removeprefix("head."): state.pop(name) for name in shapes}

@@ -57,7 +57,7 @@ def read_stage1(folder: Path, request: ImportRequest) -> Published:
     put_all(tensors, adapter, path)
     tensors = merge_lora(tensors, _lora(config), path, targets)
     more = "Stage 1 was trained with the thought and <Reward> in the turn of the user."
-    return _published(folder, folder, tensors, [*files, path, config.path], request, more)
+    return _published(folder, folder, tensors, [*files, path, config.path], request, more, backbone=folder)
 
 
 def read_stage2(folder: Path, request: ImportRequest) -> Published:
@@ -80,7 +80,7 @@ def _published(
     request: ImportRequest,
     more: str,
     *,
-    backbone: Path | None = None,
+    backbone: Path,
 ) -> Published:
     content = read_pickle(actor / HEAD)
     if isinstance(content, Mapping):
@@ -88,7 +88,7 @@ def _published(
     head = rename(named(content, actor / HEAD), unwrapped, actor / HEAD)
     put_all(tensors, {{"rm_head.weight": "head.weight"}.get(name, name): one for name, one in head.items()}, actor)
     settings = ModelSettings(
-        request.backbone or str(backbone or actor),
+        request.backbone or request.source,
         PromptTemplate.read(request.template or "descore").text,
         video=VIDEO,
     )
@@ -99,6 +99,7 @@ def _published(
         actor,
         {path.relative_to(folder).as_posix(): path for path in read},
         " ".join(PROTOCOL.format(more=more).split()),
+        backbone=None if request.backbone else backbone,
     )
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-LayoutName = Literal["videoreward", "hpsv3", "descore-stage1", "descore-stage2"]
+LayoutName = Literal["videoreward", "hpsv3", "descore-stage1", "descore-stage2", "plain"]
+ProtocolName = Literal["videoscore2", "unifiedreward", "unifiedreward2"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class ImportRequest:
             query tokens where they stand; for DeScore, the name of a template of the package too.
         revision: Commit, branch or tag of a hub id; of a folder, the commit to record.
         license: License of the weights; that of the source's model card if not given.
+        protocol: For the layout "plain": name of a protocol, or a settings file, see `read_settings`.
     """
 
     layout: LayoutName
@@ -32,3 +34,4 @@ class ImportRequest:
     template: str | None = None
     revision: str | None = None
     license: str | None = None
+    protocol: str | None = None

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from huggingface_hub import RepoCard
 
-from descore.importing import descore_stages, hpsv3, videoreward
+from descore.importing import descore_stages, hpsv3, plain, videoreward
 from descore.importing.assembling import Published, assemble
 from descore.importing.request import ImportRequest, LayoutName
 from descore.inputs.backbone import download, is_hub_id
@@ -40,6 +40,7 @@ LAYOUTS: Mapping[LayoutName, Layout] = MappingProxyType({
     "hpsv3": Layout(hpsv3.read, hpsv3.FILES),
     "descore-stage1": Layout(descore_stages.read_stage1, descore_stages.STAGE1_FILES),
     "descore-stage2": Layout(descore_stages.read_stage2, descore_stages.STAGE2_FILES),
+    "plain": Layout(plain.read, plain.FILES),
 })
 
 
@@ -60,6 +61,8 @@ def import_model(request: ImportRequest) -> Origin:
         ValueError: If the source or the backbone cannot be found, or the output holds something else.
     """
     check_replaceable(request.output)
+    if request.protocol is not None and request.layout != "plain":
+        raise ValueError(f"a protocol is for the layout plain; {request.layout} has its own")
     layout = LAYOUTS[request.layout]
     folder, revision = _find(request, layout)
     published = layout.read(folder, request)

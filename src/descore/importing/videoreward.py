@@ -72,8 +72,8 @@ def read(folder: Path, request: ImportRequest) -> Published:
         weights,
         {path.relative_to(folder).as_posix(): path for path in files} | template_file(request.template),
         _protocol(settings, statistics),
-        query_tokens(queries, ids),
-        RewardStatistics((0.0,) * len(names), (1.0,) * len(names)),
+        token_ids=query_tokens(queries, ids),
+        calibration=RewardStatistics((0.0,) * len(names), (1.0,) * len(names)),
     )
 
 

@@ -1,0 +1,141 @@
+"""Plain checkpoints, read by a named protocol or a settings file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from descore import Scorer
+from descore.importing.plain import PROTOCOLS
+from descore.importing.request import ImportRequest
+from descore.importing.run import import_model
+from descore.inputs.answers import said_values
+from descore.inputs.settings import ModelSettings
+from descore.inputs.typed_json import FileError
+from descore.model.description import describe
+from descore.model.reward_model import RewardModel
+from descore.video.settings import VideoSettings
+from tests.helpers.small_families import write_family
+from tests.parity.plain import plain_sequence, stock
+from tests.parity.test_imported import noise
+
+TEMPLATE = "Judge it by the text: {text_prompt}"
+SAID = (
+    "<think>visual quality: 1 at first.</think>visual quality: 4; text-to-video alignment: 2, "
+    "physical/common-sense consistency: 5"
+)
+OLD = {"model.language_model.": "model.", "model.visual.": "visual."}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plain checkpoint of Qwen2.5-VL, with the names of an old transformers."""
+    folder = tmp_path_factory.mktemp("plain") / "source"
+    write_family(folder, "qwen2_5_vl")
+    state = load_file(folder / "model.safetensors")
+    for new, old in OLD.items():
+        state = {name.replace(new, old, 1) if name.startswith(new) else name: one for name, one in state.items()}
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def asked(source: Path, tmp_path: Path, **options: Any) -> ImportRequest:
+    (tmp_path / "template.txt").write_text(TEMPLATE)
+    defaults = {"protocol": "videoscore2", "template": str(tmp_path / "template.txt"), "license": "mit"}
+    return ImportRequest("plain", str(source), tmp_path / "export", **defaults | options)
+
+
+@torch.no_grad()
+def test_videoscore2_is_the_likeliest_digit_times_its_share_at_temperature_07(source: Path, tmp_path: Path) -> None:
+    import_model(asked(source, tmp_path))
+    scorer = Scorer(str(tmp_path / "export"), device="cpu")
+    frames = noise(12, 320, 320)
+    (score,) = scorer.score([frames], "a red circle", fps=6, thought=SAID)
+    assert score.error is None
+
+    video = VideoSettings(2.0, 4, 768, 128 * 28 * 28, 768 * 28 * 28)
+    plain = RewardModel.create(ModelSettings(str(source), TEMPLATE.replace("text_prompt", "prompt"), video=video))
+    read = plain.processor.video_reader.sample("it", frames.permute(0, 2, 3, 1).numpy(), 6)
+    prefix, thought = plain.processor.prefix("a red circle", read), plain.processor.thought(SAID)
+    _, logits = plain_sequence(stock(plain.eval()), prefix, thought)
+    ids = plain.processor.tokenizer.convert_tokens_to_ids(list("12345"))
+    places = [place for place, token in enumerate(thought.token_ids) if token in ids][1:]  # without that of the thought
+    expected = []
+    for place in places:
+        shares = (logits[len(prefix.input_ids) + place - 1, ids] / 0.7).softmax(-1)
+        expected.append((shares.argmax() + 1).item() * shares.max().item())
+    assert list(score.rewards.values()) == pytest.approx(expected, abs=1e-5)
+    assert score.reward == pytest.approx(sum(expected), abs=1e-5)
+
+
+def test_a_plain_checkpoint_is_used_up_too(source: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in source.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    state = load_file(copy / "model.safetensors")
+    save_file(state | {"score.weight": torch.ones(1, 64)}, copy / "model.safetensors")
+    with pytest.raises(FileError, match=r"extra score\.weight"):
+        import_model(asked(copy, tmp_path))
+    gone = "model.layers.1.mlp.up_proj.weight"
+    save_file({name: one for name, one in state.items() if name != gone}, copy / "model.safetensors")
+    with pytest.raises(FileError, match=r"missing model.language_model.layers.1.mlp.up_proj.weight"):
+        import_model(asked(copy, tmp_path))
+
+
+def test_a_settings_file_is_a_protocol(source: Path, tmp_path: Path) -> None:
+    settings = {
+        "backbone": "elsewhere/judge",
+        "template": "Judge: {prompt}",
+        "reward_from": "overall_score",
+        "answer": {"fields": {"style": r"style: (\w+)"}, "words": {"Good": 0.9, "Bad": 0.05}},
+    }
+    (tmp_path / "judge.yaml").write_text(yaml.safe_dump(settings))
+    origin = import_model(asked(source, tmp_path, protocol=str(tmp_path / "judge.yaml"), template=None))
+    assert "judge.yaml" in origin.protocol
+    described = describe(tmp_path / "export")
+    assert described.settings.template == "Judge: {prompt}"
+    assert described.settings.answer.words == {"Good": 0.9, "Bad": 0.05}
+    assert described.settings.query_tokens == ()
+    (score,) = Scorer(str(tmp_path / "export"), device="cpu").score(
+        [noise(4, 64, 64)], "it", fps=2, thought="style: bad"
+    )
+    assert score.reward == pytest.approx(0.05)
+
+
+def test_what_is_no_protocol_is_refused(source: Path, tmp_path: Path) -> None:
+    for name in (None, "videoscore", "nowhere.yaml"):
+        with pytest.raises(FileError, match="expected --protocol videoscore2, unifiedreward, unifiedreward2, or a set"):
+            import_model(asked(source, tmp_path, protocol=name))
+    with pytest.raises(FileError, match=r"write the query of vs2_inference\.py to a file"):
+        import_model(asked(source, tmp_path, template=None))
+    with pytest.raises(ValueError, match="a protocol is for the layout plain"):
+        import_model(ImportRequest("hpsv3", str(source), tmp_path / "export", protocol="videoscore2"))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("videoscore2", SAID, [4.0, 2.0, 5.0]),
+        ("unifiedreward", "Alignment Score (1-4): 3\n**Final Score:** 8", [8.0]),
+        ("unifiedreward", "Final Score: 10", [10.0]),
+        (
+            "unifiedreward2",
+            "Alignment Score (1-5): 4.1250\nPhysics Score (1-5): 3.5\nStyle Score (1-5): 2.75",
+            [4.125, 3.5, 2.75],
+        ),
+    ],
+)
+def test_each_protocol_reads_what_its_model_says(
+    name: str, text: str, expected: list[float], source: Path, tmp_path: Path
+) -> None:
+    import_model(asked(source, tmp_path, protocol=name))
+    described = describe(tmp_path / "export")
+    assert said_values(text, described.settings.answer) == expected
+    assert described.origin is not None
+    assert described.origin.protocol == f"{name}: {PROTOCOLS[name].says}"
