@@ -103,7 +103,8 @@ def ship(root: Path, num_pairs: int, recipe: Recipe = RECIPE, shipped: Path = SH
         shipped: Folder to write.
     """
     module = make("together", root, recipe)
-    module.load_state_dict(torch.load(checkpoint(root, "together"), weights_only=True)["state_dict"])
+    state = torch.load(checkpoint(root, "together"), map_location="cpu", weights_only=True)["state_dict"]
+    module.load_state_dict(state)
     model = module.model.eval()
     model.base.to(torch.float16).float()  # what is measured is what is shipped
     learnt = measure(model, root / "rendered", num_pairs)

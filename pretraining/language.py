@@ -119,7 +119,7 @@ class TogetherModule(LanguageModule):
 
     def __init__(self, backbone: str, course: Course, seed: int, *, tower: Path, language: Path) -> None:
         super().__init__(backbone, course, seed)
-        self.load_state_dict(torch.load(language, weights_only=True)["state_dict"])
+        self.load_state_dict(torch.load(language, map_location="cpu", weights_only=True)["state_dict"])
         self.model.base.model.visual.load_state_dict(tower_of(tower))
         self.model.base.model.visual.requires_grad_(True)
 

@@ -117,6 +117,6 @@ class PerceptionModule(CourseModule):
 
 def tower_of(checkpoint: Path) -> dict[str, Tensor]:
     """Return the weights of the vision tower in a checkpoint of this course."""
-    state = torch.load(checkpoint, weights_only=True)["state_dict"]
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
     within = "model.network.model.visual."
     return {name.removeprefix(within): value for name, value in state.items() if name.startswith(within)}
