@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from filelock import FileLock
@@ -10,6 +11,7 @@ from data_modules.options import Cache, Decoding
 from data_modules.preference import PreferencePairDataModule
 from data_modules.world.rendering import RenderSettings, render_split
 from data_modules.world.scene import Split
+from descore.types import Pair
 
 
 class RenderedPairDataModule(PreferencePairDataModule):
@@ -19,7 +21,7 @@ class RenderedPairDataModule(PreferencePairDataModule):
         root: Folder of the rendered data.
         num_train: Number of training pairs.
         num_val: Number of pairs of each of the two validation tables.
-        render: Options of the videos, the labels and the teacher's thoughts.
+        render: Options of the videos, the labels and the teacher's thoughts; render.labels.dimensions are the labels.
         render_seed: Seed of the rendered data.
         batch_size: Number of training pairs per batch and device.
         val_batch_size: Number of validation pairs per batch and device.
@@ -63,6 +65,9 @@ class RenderedPairDataModule(PreferencePairDataModule):
             cache=cache,
             seed=seed,
         )
+
+    def _read(self, table: str, option: str) -> Sequence[Pair]:
+        return [self.render.labels(pair) for pair in super()._read(table, option)]
 
     def prepare_data(self) -> None:
         """Render the missing splits, under a lock: one rank of each node calls this, and nodes may share the folder."""

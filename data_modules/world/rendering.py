@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import track
 
 from data_modules.world import drawing
+from data_modules.world.labels import Labels
 from data_modules.world.scene import Request, Scene, Split, count_scores, draw_request, draw_shown, wrong_attributes
 from data_modules.world.teacher import Teacher
 from data_modules.world.wording import write_prompt
@@ -50,6 +51,8 @@ class RenderSettings:
         omission: Probability that a prompt leaves out camera, environment or style, for each of them, 0 to 1.
         label_noise: Probability that a training preference is replaced by a wrong one, 0 to 1.
         teacher: Errors in the thoughts of the teacher.
+        labels: What the pairs are labelled with, and how thoughts end. It changes what is read, and neither the videos
+            nor the table.
     """
 
     size: int = 96
@@ -59,6 +62,7 @@ class RenderSettings:
     omission: float = 0.25
     label_noise: float = 0.0
     teacher: Teacher = field(default_factory=Teacher)
+    labels: Labels = field(default_factory=Labels)
 
     def __post_init__(self) -> None:
         for name in ("corruption", "omission", "label_noise"):
@@ -120,6 +124,7 @@ class _Job:
     def fingerprints(self) -> dict[str, str]:
         """Return a hash of everything that the videos depend on, and one of all that videos and table depend on."""
         everything = asdict(self) | {"version": WORLD_VERSION}
+        del everything["settings"]["labels"]
         drawn = {name: value for name, value in everything["settings"].items() if name not in TABLE_ONLY}
         table = everything | {"table_version": TABLE_VERSION}
         return {"videos": _hash(everything | {"settings": drawn}), "table": _hash(table)}

@@ -1,0 +1,132 @@
+"""Other labels and answers of the rendered world, from the exact scores of its table: aspects, digits and words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+from descore.answer import END_OF_THINKING, NOT_ASKED, AnswerError, parse_answer, parse_scores
+from descore.inputs.answers import AnswerSettings, said_values
+from descore.types import DIMENSIONS, DimensionScores, Pair, Side
+
+OVERALL = "overall"
+
+ASPECTS: Mapping[str, tuple[str, ...]] = {
+    "visual": ("style",),
+    "motion": ("dynamics", "camera"),
+    "alignment": ("subject", "environment"),
+}
+"""Three aspects, as VideoAlign and VideoScore2 judge them, and the dimensions that stand for them."""
+
+AnswerForm = Literal["scores", "digits", "words"]
+
+DIGITS = AnswerSettings({name: rf"{name}: ([1-5])" for name in ASPECTS})
+"""Where an answer in digits says its values."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What the pairs are labelled with, and in which form the teacher's thoughts end; the table stays as it is.
+
+    Attributes:
+        dimensions: Reward dimensions, one label each: "overall"; subject, dynamics, camera, environment and style; and
+            the aspects visual (style), motion (dynamics and camera) and alignment (subject and environment).
+        answer: How a thought ends: "scores", DeScore's answer; "digits", a line with a digit from 1 to 5 for each
+            aspect; "words", such lines with good, normal or bad, and no reasoning before them.
+
+    Raises:
+        ValueError: If a name is unknown.
+    """
+
+    dimensions: tuple[str, ...] = (OVERALL,)
+    answer: AnswerForm = "scores"
+
+    def __post_init__(self) -> None:
+        known = (OVERALL, *DIMENSIONS, *ASPECTS)
+        if unknown := [name for name in self.dimensions if name not in known]:
+            raise ValueError(f"labels.dimensions has {unknown[0]!r}; expected some of {', '.join(known)}")
+        if self.answer not in get_args(AnswerForm):
+            raise ValueError(f"labels.answer is {self.answer!r}; expected one of {', '.join(get_args(AnswerForm))}")
+
+    def __call__(self, pair: Pair) -> Pair:
+        """Return a pair of the table with these labels, and thoughts that end so; label noise is in "overall" alone."""
+        a, b = (self._side(side) for side in (pair.a, pair.b))
+        ratings = zip(self.dimensions, a.mos, b.mos, strict=True)
+        labels = (pair.preference[0] if name == OVERALL else _compare(*both) for name, *both in ratings)
+        return replace(pair, a=a, b=b, preference=tuple(labels))
+
+    def _side(self, side: Side) -> Side:
+        assert side.scores is not None  # every rendered video has them
+        scores = side.scores
+        mos = (side.mos[0] if name == OVERALL else rating(scores, name) for name in self.dimensions)
+        return replace(side, thought=_ending(side.thought, self.answer), mos=tuple(mos))
+
+
+def rating(scores: DimensionScores, name: str) -> float:
+    """Return the rating of a dimension or aspect, from 1 to 5: 1 + 2 times the mean of its scores; nan if all are N/A.
+
+    >>> scores = {"subject": 2, "dynamics": 1, "camera": 0, "environment": None, "style": None}
+    >>> rating(scores, "motion"), rating(scores, "alignment"), rating(scores, "style")
+    (2.0, 5.0, nan)
+    """
+    asked = [score for part in ASPECTS.get(name, (name,)) if (score := scores[part]) is not None]
+    return 1 + 2 * sum(asked) / len(asked) if asked else math.nan
+
+
+def digits_reward(text: str, truth: Mapping[str, Any] | None, num_tokens: int) -> float:
+    """Return the rollout reward of VideoScore2 (arXiv 2509.22799) for an answer in digits.
+
+    It is 1 if all digits are right, and 0.7, 0.4 or 0.1 if one, two or three of them are wrong by 1 and none by more; 0
+    otherwise.
+
+    Args:
+        text: Text of the thought; without a valid answer in digits the reward is 0.
+        truth: Annotated dimension scores.
+        num_tokens: Number of tokens of the thought, which is not used.
+
+    Raises:
+        ValueError: If the annotated scores are missing or invalid.
+
+    >>> perfect = {"subject": 2, "dynamics": 2, "camera": 2, "environment": 2, "style": 2}
+    >>> [digits_reward(f"visual: {digit} motion: 5 alignment: 5", perfect, 0) for digit in (5, 4, 3)]
+    [1.0, 0.7, 0.0]
+    """
+    try:
+        scores = parse_scores({name: NOT_ASKED if score is None else score for name, score in (truth or {}).items()})
+    except AnswerError as error:
+        raise ValueError(f"the reward for digits needs annotated scores: {error}") from error
+    try:
+        said = said_values(text, DIGITS)
+    except AnswerError:
+        return 0.0
+    distances = [abs(one - _digit(scores, name)) for one, name in zip(said, ASPECTS, strict=True)]
+    return (1.0, 0.7, 0.4, 0.1)[round(sum(distances))] if max(distances) <= 1 else 0.0
+
+
+def _digit(scores: DimensionScores, name: str) -> int:
+    """Return the rating of an aspect as a digit; what is not asked for has no flaw."""
+    value = rating(scores, name)
+    return 5 if math.isnan(value) else round(value)
+
+
+def _ending(thought: str, form: AnswerForm) -> str:
+    """Return a thought of the teacher with an answer of this form, which says what the thought found."""
+    if form == "scores":
+        return thought
+    found = parse_answer(thought).scores
+    digits = {name: _digit(found, name) for name in ASPECTS}
+    if form == "words":
+        return "\n".join(f"{name}: {_word(digit)}" for name, digit in digits.items())
+    lines = "\n".join(f"{name}: {digit}" for name, digit in digits.items())
+    return f"{thought.partition(END_OF_THINKING)[0]}{END_OF_THINKING}{lines}"
+
+
+def _word(digit: int) -> str:
+    return "good" if digit == 5 else "normal" if digit >= 3 else "bad"
+
+
+def _compare(a: float, b: float) -> float:
+    """Return +1, -1 or 0 for the higher rating; nan if one is not known."""
+    return math.nan if math.isnan(a + b) else float((a > b) - (a < b))

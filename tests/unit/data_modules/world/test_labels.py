@@ -1,0 +1,87 @@
+"""Other labels and answers of a rendered pair, by hand, and that the table and its videos stay as they are."""
+
+import math
+
+import pytest
+
+from data_modules.rendered import RenderedPairDataModule
+from data_modules.world.labels import DIGITS, Labels, digits_reward, rating
+from data_modules.world.rendering import RenderSettings, render_split
+from descore.answer import Answer, write_thought
+from descore.inputs.answers import said_values
+from descore.types import DIMENSIONS, Pair, Side
+
+A = {"subject": 2, "dynamics": 1, "camera": 0, "environment": None, "style": None}
+B = {"subject": 1, "dynamics": 2, "camera": 2, "environment": 0, "style": 2}
+PAIR = Pair(
+    "p",
+    "a circle",
+    Side("a.mp4", write_thought("Of A.", Answer(A, 2.5)), A, mos=(2.5,)),
+    Side("b.mp4", write_thought("Of B.", Answer(B, 3.5)), B, mos=(3.5,)),
+    (-1.0,),
+)
+
+
+def test_ratings_are_means_of_what_was_asked_from_1_to_5():
+    """A: motion 1 + 2 * 0.5, alignment of the subject alone. B: alignment 1 + 2 * 0.5."""
+    assert [rating(A, name) for name in ("motion", "alignment", "dynamics")] == [2, 5, 3]
+    assert [rating(B, name) for name in ("visual", "motion", "alignment", "environment")] == [5, 5, 2, 1]
+    assert math.isnan(rating(A, "visual"))
+
+
+def test_a_pair_is_labelled_by_the_higher_rating():
+    found = Labels(("overall", "visual", "motion", "alignment", "style"))(PAIR)
+    assert found.preference[0] == -1
+    assert found.preference[2:4] == (-1, 1)
+    assert math.isnan(found.preference[1])
+    assert found.a.mos[0] == 2.5
+    assert found.a.mos[2:4] == (2, 5)
+    assert found.b.mos == (3.5, 5, 5, 2, 5)
+    assert (found.a.thought, found.a.scores, found.id) == (PAIR.a.thought, A, "p")
+    assert Labels()(PAIR) == PAIR
+
+
+def test_thoughts_end_in_digits_or_words_that_say_what_they_found():
+    """What is not asked for has no flaw."""
+    digits = Labels(answer="digits")(PAIR)
+    assert digits.a.thought == "<think>Of A.</think>visual: 5\nmotion: 2\nalignment: 5"
+    assert said_values(digits.b.thought, DIGITS) == [5, 5, 2]
+    words = Labels(answer="words")(PAIR)
+    assert words.a.thought == "visual: good\nmotion: bad\nalignment: good"
+    assert words.b.thought == "visual: good\nmotion: good\nalignment: bad"
+
+
+@pytest.mark.parametrize(
+    ("digits", "reward"),
+    [("525", 1.0), ("425", 0.7), ("415", 0.4), ("434", 0.1), ("325", 0.0), ("5", 0.0), ("526", 0.0)],
+)
+def test_the_reward_of_digits_falls_with_their_distance(digits, reward):
+    names = ("visual", "motion", "alignment")
+    text = "<think>visual: 5 motion: 2</think>" + " ".join(f"{n}: {d}" for n, d in zip(names, digits, strict=False))
+    assert digits_reward(text, A, 9) == reward
+    with pytest.raises(ValueError, match="needs annotated scores"):
+        digits_reward(text, None, 9)
+
+
+@pytest.mark.parametrize(("options", "reason"), [({"dimensions": ("look",)}, "'look'"), ({"answer": "json"}, "'json'")])
+def test_unknown_names_are_refused(options, reason):
+    with pytest.raises(ValueError, match=rf"is {reason}|has {reason}"):
+        Labels(**options)
+
+
+def test_the_data_module_reads_the_same_table_with_other_labels(tmp_path):
+    """The fingerprints of what was rendered do not change, so nothing is rendered or written again."""
+    plain, other = (
+        RenderedPairDataModule(str(tmp_path), 3, 2, RenderSettings(48, 2, labels=labels))
+        for labels in (Labels(), Labels(DIMENSIONS, answer="digits"))
+    )
+    plain.prepare_data()
+    table = tmp_path / "train/pairs.jsonl"
+    before = table.stat().st_mtime_ns
+    other.prepare_data()
+    assert render_split(tmp_path, "train", 3, other.render) == table
+    assert table.stat().st_mtime_ns == before
+    first, second = plain._read(str(table), "train"), other._read(str(table), "train")
+    assert [pair.preference for pair in first] != [pair.preference for pair in second]
+    assert all(len(pair.a.mos) == len(pair.preference) == 5 for pair in second)
+    assert all("visual: " in pair.b.thought for pair in second)
