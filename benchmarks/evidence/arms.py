@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from benchmarks.evidence.plan import SYSTEMS
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -41,5 +43,8 @@ LONGER_ARMS = {
     "decoupled_rl": Arm("decoupled, stages 1+2", "decoupled_rl_longer"),
 }
 """The same arms after three times the epochs, by the name of the arm."""
+
+SYSTEM_ARMS = {name: Arm(system.label, name) for name, system in SYSTEMS.items()}
+"""The ways of published systems, by the name of the paradigm."""
 
 OURS = "decoupled_rl"

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
+from data_modules.world.labels import Labels
 from data_modules.world.rendering import RenderSettings, render_split
 from data_modules.world.scene import Split
 from data_modules.world.teacher import Teacher
+from descore.inputs.typed_json import typed
 from descore.tables.pairs import read_pairs
 from descore.tables.writer import write_pairs
 
@@ -24,7 +29,9 @@ RENDERED_EACH = 1.5
 """Rendered pairs for each one that is wanted; about every eighth one is a tie."""
 
 
-def prepare(root: Path, num_train: int, smaller: tuple[int, ...], num_held_out: int) -> None:
+def prepare(
+    root: Path, num_train: int, smaller: tuple[int, ...], num_held_out: int, others: Iterable[Labels] = ()
+) -> None:
     """Render what is missing, and write tables of the pairs of which one video is better.
 
     Args:
@@ -32,6 +39,7 @@ def prepare(root: Path, num_train: int, smaller: tuple[int, ...], num_held_out: 
         num_train: Number of training pairs.
         smaller: Smaller numbers of training pairs; each gets a table of the first ones.
         num_held_out: Number of pairs of each held-out split.
+        others: Other labels of the training pairs and of the first held-out split.
     """
     for size in (num_train, *smaller):
         _write(root, "train", num_train, Teacher(), train_table(root, size), size)
@@ -41,6 +49,10 @@ def prepare(root: Path, num_train: int, smaller: tuple[int, ...], num_held_out: 
         for share in CORRUPTED:
             teacher = Teacher(habits={}, corrupt=share)
             _write(root, split, num_held_out, teacher, thoughts_table(root, split, share), num_held_out)
+    for labels in others:
+        for table in (train_table(root, num_train), pairs_table(root, "val")):
+            pairs = read_pairs(table, check_videos=False).pairs
+            write_pairs(labelled(table, labels), map(labels, pairs), dimensions=labels.dimensions)
 
 
 def _write(root: Path, split: Split, wanted: int, teacher: Teacher, path: Path, size: int) -> None:
@@ -51,6 +63,19 @@ def _write(root: Path, split: Split, wanted: int, teacher: Teacher, path: Path, 
     if len(decided) < wanted:
         raise ValueError(f"{table}: expected at least {wanted} pairs without ties, got {len(decided)}")
     write_pairs(path, decided[:size])
+
+
+def labels_of(config: str) -> Labels:
+    """Labels that a configuration on the rendered world reads."""
+    given = OmegaConf.select(OmegaConf.load(config), "data.init_args.render.labels")
+    return Labels() if given is None else typed(Labels, OmegaConf.to_container(given), config)
+
+
+def labelled(table: Path, labels: Labels) -> Path:
+    """Table of the same pairs with other labels."""
+    if labels == Labels():
+        return table
+    return table.with_name(f"{table.stem}-{'-'.join((*labels.dimensions, labels.answer))}.jsonl")
 
 
 def train_table(root: Path, size: int) -> Path:

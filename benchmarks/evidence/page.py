@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.evidence import words
-from benchmarks.evidence.arms import ARMS, OURS
+from benchmarks.evidence.arms import ARMS, OURS, SYSTEM_ARMS
 from benchmarks.evidence.data import GIVEN_SPLITS, SPLITS
 from benchmarks.evidence.measure import HEADS, WRITERS, evaluation_of
 from benchmarks.evidence.plan import LONGER, PARADIGMS, Scale, run_name
@@ -32,6 +32,7 @@ def show(root: Path, scale: Scale, results: Json) -> Path:
     parts = (
         _paradigms,
         *([_longer] if results["longer"] else []),
+        *([_systems] if results["systems"] else []),
         _noise,
         _sizes,
         _masking,
@@ -110,6 +111,21 @@ def _longer(results: Json) -> Section:
     text = "The same pairs, three times as often: whether a paradigm that lags behind is only slower."
     tables = [Table(header, rows), Table(["", "with thoughts that are", *GIVEN_CASES.values()], given)]
     return Section("Three times as long", text, [], tables)
+
+
+def _systems(results: Json) -> Section:
+    header = ("", "accuracy", "seeds", "with ties", "ours minus it", "calibration error", "failed")
+    tables = []
+    for split, label in SPLITS.items():
+        found = {arm.label: results["systems"][split][name] for name, arm in SYSTEM_ARMS.items()}
+        rows = [_row(name, value) for name, value in found.items()]
+        tables.append(Table(header, [[*row[:5], *row[6:]] for row in rows], label))
+    text = (
+        "The ways of published systems on the same pairs, backbone and budget, with labels of their kind: where they "
+        "read, what they learn from, and how their number comes out (docs/baselines.md). Their own backbones, data and "
+        "weights are not part of this."
+    )
+    return Section("Published systems", text, [], tables)
 
 
 def _row(label: str, value: Json) -> list[object]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.evidence.data import pairs_table, train_table
+from benchmarks.evidence.data import labelled, labels_of, pairs_table, train_table
 from benchmarks.evidence.measure import measure, swap
 from benchmarks.evidence.schedule import Task
+from data_modules.world.labels import Labels
 from descore.train import main as train
 
 
@@ -115,8 +116,29 @@ LONGER = {
 """The same pairs three times as often; shows whether what lags behind is only slower."""
 
 
-def tasks(scale: Scale, root: Path, *, longer: bool = False) -> list[Task]:
-    """List all tasks, seed after seed, each after those that it needs; `longer` adds those of `LONGER` at the end."""
+SYSTEMS = {
+    "videoalign": Paradigm("VideoAlign", "conf/baselines/videoalign.yaml", thinks=False),
+    "videoscore": Paradigm("VideoScore", "conf/baselines/videoscore.yaml", thinks=False),
+    "visionreward": Paradigm("VisionReward", "conf/baselines/visionreward.yaml", thinks=False),
+    "lift": Paradigm("LiFT-Critic", "conf/baselines/lift.yaml"),
+    "videoscore2": Paradigm("VideoScore2, SFT", "conf/baselines/videoscore2.yaml"),
+    "videoscore2_grpo": Paradigm("VideoScore2, GRPO", "conf/baselines/videoscore2_grpo.yaml", start="videoscore2"),
+    "r1_reward": Paradigm("R1-Reward", "conf/baselines/r1_reward.yaml", start="coupled"),
+    "vlm_r1": Paradigm("VLM-R1's rewards", "conf/baselines/vlm_r1.yaml", start="coupled"),
+}
+"""The ways of published systems, on labels of their kind."""
+
+EVERY = PARADIGMS | LONGER | SYSTEMS
+
+
+def tasks(scale: Scale, root: Path, *, more: Collection[str] = ()) -> list[Task]:
+    """List all tasks, seed after seed, each after those that it needs, and then those of further paradigms.
+
+    Args:
+        scale: How much is trained and measured.
+        root: Folder of the evidence.
+        more: Names of `LONGER` or `SYSTEMS`, in their order.
+    """
     found: list[Task] = []
     for seed in scale.seeds:
         for name, paradigm in PARADIGMS.items():
@@ -124,8 +146,8 @@ def tasks(scale: Scale, root: Path, *, longer: bool = False) -> list[Task]:
                 found += _train_and_measure(scale, root, seed, name, size)
         needs = tuple(f"measure-{run_name(name, seed)}" for name in PARADIGMS)
         found.append(Task(f"swap-{seed}", swap, (str(root), str(seed)), needs))
-    for seed in scale.seeds if longer else ():
-        for name in LONGER:
+    for seed in scale.seeds:
+        for name in more:
             found += _train_and_measure(scale, root, seed, name, scale.num_train)
     names = [task.name for task in found]
     assert len(set(names)) == len(names)
@@ -144,7 +166,7 @@ def run_training(*arguments: str) -> None:
 
 
 def _train_and_measure(scale: Scale, root: Path, seed: int, name: str, size: int) -> list[Task]:
-    paradigm = (PARADIGMS | LONGER)[name]
+    paradigm = EVERY[name]
     whole, start = size == scale.num_train, paradigm.start
     run = run_name(name, seed, None if whole else size)
     arguments = ["fit", "-c", paradigm.config]
@@ -161,13 +183,14 @@ def _train_and_measure(scale: Scale, root: Path, seed: int, name: str, size: int
 
 def _options(scale: Scale, root: Path, seed: int, name: str, size: int) -> dict[str, object]:
     """Options of a training run, by name."""
-    paradigm, whole = (PARADIGMS | LONGER)[name], size == scale.num_train
+    paradigm, whole = EVERY[name], size == scale.num_train
+    labels = labels_of(paradigm.config)
     options: dict[str, object] = {
         "resume": "auto",
         "seed_everything": seed,
         "data": "data_modules.preference.PreferencePairDataModule",
-        "data.train": train_table(root, size),
-        "data.val": json.dumps({"val": str(pairs_table(root, "val"))}),
+        "data.train": labelled(train_table(root, size), labels),
+        "data.val": json.dumps({"val": str(labelled(pairs_table(root, "val"), labels))}),
         "data.cache.folder": root / "cache",
         "data.max_val_pairs": scale.num_val,
         "data.val_batch_size": 32,
@@ -189,7 +212,9 @@ def _options(scale: Scale, root: Path, seed: int, name: str, size: int) -> dict[
         options |= {"model.pretrained": start, "data.batch_size": 6, "model.batching.mini_batch_pairs": 3}
         options |= {"trainer.max_steps": 2 * scale.rollout_batches}
         options |= {"trainer.val_check_interval": scale.rollout_val_every}
-    if name == "checklist":
+    if labels.dimensions != Labels().dimensions:
+        options["data.dimensions"] = json.dumps(labels.dimensions)
+    if "ChecklistModule" in Path(paradigm.config).read_text():
         options["model.fit_pairs"] = scale.fit_pairs
     if paradigm.thinks:
         options["model.own_thought_pairs"] = scale.num_val

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.evidence.arms import ARMS, LONGER_ARMS, OURS, Arm
+from benchmarks.evidence.arms import ARMS, LONGER_ARMS, OURS, SYSTEM_ARMS, Arm
 from benchmarks.evidence.data import CORRUPTED, GIVEN_SPLITS, SPLITS
 from benchmarks.evidence.finished_runs import logged_points
 from benchmarks.evidence.measure import GIVEN, HEADS, SEVERAL, WRITERS, evaluation_of
-from benchmarks.evidence.plan import LONGER, PARADIGMS, Scale, run_name
+from benchmarks.evidence.plan import LONGER, PARADIGMS, SYSTEMS, Paradigm, Scale, run_name
 from descore.evaluation.folder import Evaluation, load_evaluation
 from descore.evaluation.query_attention import SOURCES
 from descore.metrics import bootstrap_interval, calibration, calls, preference_accuracy
@@ -32,6 +32,7 @@ def gather(root: Path, scale: Scale) -> Json:
         "scale": asdict(scale),
         "accuracy": {split: _accuracies(root, scale, split, ARMS) for split in SPLITS},
         "longer": _longer(root, scale),
+        "systems": _systems(root, scale),
         "noise": {name: _noise(root, scale, name) for name in PARADIGMS},
         "curves": {name: _curves(root, scale, name) for name in PARADIGMS},
         "sizes": {split: _sizes(root, scale, split) for split in GIVEN_SPLITS},
@@ -80,13 +81,25 @@ def _evaluations(root: Path, scale: Scale, paradigm: str, split: str, size: int 
 
 def _longer(root: Path, scale: Scale) -> Json:
     """Accuracies after three times the epochs, with own and with given thoughts; empty if they were not measured."""
-    last = evaluation_of(root, run_name("decoupled_rl_longer", scale.seeds[-1]), list(SPLITS)[-1])
-    if not (last / "summary.json").is_file():
+    if not _is_measured(root, scale, LONGER):
         return {}
     return {
         "accuracy": {split: _accuracies(root, scale, split, LONGER_ARMS) for split in SPLITS},
         "given": {split: _given(root, scale, split, list(LONGER)) for split in GIVEN_SPLITS},
     }
+
+
+def _systems(root: Path, scale: Scale) -> Json:
+    """Accuracies of the ways of published systems; empty if they were not measured."""
+    if not _is_measured(root, scale, SYSTEMS):
+        return {}
+    arms = {OURS: ARMS[OURS]} | SYSTEM_ARMS
+    return {split: _accuracies(root, scale, split, arms) for split in SPLITS}
+
+
+def _is_measured(root: Path, scale: Scale, paradigms: Mapping[str, Paradigm]) -> bool:
+    last = evaluation_of(root, run_name(list(paradigms)[-1], scale.seeds[-1]), list(SPLITS)[-1])
+    return (last / "summary.json").is_file()
 
 
 def _accuracies(root: Path, scale: Scale, split: str, arms: Mapping[str, Arm]) -> Json:
