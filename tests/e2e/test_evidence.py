@@ -18,6 +18,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 REPOSITORY = Path(__file__).parents[2]
 COMMAND = "benchmarks.evidence"
+ALL = ("--quick", "--systems")
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -28,7 +29,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("evidence")
-    done = run(COMMAND, "--quick", "--root", str(folder))
+    done = run(COMMAND, *ALL, "--root", str(folder))
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(folder / "evidence.html")
     return folder
@@ -37,7 +38,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_finished_run_resumes_with_nothing_to_do(root: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
     found = (root / "results.json").read_bytes()
-    done = run(COMMAND, "--quick", "--root", str(root))
+    done = run(COMMAND, *ALL, "--root", str(root))
     assert "tasks left" not in done.stderr
     touched = {path.relative_to(root).parts[0] for path, time in before.items() if path.stat().st_mtime_ns != time}
     assert touched <= {"data", "results.json", "figures", "evidence.html"}
@@ -45,7 +46,7 @@ def test_a_finished_run_resumes_with_nothing_to_do(root: Path) -> None:
 
 
 def test_a_task_that_fails_shows_its_log(tmp_path: Path) -> None:
-    done = run(COMMAND, "--quick", "--root", str(tmp_path), "--only", "measure-decoupled-0")
+    done = run(COMMAND, *ALL, "--root", str(tmp_path), "--only", "measure-decoupled-0")
     assert done.returncode == 1
     assert "evidence: measure-decoupled-0 failed" in done.stderr
     assert f"The end of {tmp_path}/logs/measure-decoupled-0.txt" in done.stderr
@@ -55,7 +56,7 @@ def test_tasks_that_finished_with_other_arguments_are_refused(root: Path) -> Non
     mark = root / "done/train-decoupled-0.json"
     text = mark.read_text()
     mark.write_text(text.replace('"--seed_everything", "0"', '"--seed_everything", "1"'))
-    done = run(COMMAND, "--quick", "--root", str(root))
+    done = run(COMMAND, *ALL, "--root", str(root))
     mark.write_text(text)
     assert done.returncode == 1
     assert "train-decoupled-0 has finished with" in done.stderr
@@ -75,7 +76,7 @@ def test_a_head_that_is_given_its_own_thoughts_repeats_its_rewards(root: Path) -
 def test_the_page_shows_every_comparison(root: Path, browser, size: tuple[int, int]) -> None:
     check_quiet(opened(browser, root / "evidence.html", size))
     headings = [heading.text for heading in browser.find_elements(By.TAG_NAME, "h2")]
-    assert "Do better thoughts give better rewards?" in headings
+    assert {"Do better thoughts give better rewards?", "Published systems"} <= set(headings)
     assert len(browser.find_elements(By.CSS_SELECTOR, "figure svg")) >= 15
     assert browser.execute_script("return document.documentElement.scrollWidth") <= size[0]
     assert browser.find_element(By.CSS_SELECTOR, ".prompt").text
