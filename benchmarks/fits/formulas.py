@@ -37,7 +37,7 @@ class Video:
     @classmethod
     def of(cls, prefix: Prefix, branches: tuple[int, ...]) -> Video:
         """Lengths of a prefix with these branches."""
-        _, rows, columns = prefix.grid.tolist()
+        _, rows, columns = prefix.grids[0].tolist()
         return cls(len(prefix.input_ids), len(prefix.patches), rows * columns, branches)
 
     @property

@@ -233,7 +233,7 @@ def _now() -> Seconds:
 
 def _description(case: Any, options: argparse.Namespace) -> str:
     size = sum(parameter.numel() for parameter in case.model.parameters()) / 1e6
-    num_video = int(case.prefixes[0].grid.prod()) // 4
+    num_video = int(case.prefixes[0].grids.prod()) // 4
     return (
         f"{size:.1f} M parameters. Prefix of {options.prefix:,} tokens, {num_video:,} of them video; "
         f"thoughts of {options.thought:,} tokens."

@@ -6,7 +6,7 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__all__ = ["RewardModel", "Score", "Scorer", "__version__"]
+__all__ = ["Comparison", "RewardModel", "Score", "Scorer", "__version__"]
 __version__ = "0.1.0"
 
 # Turns that a thread waits for the others before it sleeps; OpenMP reads it when torch is loaded. Threads of a small
@@ -17,11 +17,13 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 if TYPE_CHECKING:
     from descore.model.reward_model import RewardModel
+    from descore.pairwise.comparison import Comparison
     from descore.scoring.score import Score
     from descore.scoring.scorer import Scorer
 else:
     # A name is imported when it is first used, since torch and transformers take seconds to import.
     _MODULES = {
+        "Comparison": "descore.pairwise.comparison",
         "RewardModel": "descore.model.reward_model",
         "Score": "descore.scoring.score",
         "Scorer": "descore.scoring.scorer",

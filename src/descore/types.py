@@ -121,20 +121,20 @@ PairFrames = tuple[Frames, Frames]
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """Everything before a thought, for one video: system turn, user turn with the video, and assistant header.
+    """Everything before a thought: system turn, user turn with a video or the two compared, and assistant header.
 
     Attributes:
         input_ids: Token ids, with one video placeholder for each video token.
         position_ids: M-RoPE positions in time, height and width; no rows for a backbone without M-RoPE.
         patches: Pixels in the order in which the vision tower reads them, before `Processor.normalise`.
-        grid: Number of patches in time, height and width.
+        grids: Number of patches in time, height and width of each video: one, or two that are compared.
         query_index: Indices of the query tokens in the prefix; empty if the head reads the end of a branch.
     """
 
     input_ids: Tensor  # [P] int64
     position_ids: Tensor  # [3, P] or [0, P] int64
     patches: Tensor  # [num_patches, patch_dim] uint8
-    grid: Tensor  # [3] int64
+    grids: Tensor  # [1 or 2, 3] int64
     query_index: tuple[int, ...] = ()
 
 
@@ -229,7 +229,7 @@ class Branches(OfTensors):
     """A packed batch without padding: each video's prefix followed by its branches, all in one row.
 
     Shapes: T tokens, V videos, B branches of all videos (ordered by video), Q states that the head reads for a branch,
-    M predicted tokens.
+    M predicted tokens. Where two videos are compared in one prefix, a row has half as many prefixes as videos.
 
     Attributes:
         input_ids: Token ids of the packed row.

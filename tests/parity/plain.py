@@ -60,10 +60,10 @@ def inputs_of(model: RewardModel, prefix: Prefix, tail: list[int]) -> dict[str, 
     inputs |= {
         "mm_token_type_ids": (input_ids == family.placeholder_id).int() * 2,
         "pixel_values_videos": pixels,
-        "video_grid_thw": prefix.grid[None].to(device),
+        "video_grid_thw": prefix.grids.to(device),
     }
     if model.base.config.model_type == "qwen2_5_vl":
-        inputs["second_per_grid_ts"] = torch.tensor([SECONDS], device=device)
+        inputs["second_per_grid_ts"] = torch.tensor([SECONDS] * len(prefix.grids), device=device)
     return inputs
 
 

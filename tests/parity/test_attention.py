@@ -39,7 +39,7 @@ def test_query_attention_is_that_of_the_maps_of_a_whole_sequence(model: RewardMo
         sources = [video, ~video & (place < text), (place >= text) & (place < len(video) - 1), place == len(video) - 1]
         tokens = torch.stack([weights[0, :, -1, video].mean(0) for weights in maps]).mean(0)
         torch.testing.assert_close(one.video.flatten(), tokens, atol=1e-5, rtol=0)
-        time, rows, columns = prefix.grid.tolist()
+        time, rows, columns = prefix.grids[0].tolist()
         assert one.video.shape == (time, rows // 2, columns // 2)
         for layer, weights in zip(one.shares, maps, strict=True):
             expected = [weights[0, :, -1, source].sum(-1).mean() for source in sources]

@@ -109,7 +109,7 @@ def test_ids_are_those_of_transformers_own_processor(model: RewardModel, family:
     prefix = processor.prefix("a cat", frames)
     metadata = VideoMetadata(total_num_frames=16, fps=8.0, frames_indices=list(frames.indices), duration=2.0)
     pixels = frames.pixels[None] if family in ("smolvlm", "internvl") else None
-    inputs = {"video_grid_thw": prefix.grid[None], "video_metadata": [metadata]}
+    inputs = {"video_grid_thw": prefix.grids, "video_metadata": [metadata]}
     inputs |= {"pixel_values": pixels, "pixel_values_videos": pixels}
     video = own_processor(*OWN[family][:2], model).replace_video_token(inputs, 0)
     text = processor.tokenizer.apply_chat_template(
@@ -122,7 +122,7 @@ def test_ids_are_those_of_transformers_own_processor(model: RewardModel, family:
     assert prefix.input_ids.tolist() == processor.tokenizer.encode(before + video + after, add_special_tokens=False)
     num_tokens = len(model.see(one_video(model, prefix))[0].main)
     assert (prefix.input_ids == processor.family.placeholder_id).sum() == num_tokens
-    assert math.prod(processor.family.token_shape(prefix.grid)) == num_tokens
+    assert math.prod(processor.family.token_shape(prefix.grids[0])) == num_tokens
 
 
 def one_video(model: RewardModel, prefix: Prefix) -> Any:
@@ -151,6 +151,17 @@ def test_packed_is_one_by_one_with_the_same_gradients(model: RewardModel, checkp
     if checkpointing:
         trained.train().base.gradient_checkpointing_enable({"use_reentrant": False})
     compare(trained, prefixes_of_examples(model), THOUGHTS)
+
+
+def test_two_videos_in_one_prefix_are_what_transformers_makes_of_them(family: str, model: RewardModel) -> None:
+    """Text, positions and features of both videos, and branches after them: one by one through transformers' own."""
+    settings = replace(model.settings, template="1: {video:1} 2: {video:2} {prompt}", reward_from="choice")
+    judge = RewardModel.create(settings).eval()
+    make_trainable(judge, TRAINED)
+    one, other = frames_of(model, 0), frames_of(model, 1)
+    prefixes = [judge.processor.prefix("a red circle", *videos) for videos in ((one, other), (other, one))]
+    assert prefixes[0].grids.tolist() == prefixes[1].grids.flip(0).tolist()
+    compare(judge, prefixes, THOUGHTS[:2])
 
 
 def test_decoding_is_a_run_over_the_finished_thought(model: RewardModel) -> None:

@@ -89,8 +89,14 @@ class Family(ABC):
         """Return the text that takes the place of `video`, with one placeholder for each video token."""
 
     @abstractmethod
-    def positions(self, input_ids: Tensor, frames: Frames, grid: Tensor) -> Tensor:
-        """Return the positions beside the text positions, [3, P] for M-RoPE and [0, P] for a family without it."""
+    def positions(self, input_ids: Tensor, videos: Sequence[Frames], grids: Tensor) -> Tensor:
+        """Return the positions beside the text positions, [3, P] for M-RoPE and [0, P] for a family without it.
+
+        Args:
+            input_ids: [P] tokens of the prefix.
+            videos: Frames of each of its V videos.
+            grids: Grid of each of them, [V, 3].
+        """
 
     @abstractmethod
     def see(self, backbone: Any, patches: Tensor, grids: Tensor) -> tuple[VideoFeatures, ...]:

@@ -62,7 +62,7 @@ class PatchFamily(Family):
         # Qwen3-VL's processor computes in this order. Another order would round one label in a hundred differently.
         return [(first + last) / 2 for first, last in zip(firsts, lasts, strict=True)]
 
-    def positions(self, input_ids: Tensor, frames: Frames, grid: Tensor) -> Tensor:
+    def positions(self, input_ids: Tensor, videos: Sequence[Frames], grids: Tensor) -> Tensor:
         """Return the M-RoPE positions, [3, P], of transformers' own `get_rope_index`, called without a model."""
         model_class: Any = MODEL_MAPPING[type(self.config)]
         stand_in = SimpleNamespace(
@@ -73,13 +73,13 @@ class PatchFamily(Family):
             stand_in,
             input_ids[None],
             mm_token_type_ids=kinds[None],
-            video_grid_thw=grid[None],
-            **self.spacing(frames),
+            video_grid_thw=grids,
+            **self.spacing(videos),
         )
         return positions[:, 0]  # type: ignore[no-any-return]
 
-    def spacing(self, frames: Frames) -> dict[str, Tensor]:
-        """Return what `get_rope_index` needs to space temporal patches."""
+    def spacing(self, videos: Sequence[Frames]) -> dict[str, Tensor]:
+        """Return what `get_rope_index` needs to space the temporal patches of each video."""
         return {}
 
     def see(self, backbone: Any, patches: Tensor, grids: Tensor) -> tuple[VideoFeatures, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -50,7 +51,7 @@ class PictureFamily(Family):
             raise ValueError(f"expected frames of {self.side}x{self.side} pixels, got {list(pixels.shape[2:])}")
         return pixels.flatten(1), torch.tensor([len(pixels), 1, 1])
 
-    def positions(self, input_ids: Tensor, frames: Frames, grid: Tensor) -> Tensor:
+    def positions(self, input_ids: Tensor, videos: Sequence[Frames], grids: Tensor) -> Tensor:
         """Return no positions beside those of the text, [0, P]."""
         return input_ids.new_empty(0, len(input_ids))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -20,8 +22,8 @@ class Qwen2_5VL(Qwen2VL):
         "Qwen2_5_VLRMSNorm",
     })
 
-    def spacing(self, frames: Frames) -> dict[str, Tensor]:
-        """Return the seconds from one temporal patch to the next."""
-        sampled_fps = len(frames.indices) / frames.num_source_frames * frames.source_fps
+    def spacing(self, videos: Sequence[Frames]) -> dict[str, Tensor]:
+        """Return the seconds from one temporal patch of each video to the next."""
         depth = self.config.vision_config.temporal_patch_size
-        return {"second_per_grid_ts": torch.tensor([depth / sampled_fps])}
+        rates = [len(frames.indices) / frames.num_source_frames * frames.source_fps for frames in videos]
+        return {"second_per_grid_ts": torch.tensor([depth / rate for rate in rates])}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -35,8 +36,8 @@ class Processor:
     >>> processor = Processor(ModelSettings(backbone="tiny", template="Does it show {prompt}?"))
     >>> frames = Frames(torch.zeros(4, 3, 32, 64, dtype=torch.uint8), (0, 8, 16, 24), 8.0, 25)
     >>> prefix = processor.prefix("a cat", frames)
-    >>> prefix.grid  # the tiny backbone has patches of 2 frames and 8 x 8 pixels
-    tensor([2, 4, 8])
+    >>> prefix.grids  # the tiny backbone has patches of 2 frames and 8 x 8 pixels
+    tensor([[2, 4, 8]])
     >>> branches = processor.pack([prefix], [[processor.thought("A cat."), Thought()]])
     >>> branches.layout.num_branches, branches.query_index.shape
     (2, torch.Size([2, 1]))
@@ -70,21 +71,30 @@ class Processor:
         """
         return self._decode(path)
 
-    def prefix(self, prompt: str, frames: Frames) -> Prefix:
+    def prefix(self, prompt: str, *videos: Frames) -> Prefix:
         """Build everything before a thought: the user turn with the video, and the assistant header.
 
         Control tokens in the prompt become plain text, see `neutralise`.
 
+        Args:
+            prompt: Text that the videos were generated from.
+            *videos: Frames of the video, or of the two that the template compares, in their order.
+
         Raises:
             PromptError: If the prompt is not text, is blank, is not valid Unicode, or is longer than the model's limit.
+            ValueError: If the template has another number of videos.
         """
-        text = self._chat(self._clean(prompt))
-        patches, grid = self.family.patches(frames.pixels)
-        text = text.replace(self.family.video, self.family.video_text(frames, grid), 1)
+        if len(videos) != (expected := self.template.num_videos):
+            raise ValueError(f"the template of this model has {expected} videos, got {len(videos)}")
+        pieces = self._chat(self._clean(prompt)).split(self.family.video)
+        seen = [self.family.patches(frames.pixels) for frames in videos]
+        texts = [self.family.video_text(frames, grid) for frames, (_, grid) in zip(videos, seen, strict=True)]
+        text = "".join(chain.from_iterable(zip(pieces, [*texts, ""], strict=True)))
         token_ids = self.tokenizer.encode(text, add_special_tokens=False)
         queries = tuple(map(token_ids.index, self.query_ids)) if self.template.queries else ()
-        input_ids = torch.tensor(token_ids)
-        return Prefix(input_ids, self.family.positions(input_ids, frames, grid), patches, grid, queries)
+        input_ids, grids = torch.tensor(token_ids), torch.stack([grid for _, grid in seen])
+        patches = torch.cat([patches for patches, _ in seen])
+        return Prefix(input_ids, self.family.positions(input_ids, videos, grids), patches, grids, queries)
 
     def check(self, prompt: str) -> None:
         """Check that a prompt can be asked about.
@@ -115,12 +125,14 @@ class Processor:
         """
         if not text:
             return Thought()
-        text = neutralise(text, self._special_tokens)
-        if self.opening:
-            text = text.lstrip().removeprefix(THINKING[0]).lstrip("\n")
-        token_ids = tuple(self.tokenizer.encode(text, add_special_tokens=False))
+        token_ids = tuple(self.tokenizer.encode(self.clean_thought(text), add_special_tokens=False))
         limit = self.settings.max_thought_tokens
         return Thought(token_ids[:limit], closed=len(token_ids) <= limit)
+
+    def clean_thought(self, text: str) -> str:
+        """Return a thought with its control tokens as plain text, and without what the chat template opens itself."""
+        text = neutralise(text, self._special_tokens)
+        return text.lstrip().removeprefix(THINKING[0]).lstrip("\n") if self.opening else text
 
     def thought_text(self, token_ids: Sequence[int]) -> str:
         """Decode a thought; what the chat template opens itself stands in front of it."""
@@ -167,7 +179,7 @@ class Processor:
             target_ids=_concatenate(targets).to(device),
             target_branch=_concatenate(owners).to(device),
             patches=torch.cat([prefix.patches for prefix in prefixes]),
-            grids=torch.stack([prefix.grid for prefix in prefixes]),
+            grids=torch.cat([prefix.grids for prefix in prefixes]),
         )
 
     def _read_at(self, prefix: Prefix, start: int, cursor: int, size: int) -> list[int]:
@@ -186,7 +198,7 @@ class Processor:
         return [cursor + size - 1 if size else start + len(prefix.input_ids) - 1]
 
     def _chat(self, prompt: str, *, header: bool = True) -> str:
-        """Render the user turn with one placeholder for the video, and the assistant header if asked for."""
+        """Render the user turn with one placeholder for each video, and the assistant header if asked for."""
         messages = self.template.messages(prompt)
         text: str = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=header)
         return text
@@ -211,7 +223,7 @@ class Processor:
         if not getattr(self.tokenizer, "chat_template", None):
             raise ValueError(f"backbone {name!r} has no chat template; expected an instruction-tuned model")
         turn, text = self._chat("-", header=False), self._chat("-")
-        if text.count(video := self.family.video) != 1:
+        if text.count(video := self.family.video) != self.template.num_videos:
             raise ValueError(f"the chat template of backbone {name!r} is for text: expected one {video} for a video")
         header = text[len(turn) :] if text.startswith(turn) else text.rpartition("\n")[2]
         _, opens, rest = header.rpartition(THINKING[0])
@@ -243,8 +255,9 @@ def prefixes_of(branches: Branches) -> list[Prefix]:
     sizes = [prefix + sum(own) for prefix, own in branches.layout.videos]
     ids = torch.split(branches.input_ids[0], sizes)
     positions = torch.split(branches.position_ids[1:, 0], sizes, dim=1)
-    patches = torch.split(branches.patches, branches.grids.prod(1).tolist())
-    videos = zip(ids, positions, patches, branches.grids, queries, lengths, strict=True)
+    grids = branches.grids.view(len(lengths), -1, 3)
+    patches = torch.split(branches.patches, grids.prod(2).sum(1).tolist())
+    videos = zip(ids, positions, patches, grids, queries, lengths, strict=True)
     return [Prefix(row[:length], places[:, :length], *rest) for row, places, *rest, length in videos]
 
 

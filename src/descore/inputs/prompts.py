@@ -16,6 +16,7 @@ PLACEHOLDER = "{prompt}"
 """Text that stands for the prompt in a template."""
 
 _MARKER = re.compile(r"\{(video|query)(?::([^{}]*))?\}")
+_ONE, _TWO = ["{video}"], ["{video:1}", "{video:2}"]
 _SHORT = Repr()  # of any value, however long or deep
 _SHORT.maxother = _SHORT.maxstring = 80
 
@@ -29,7 +30,9 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """Place of the video in a template."""
+    """Place of a video in a template: of the only one (0), or of the first or the second of two."""
+
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +56,22 @@ Part = Text | Video | Query
 
 @dataclass(frozen=True, slots=True)
 class PromptTemplate:
-    """Instruction for judging a video: a text with one `{prompt}` that stands for the video's prompt.
+    """Instruction for judging a video, or for choosing between two: a text with one `{prompt}`, their prompt.
 
-    `{video}` is the place of the video, which stands before the text if the text has no such place. `{query}` and
-    `{query:NAME}` are places of query tokens; without any, they follow at the end of a branch. Other braces have no
-    meaning, so the instruction may contain JSON.
+    `{video}` is the place of the video, which stands before the text if the text has no such place; `{video:1}` and
+    `{video:2}`, in this order, are the places of two videos that are compared. `{query}` and `{query:NAME}` are places
+    of query tokens; without any, they follow at the end of a branch. Other braces have no meaning, so the instruction
+    may contain JSON.
 
     Attributes:
         text: Text of the instruction.
 
     Raises:
-        ValueError: If the text does not contain `{prompt}` exactly once, contains `{video}` or a query more than once,
-            or a query before the video, which it would not see.
+        ValueError: If the text does not contain `{prompt}` exactly once, contains a video or a query more than once,
+            one of two videos without the other, or a query before a video, which it would not see.
 
     >>> PromptTemplate("Of {prompt}: {video} Score: {query}").parts
-    (Text(text='Of {prompt}: '), Video(), Text(text=' Score: '), Query(name=''))
+    (Text(text='Of {prompt}: '), Video(number=0), Text(text=' Score: '), Query(name=''))
     """
 
     text: str
@@ -78,11 +82,15 @@ class PromptTemplate:
         for marker, count in Counter(found.group() for found in _MARKER.finditer(self.text)).items():
             if count > 1:
                 raise ValueError(f"expected {marker} at most once in the template, found it {count} times")
-            if marker.startswith("{video:"):
-                raise ValueError(f"expected {{video}} in the template, got {marker}")
-        before = self.parts[: self.parts.index(Video())]
-        if blind := [part.token for part in before if isinstance(part, Query)]:
-            raise ValueError(f"expected {{video}} before every query in the template, found {blind[0]} before it")
+        videos = [found.group() for found in _MARKER.finditer(self.text) if found[1] == "video"]
+        if videos and videos not in (_ONE, _TWO):
+            raise ValueError(
+                f"expected {{video}}, or {{video:1}} and after it {{video:2}}, in the template; got {', '.join(videos)}"
+            )
+        last = max(index for index, part in enumerate(self.parts) if isinstance(part, Video))
+        if blind := [part.token for part in self.parts[:last] if isinstance(part, Query)]:
+            video = videos[-1] if videos else _ONE[0]
+            raise ValueError(f"expected {video} before every query in the template, found {blind[0]} before it")
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -91,10 +99,15 @@ class PromptTemplate:
         end = 0
         for marker in _MARKER.finditer(self.text):
             found += [Text(self.text[end : marker.start()])] if marker.start() > end else []
-            found.append(Video() if marker[1] == "video" else Query(marker[2] or ""))
+            found.append(_part(*marker.groups()))
             end = marker.end()
         found += [Text(self.text[end:])] if end < len(self.text) else []
-        return tuple(found) if Video() in found else (Video(), *found)
+        return tuple(found) if any(isinstance(part, Video) for part in found) else (Video(), *found)
+
+    @property
+    def num_videos(self) -> int:
+        """Number of videos that are judged in one context: 1, or 2 that are compared."""
+        return sum(isinstance(part, Video) for part in self.parts)
 
     @property
     def queries(self) -> tuple[str, ...]:
@@ -135,6 +148,13 @@ class PromptTemplate:
             else:
                 content.append({"type": "text", "text": text})
         return [{"role": "user", "content": content}]
+
+
+def _part(kind: str, name: str | None) -> Part:
+    """Return the part that a marker stands for; the number of a video was not checked."""
+    if kind == "query":
+        return Query(name or "")
+    return Video(int(name) if name in ("1", "2") else 0)
 
 
 class PromptError(ValueError):

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 from descore.heads.settings import HeadSettings
 from descore.inputs.answers import AnswerSettings
 from descore.inputs.checklist import ProbeSettings, Question
+from descore.inputs.choice import ChoiceSettings
 from descore.inputs.prompts import PromptTemplate, Query
 from descore.inputs.typed_json import typed
 from descore.video.settings import VideoSettings
@@ -15,7 +16,7 @@ from descore.video.settings import VideoSettings
 Dtype = Literal["float32", "bfloat16"]
 """Precision of a backbone's weights in scoring; the head is always float32."""
 
-RewardSource = Literal["head", "overall_score", "expected_score", "top_share", "checklist"]
+RewardSource = Literal["head", "overall_score", "expected_score", "top_share", "checklist", "choice", "said_choice"]
 FromThought = Literal["overall_score", "expected_score", "top_share"]
 MAX_TOKENS = 2**20
 """Largest length limit of a prompt or a thought, in tokens."""
@@ -23,6 +24,8 @@ FROM_THOUGHT: tuple[RewardSource, ...] = get_args(FromThought)
 """Reward sources that read the answer in the text of the thought."""
 FROM_DIGITS: tuple[RewardSource, ...] = ("expected_score", "top_share")
 """Those that read the model's probabilities of the digits that the answer might have said."""
+PAIRWISE: tuple[RewardSource, ...] = ("choice", "said_choice")
+"""Sources of a model that compares two videos in one context: it gives probabilities, and no reward."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,13 @@ class ModelSettings:
         reward_from: Source of the reward: "head", from the hidden state of the query token; "overall_score", what the
             answer of the thought says; "expected_score", the mean of what it might have said, under the model's
             probabilities of the digit; "top_share", the likeliest digit times its probability; "checklist", weighted
-            answers to yes/no questions.
+            answers to yes/no questions. Of a model that compares two videos: "choice", the model's probabilities of the
+            outcomes at the place of its choice; "said_choice", the outcome that the thought says.
         thoughts: Whether the model is trained with thoughts; without, it never samples one.
         checklist: Questions with their weights, for the source "checklist".
         probes: What an answer to a question of the checklist counts.
         answer: What the answer of a thought says, and where, for the sources that read it.
+        choice: Words of the outcomes of a comparison, for the sources "choice" and "said_choice".
 
     Raises:
         ValueError: If a value is unknown, the names of the rewards are missing or equal, or the source of the reward
@@ -86,6 +91,7 @@ class ModelSettings:
     checklist: tuple[Question, ...] = ()
     probes: ProbeSettings = field(default_factory=ProbeSettings)
     answer: AnswerSettings = field(default_factory=AnswerSettings)
+    choice: ChoiceSettings = field(default_factory=ChoiceSettings)
 
     def __post_init__(self) -> None:
         for name in ("max_thought_tokens", "max_prompt_tokens"):
@@ -98,7 +104,14 @@ class ModelSettings:
             )
         if not self.reward_names or len(set(self.reward_names)) < len(self.reward_names):
             raise ValueError(f"expected one or more different reward_names, got {self.reward_names!r}")
-        places = PromptTemplate(self.template).queries
+        template = PromptTemplate(self.template)
+        if (template.num_videos == 2) != self.is_pairwise:
+            expected = "{video:1} and {video:2}" if self.is_pairwise else "one {video}"
+            raise ValueError(
+                f"reward_from {self.reward_from!r} needs a template with {expected}; it has {template.num_videos}. "
+                f"A template with two videos goes with reward_from {' or '.join(PAIRWISE)}"
+            )
+        places = template.queries
         if places and sorted(places) != sorted(self.query_tokens):
             raise ValueError(
                 f"the template has the query tokens {', '.join(places)}; expected each of "
@@ -106,6 +119,11 @@ class ModelSettings:
             )
         if self.reward_from != "head":
             self._check_source()
+
+    @property
+    def is_pairwise(self) -> bool:
+        """Whether the model compares two videos in one context, instead of scoring one."""
+        return self.reward_from in PAIRWISE
 
     @property
     def query_tokens(self) -> tuple[str, ...]:
@@ -166,7 +184,15 @@ class ModelSettings:
             raise ValueError(
                 f"reward_from {self.reward_from!r} gives one reward, got reward_names {self.reward_names!r}"
             )
+        elif self.is_pairwise:
+            self._check_choice()
         elif not self.checklist:
             raise ValueError("reward_from 'checklist' requires questions, got an empty checklist")
         elif self.probes.nonnegative and (below := [one for one in self.checklist if (one.weight or 0.0) < 0]):
             raise ValueError(f"probes.nonnegative is true, and {below[0].text!r} has the weight {below[0].weight:g}")
+
+    def _check_choice(self) -> None:
+        if self.reward_from == "said_choice" and not self.thoughts:
+            raise ValueError("reward_from 'said_choice' reads a thought: set thoughts to true")
+        if self.thoughts and not self.choice.lead:
+            raise ValueError("choice.lead is empty; expected the text after which a thought has its choice")

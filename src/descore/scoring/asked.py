@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 from descore.scoring.folder import ScoringError
-from descore.scoring.score import Score
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,19 +19,28 @@ Video: TypeAlias = "str | os.PathLike[str] | bytes | Tensor | np.ndarray[Any, An
 
 Several: TypeAlias = "Video | Iterable[Video]"
 
+Found = TypeVar("Found")
+
 
 class Asked(NamedTuple):
-    """One video to score.
+    """One video to score, or two to compare.
 
     Attributes:
-        video: The video.
+        video: The video, or video A.
         prompt: Its prompt.
         thought: Thought to score it with; None if the model writes its own.
+        other: Video B; None for a video to score.
     """
 
     video: Video
     prompt: str
     thought: str | None = None
+    other: Video | None = None
+
+    @property
+    def videos(self) -> tuple[Video, ...]:
+        """The video, or both."""
+        return (self.video,) if self.other is None else (self.video, self.other)
 
 
 def list_asked(
@@ -62,21 +70,62 @@ def list_asked(
         if len(values) != len(several):
             single = name.removesuffix("s")
             raise ScoringError(f"expected one {single} per video, got {len(several)} videos and {len(values)} {name}")
+    rows = zip(several, texts, given, strict=True)
+    return _each_once(Asked(_plain(video), prompt, own) for video, prompt, own in rows)
+
+
+def list_pairs(videos_a: Several, videos_b: Several, prompts: str | Iterable[str]) -> tuple[list[Asked], list[int]]:
+    """List the pairs of videos that are to be compared, each different pair once.
+
+    Args:
+        videos_a: Videos A, or one video.
+        videos_b: Videos B, as many, or one video that all are compared with.
+        prompts: Prompt of each pair, or one for all.
+
+    Returns:
+        The items, and for each pair the index of its item.
+
+    Raises:
+        ScoringError: If the numbers of videos and prompts differ.
+        TypeError: If one of them is neither a single value nor a list.
+
+    >>> items, order = list_pairs(["a.mp4", "b.mp4", "a.mp4"], "reference.mp4", "a cat")
+    >>> items[1].videos, order
+    (('b.mp4', 'reference.mp4'), [0, 1, 0])
+    """
+    first = [videos_a] if _is_one(videos_a) else _listed("videos_a", videos_a)
+    second = [videos_b] * len(first) if _is_one(videos_b) else _listed("videos_b", videos_b)
+    texts = [prompts] * len(first) if isinstance(prompts, str) else _listed("prompts", prompts)
+    if not len(first) == len(second) == len(texts):
+        raise ScoringError(
+            f"expected a video A, a video B and a prompt for each pair, got {len(first)} videos A, {len(second)} "
+            f"videos B and {len(texts)} prompts"
+        )
+    return _each_once(
+        Asked(_plain(a), prompt, None, _plain(b)) for a, b, prompt in zip(first, second, texts, strict=True)
+    )
+
+
+def _plain(video: Any) -> Any:
+    return os.fspath(video) if isinstance(video, str | os.PathLike) else video
+
+
+def _each_once(asked: Iterable[Asked]) -> tuple[list[Asked], list[int]]:
+    """Return each different item once, and for each item given its index; frames in memory always differ."""
     items: list[Asked] = []
     known: dict[Asked, int] = {}
     order = []
-    for video, prompt, own in zip(several, texts, given, strict=True):
-        item = Asked(os.fspath(video) if isinstance(video, str | os.PathLike) else video, prompt, own)
-        usable = isinstance(item.video, str | bytes) and isinstance(prompt, str)
+    for item in asked:
+        usable = all(isinstance(video, str | bytes) for video in item.videos) and isinstance(item.prompt, str)
         order.append(known.setdefault(item, len(items)) if usable else len(items))
         if order[-1] == len(items):
             items.append(item)
     return items, order
 
 
-def in_order(scores: Iterator[Score], order: Sequence[int]) -> Iterator[Score]:
-    """Yield the score of each index; scores come in the order of their first use, and are kept until their last."""
-    left, kept = Counter(order), dict[int, Score]()
+def in_order(scores: Iterator[Found], order: Sequence[int]) -> Iterator[Found]:
+    """Yield the record of each index; they come in the order of their first use, and are kept until their last."""
+    left, kept = Counter(order), dict[int, Found]()
     for index in order:
         if index not in kept:
             kept[index] = next(scores)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from descore.inputs.processor import Processor
-from descore.inputs.settings import Dtype, RewardSource
+from descore.inputs.settings import Dtype, ModelSettings, RewardSource
 from descore.model.sampling import Sampling
 from descore.scoring.folder import Record, ScoringError
 from descore.scoring.placing import choose_batch_tokens, choose_dtype
@@ -56,6 +56,24 @@ def check_count(name: str, count: int | None) -> None:
     """
     if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
         raise ScoringError(f"expected a {name} of at least 1, got {count!r}")
+
+
+def check_judgement(settings: ModelSettings, *, pairwise: bool) -> None:
+    """Check that a model compares two videos in one context, or that it scores one.
+
+    Raises:
+        ScoringError: If it does the other; the message says what to do instead.
+    """
+    if settings.is_pairwise and not pairwise:
+        raise ScoringError(
+            "this model compares two videos and gives a single one no reward: compare them with Scorer.compare or POST "
+            "/compare, rank several with descore rank, or measure it on pairs with descore evaluate"
+        )
+    if pairwise and not settings.is_pairwise:
+        raise ScoringError(
+            "this model scores one video at a time: score both with Scorer.score or POST /score, and compare their "
+            "rewards"
+        )
 
 
 def sampling_of(num_thoughts: int, temperature: float | None, *, thoughts: bool) -> Sampling:
@@ -115,7 +133,7 @@ def describe_protocol(
     tokens = asked.max_batch_tokens or resumed.get("max_batch_tokens") or choose_batch_tokens(text, device, dtype)
     video = settings.video
     return {
-        "kind": "pointwise",
+        "kind": "pairwise" if settings.is_pairwise else "pointwise",
         "reward_from": choose_source(settings, asked.reward_from, thoughts=thinks),
         "thoughts": sampling.num_thoughts if thinks else 0,
         "temperature": sampling.temperature if thinks else None,

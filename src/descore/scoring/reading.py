@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -22,16 +22,17 @@ READ_AHEAD, READERS = 8, 2
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A video to score.
+    """A video to score, or two to compare.
 
     Attributes:
         key: Key of its sampled tokens.
-        prefix: Its prefix; None if it has none.
+        prefix: Its prefix, that of two videos with A first; None if it has none.
         thought: Thought to score it with; None if the model writes its own.
         text: Text of that thought.
         error: Reason why it has no prefix.
         num_source_frames: Number of frames of the source video.
         source_seconds: Length of the source video.
+        swapped: Prefix of two videos with B first; None for a video to score.
     """
 
     key: str = ""
@@ -41,6 +42,7 @@ class Item:
     error: str | None = None
     num_source_frames: int = 0
     source_seconds: float = 0.0
+    swapped: Prefix | None = None
 
 
 class ItemReader:
@@ -70,18 +72,19 @@ class ItemReader:
 
         Args:
             asked: What is asked.
-            fps: Frame rate of a video that is given as frames.
+            fps: Frame rate of videos that are given as frames.
         """
         processor, own = self.processor, None if self.thoughts else ""
         try:
             check_prompt(asked.prompt)
-            frames = self._frames(asked.video, fps)
+            videos = [self._frames(video, fps) for video in asked.videos]
             text = own if asked.thought is None else asked.thought
             thought = None if text is None else processor.thought(text)
-            prefix = processor.prefix(asked.prompt, frames)
-            count = frames.num_source_frames
-            key = _key(frames, asked.prompt)
-            return Item(key, prefix, thought, text or "", None, count, count / frames.source_fps)
+            prefix = processor.prefix(asked.prompt, *videos)
+            swapped = processor.prefix(asked.prompt, *reversed(videos)) if len(videos) > 1 else None
+            count = sum(frames.num_source_frames for frames in videos)
+            seconds = sum(frames.num_source_frames / frames.source_fps for frames in videos)
+            return Item(_key(videos, asked.prompt), prefix, thought, text or "", None, count, seconds, swapped)
         except PromptError as error:
             name = f"{asked.video}: " if isinstance(asked.video, str) else ""
             return Item(error=f"{name}{error}")
@@ -95,8 +98,12 @@ class ItemReader:
         return read_memory(video, fps, processor.video_reader, processor.read)
 
 
-def _key(frames: Frames, prompt: str) -> str:
+def _key(videos: Sequence[Frames], prompt: str) -> str:
     """Return a key of what is scored: the frames that are shown, whatever file they come from, and the prompt."""
-    content = hashlib.blake2b(frames.pixels.contiguous().numpy().data, digest_size=16)
-    content.update(repr((frames.seconds, prompt)).encode())
+    content = hashlib.blake2b(digest_size=16)
+    for frames in videos[:-1]:
+        content.update(frames.pixels.contiguous().numpy().data)
+        content.update(repr(frames.seconds).encode())
+    content.update(videos[-1].pixels.contiguous().numpy().data)
+    content.update(repr((videos[-1].seconds, prompt)).encode())
     return content.hexdigest()

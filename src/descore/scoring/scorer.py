@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from threading import Lock
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from descore.answer import Answer, AnswerError, parse_answer
-from descore.inputs.answers import said_values
 from descore.inputs.settings import Dtype, RewardSource
-from descore.model.description import RewardStatistics, describe
+from descore.model.description import describe
 from descore.model.finished import find_export
 from descore.model.reward_model import RewardModel
 from descore.model.sampling import Sampling
-from descore.scoring.asked import Several, in_order, list_asked
+from descore.pairwise.comparing import compare_together
+from descore.pairwise.comparison import Comparison
+from descore.scoring.asked import Asked, Found, Several, in_order, list_asked, list_pairs
 from descore.scoring.placing import choose_batch_tokens, choose_device, choose_dtype
-from descore.scoring.protocol import check_count, sampling_of
+from descore.scoring.protocol import check_count, check_judgement, sampling_of
 from descore.scoring.reading import Item, ItemReader
+from descore.scoring.records import summarise
 from descore.scoring.score import Score
-from descore.thinking.readout import Readout, choose_source, read_rewards
+from descore.thinking.readout import choose_source, read_rewards
 from descore.thinking.think import think
 from descore.types import Group, Thought
 
@@ -155,13 +154,57 @@ class Scorer:
         Raises:
             ScoringError, TypeError: See `score`.
         """
+        check_judgement(self.model.settings, pairwise=False)
         asked, order = list_asked(videos, prompts, thought)
-        thinks = self.thoughts and thought is None
-        sampling = sampling_of(num_thoughts, temperature, thoughts=thinks)
+        sampling = sampling_of(num_thoughts, temperature, thoughts=self.thoughts and thought is None)
+        groups = self._batches(asked, sampling, fps, batches)
+        return in_order((score for group in groups for score in self.score_batch(group, sampling)), order)
+
+    def compare(
+        self, videos_a: Several, videos_b: Several, prompts: str | Iterable[str], **options: Any
+    ) -> list[Comparison]:
+        """Compare two videos of each prompt, in both orders, with a model that sees both in one context.
+
+        Args:
+            videos_a: Videos A, or one video, as for `score`.
+            videos_b: Videos B, as many, or one reference that all are compared with.
+            prompts: Prompt of each pair, or one prompt for all of them.
+            **options: num_thoughts, temperature and fps, as for `score`; thoughts are sampled in each order.
+
+        Returns:
+            One record per pair, in their order. A pair that fails has no verdict and an error; it never stops others.
+
+        Raises:
+            ScoringError: If the model scores single videos, the numbers of videos and prompts differ, or an option is
+                out of its range.
+            TypeError: If the videos or the prompts are neither one nor a list.
+        """
+        return list(self.stream_comparisons(videos_a, videos_b, prompts, **options))
+
+    def stream_comparisons(
+        self,
+        videos_a: Several,
+        videos_b: Several,
+        prompts: str | Iterable[str],
+        *,
+        num_thoughts: int = 1,
+        temperature: float | None = None,
+        fps: float | None = None,
+        batches: Sequence[int] | None = None,
+    ) -> Iterator[Comparison]:
+        """Compare pairs batch by batch, and yield each record as soon as its batch is done; see `compare`, `stream`."""
+        check_judgement(self.model.settings, pairwise=True)
+        asked, order = list_pairs(videos_a, videos_b, prompts)
+        sampling = sampling_of(num_thoughts, temperature, thoughts=self.thoughts)
+        groups = self._batches(asked, sampling, fps, batches)
+        return in_order((found for group in groups for found in self.compare_batch(group, sampling)), order)
+
+    def _batches(
+        self, asked: Sequence[Asked], sampling: Sampling, fps: float | None, sizes: Sequence[int] | None
+    ) -> Iterator[list[Item]]:
+        """Read what is asked, and group it into batches: of the given sizes, or by tokens."""
         items = self.reader.read_ahead(asked, fps)
-        groups = self._by_tokens(items, sampling) if batches is None else (list(islice(items, n)) for n in batches)
-        scores = (score for group in groups for score in self.score_batch(group, sampling))
-        return in_order(scores, order)
+        return self._by_tokens(items, sampling) if sizes is None else (list(islice(items, n)) for n in sizes)
 
     def _by_tokens(self, items: Iterable[Item], sampling: Sampling) -> Iterator[list[Item]]:
         """Group items in their order, each group within the number of tokens of a batch, but for a single item."""
@@ -182,28 +225,34 @@ class Scorer:
         if item.prefix is None:
             return 0
         thought = self.model.settings.max_thought_tokens if item.thought is None else len(item.thought.token_ids)
-        return len(item.prefix.input_ids) + sampling.num_thoughts * (thought + len(self.model.processor.appended_ids))
+        own = sampling.num_thoughts * (thought + len(self.model.processor.appended_ids))
+        return (len(item.prefix.input_ids) + own) * (1 if item.swapped is None else 2)
 
     def score_batch(self, items: Sequence[Item], sampling: Sampling) -> Iterator[Score]:
         """Score items of the reader together: all with a given thought, or none; yield a record for each."""
+        return self._each(items, partial(self._score_together, sampling), partial(Score, math.nan))
+
+    def compare_batch(self, items: Sequence[Item], sampling: Sampling) -> Iterator[Comparison]:
+        """Compare the two videos of each item of the reader; yield a record for each."""
+        return self._each(items, partial(self._compare_together, sampling), Comparison)
+
+    def _each(
+        self, items: Sequence[Item], judge: Callable[[Sequence[Item]], list[Found]], fail: Callable[..., Found]
+    ) -> Iterator[Found]:
+        """Judge the items that could be read together; yield a record for each item."""
         usable = [item for item in items if item.prefix is not None]
         with self._one_at_a_time:
-            records = iter(self._score_apart(usable, sampling) if usable else [])
+            records = iter(_apart(usable, judge, fail) if usable else [])
         for item in items:
-            yield next(records) if item.prefix is not None else Score(math.nan, error=item.error)
+            yield next(records) if item.prefix is not None else fail(error=item.error)
 
-    def _score_apart(self, items: Sequence[Item], sampling: Sampling) -> list[Score]:
-        """Score videos together; if that fails, score each half by itself, so that a video that fails fails alone."""
-        try:
-            return self._score_together(items, sampling)
-        except (FloatingPointError, torch.OutOfMemoryError) as error:
-            if len(items) == 1:
-                return [Score(math.nan, error=f"{error}")]
-        middle = len(items) // 2
-        return self._score_apart(items[:middle], sampling) + self._score_apart(items[middle:], sampling)
+    def _compare_together(self, sampling: Sampling, items: Sequence[Item]) -> list[Comparison]:
+        pairs = [(item.prefix, item.swapped) for item in items if item.prefix and item.swapped]
+        own, names = sampling if self.thoughts else None, [item.key for item in items]
+        return compare_together(self.model, pairs, own, self.reward_from, names=names)
 
     @torch.no_grad()
-    def _score_together(self, items: Sequence[Item], sampling: Sampling) -> list[Score]:
+    def _score_together(self, sampling: Sampling, items: Sequence[Item]) -> list[Score]:
         prefixes = [item.prefix for item in items if item.prefix is not None]
         given = [[item.thought or Thought()] for item in items]
         branches = self.model.processor.pack(prefixes, given).to(self.device)
@@ -217,56 +266,17 @@ class Scorer:
                 for item, thoughts, rewards in zip(items, given, scored, strict=True)
             ]
         readouts = read_rewards(self.model, branches, groups, self.reward_from, seen=seen)
-        return [self._summarise(*one) for one in zip(groups, readouts, strict=True)]
-
-    def _summarise(self, group: Group, readout: Readout) -> Score:
-        found = zip(readout.rewards, group.thoughts, group.texts, readout.errors, strict=True)
-        each = tuple(self._record(*one) for one in found)
-        if len(each) == 1:
-            return each[0]
-        totals = [score.reward for score in each if score.error is None]
-        error = None if totals else f"none of {len(each)} thoughts has a reward; the first one: {readout.errors[0]}"
-        mean = self._record(readout.mean(), group.thoughts[0], group.texts[0], error)
-        std = float(torch.tensor(totals).std()) if len(totals) > 1 else None
-        return replace(mean, reward_std=std, each=each)
-
-    def _said(self, text: str, thought: Thought) -> float | None:
-        """Return the overall score that a thought says; None if it says none."""
-        settings = self.model.settings.answer
-        try:
-            return settings.combined(said_values(text, settings, whole=thought.closed), 1)[0]
-        except AnswerError:
-            return None
-
-    def _record(self, rewards: Tensor, thought: Thought, text: str, error: str | None) -> Score:
-        answer = _answer(text)
-        names = self.model.settings.reward_names
-        return Score(
-            reward=float(rewards.sum()),
-            normalised_reward=None if error else normalise(rewards.tolist(), self.calibration),
-            rewards=dict(zip(names, rewards.tolist(), strict=True)) if len(names) > 1 else {},
-            thought=text,
-            dimension_scores=answer.scores if answer else None,
-            overall_score=self._said(text, thought),
-            num_thought_tokens=len(thought.token_ids),
-            truncated=bool(text) and not thought.closed,
-            error=error,
-        )
+        return [summarise(*one, self.model.settings, self.calibration) for one in zip(groups, readouts, strict=True)]
 
 
-def normalise(rewards: Sequence[float], known: RewardStatistics | None) -> float | None:
-    """Return the sum of rewards, each in standard deviations above its mean; None if those are not known.
-
-    >>> normalise([3.0], RewardStatistics(mean=(1.0,), std=(4.0,)))
-    0.5
-    """
-    if known is None or min(known.std) <= 0:
-        return None
-    return sum((reward - mean) / std for reward, mean, std in zip(rewards, known.mean, known.std, strict=True))
-
-
-def _answer(text: str) -> Answer | None:
+def _apart(
+    items: Sequence[Item], judge: Callable[[Sequence[Item]], list[Found]], fail: Callable[..., Found]
+) -> list[Found]:
+    """Judge items together; if that fails, judge each half by itself, so that an item that fails fails alone."""
     try:
-        return parse_answer(text)
-    except AnswerError:
-        return None
+        return judge(items)
+    except (FloatingPointError, torch.OutOfMemoryError) as error:
+        if len(items) == 1:
+            return [fail(error=f"{error}")]
+    middle = len(items) // 2
+    return _apart(items[:middle], judge, fail) + _apart(items[middle:], judge, fail)

@@ -15,7 +15,7 @@ from descore.answer import AnswerError
 from descore.inputs.answers import locate_digits, said_values
 from descore.inputs.checklist import ProbeSettings, Question, tokenise_question
 from descore.inputs.processor import prefixes_of
-from descore.inputs.settings import FROM_THOUGHT, ModelSettings, RewardSource
+from descore.inputs.settings import FROM_THOUGHT, PAIRWISE, ModelSettings, RewardSource
 from descore.model.reward_model import RewardModel
 from descore.types import Branches, Group, ModelError, Thought, VideoFeatures
 
@@ -61,7 +61,11 @@ def choose_source(settings: ModelSettings, source: RewardSource | None, *, thoug
         ReadoutError: If the model cannot give that reward.
     """
     source = source or settings.reward_from
-    if source in FROM_THOUGHT and not thoughts:
+    if settings.is_pairwise != (source in PAIRWISE):
+        kind, own = ("compares two videos", PAIRWISE) if settings.is_pairwise else ("scores one video", FROM_THOUGHT)
+        expected = dict.fromkeys([settings.reward_from, *own])
+        raise ReadoutError(f"this model {kind}; it has no {source!r}. Expected {' or '.join(expected)}")
+    if source in (*FROM_THOUGHT, "said_choice") and not thoughts:
         raise ReadoutError(
             f"the reward {source!r} is read from a thought: let the model think, or choose another reward"
         )
@@ -70,7 +74,7 @@ def choose_source(settings: ModelSettings, source: RewardSource | None, *, thoug
             settings.check_answer(source)
         except ValueError as error:
             raise ReadoutError(f"{error}; or read {settings.reward_from!r}") from error
-    if source not in FROM_THOUGHT and source != settings.reward_from:
+    if source not in (*FROM_THOUGHT, *PAIRWISE) and source != settings.reward_from:
         raise ReadoutError(
             f"this model was trained to give {settings.reward_from!r}; it has no {source!r}. Expected "
             f"{settings.reward_from!r}, or one of {', '.join(FROM_THOUGHT)} from a model that thinks"

@@ -34,7 +34,7 @@ def test_patches_are_those_of_the_backbones_own_processor(qwen3, size):
     ours = video_processor()(videos=[frames.pixels.float() / 127.5 - 1], return_tensors="pt")
     assert prefix.patches.dtype == torch.uint8
     assert_close(qwen3.processor.normalise(prefix.patches), ours["pixel_values_videos"], atol=1e-6, rtol=0)
-    assert prefix.grid.tolist() == ours["video_grid_thw"][0].tolist() == [size[0] // 2, size[1] // 8, size[2] // 8]
+    assert prefix.grids[0].tolist() == ours["video_grid_thw"][0].tolist() == [size[0] // 2, size[1] // 8, size[2] // 8]
 
 
 def test_pixels_are_normalised_by_the_statistics_of_the_backbone(backbones, tmp_path):
@@ -56,7 +56,7 @@ def test_the_ids_of_a_prefix_are_those_of_qwen3s_processor(qwen3, num, fps):
     theirs.vision_start_token, theirs.vision_end_token = "<|vision_start|>", "<|vision_end|>"
     prefix = processor.prefix("a cat", frames)
     metadata = VideoMetadata(total_num_frames=4 * num, fps=fps, frames_indices=list(frames.indices))
-    video = theirs.replace_video_token({"video_grid_thw": prefix.grid[None], "video_metadata": [metadata]}, 0)
+    video = theirs.replace_video_token({"video_grid_thw": prefix.grids, "video_metadata": [metadata]}, 0)
     messages = processor.template.messages("a cat")
     text = processor.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     text = text.replace("<|vision_start|><|video_pad|><|vision_end|>", video)
@@ -100,7 +100,7 @@ def test_positions_are_those_of_the_models_own_method(model, size):
     kinds = (prefix.input_ids == model.base.config.video_token_id).int()[None] * 2
     # Sampled at every fourth frame of 6 a second: 1.5 a second, so a pair of frames covers 4 / 3 of a second.
     theirs, _ = model.base.model.get_rope_index(
-        prefix.input_ids[None], kinds, video_grid_thw=prefix.grid[None], second_per_grid_ts=torch.tensor([4 / 3])
+        prefix.input_ids[None], kinds, video_grid_thw=prefix.grids, second_per_grid_ts=torch.tensor([4 / 3])
     )
     assert torch.equal(prefix.position_ids, theirs[:, 0])
 
@@ -226,8 +226,8 @@ def test_forbidden_tokens_are_those_that_no_text_holds(build):
 @pytest.fixture
 def two_prefixes() -> list[Prefix]:
     def prefix(ids: list[int], rope: list[list[int]], num_patches: int) -> Prefix:
-        grid = torch.tensor([1, 1, num_patches])
-        return Prefix(torch.tensor(ids), torch.tensor(rope), torch.full((num_patches, 2), float(num_patches)), grid)
+        grids = torch.tensor([[1, 1, num_patches]])
+        return Prefix(torch.tensor(ids), torch.tensor(rope), torch.full((num_patches, 2), float(num_patches)), grids)
 
     return [
         prefix([10, 11, 12], [[0, 1, 7], [0, 1, 7], [0, 2, 7]], 4),
