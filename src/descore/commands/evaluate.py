@@ -162,8 +162,9 @@ def _benchmark(options: argparse.Namespace) -> Benchmark:
 
 
 def _print_progress(evaluation: Evaluation) -> None:
+    judged = "pairs are compared" if evaluation.is_pairwise else "videos are scored"
     print(
-        f"{evaluation.num_scored} of {evaluation.num_to_score} videos are scored in {evaluation.folder}. The shard "
+        f"{evaluation.num_scored} of {evaluation.num_to_score} {judged} in {evaluation.folder}. The shard "
         "that finishes last writes the summary. If other shards wrote to other folders, copy their scores-*.jsonl into "
         "this one and repeat this command."
     )
@@ -183,8 +184,10 @@ def print_summary(evaluation: Evaluation) -> None:
         if by_number := numbers["by_num_thoughts"]:
             cells = ", ".join(f"{count}: {percent(accuracy)}" for count, accuracy in by_number.items())
             console.print(f"{name} without ties by number of thoughts per video: {cells}", highlight=False)
+    _print_choices(console, summary["dimensions"])
     _print_signs_of_hacking(console, summary["dimensions"])
-    failed = f"{summary['num_failed_videos']} of {summary['num_videos']} videos failed"
+    judged = f"{info['num_pairs']} pairs" if evaluation.is_pairwise else f"{summary['num_videos']} videos"
+    failed = f"{summary['num_failed_videos']} of {judged} failed"
     rejected = "".join(f", {count} rows left out ({reason})" for reason, count in summary["rejected"].items())
     console.print(f"{failed}{rejected}", highlight=False)
     _print_reasons(console, summary["errors"])
@@ -198,6 +201,19 @@ def print_summary(evaluation: Evaluation) -> None:
 def _print_reasons(console: Console, errors: Record) -> None:
     for reason, count in list(errors.items())[:5]:
         console.print(f"  {count}: {reason}", highlight=False, markup=False)
+
+
+def _print_choices(console: Console, dimensions: Mapping[str, Record]) -> None:
+    """Print what a model that compares two videos adds: three outcomes, and how far they depend on the order."""
+    for name, numbers in dimensions.items():
+        if found := numbers.get("choices"):
+            verdicts = f"{percent(found['accuracy'])} of {found['num_labelled']} verdicts are the label, ties included"
+            orders = f"{percent(found['verdict_changes'])} change with the order of the videos"
+            means = ", ".join(
+                f"mean {text} {'-' if found[key] is None else format(found[key], '.3f')}"
+                for key, text in (("p_tie", "P(tie)"), ("order_disagreement", "disagreement of the orders"))
+            )
+            console.print(f"{name}: {verdicts}; {orders}; {means}", highlight=False)
 
 
 def _print_signs_of_hacking(console: Console, dimensions: Mapping[str, Record]) -> None:

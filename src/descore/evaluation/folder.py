@@ -1,7 +1,8 @@
 """Reads the output folder of an evaluation: the folder of a run of scoring, with these files.
 
 evaluation.json     the request: model, protocol and benchmark
-pairs.jsonl         the pairs; each names its videos by their index in videos.jsonl
+pairs.jsonl         the pairs; each names its videos by their index in videos.jsonl. Of a model that compares two
+                    videos, scores.jsonl has the comparison of each pair in place of the score of each video
 videos.jsonl        each (video, prompt) of the table, and after them those with swapped prompts, if asked for
 summary.json        all numbers, written once every video is scored
 """
@@ -16,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from descore.pairwise.comparison import Comparison
 from descore.scoring.folder import Record, read_lines, read_scores
 
 
@@ -32,6 +34,8 @@ class Evaluation:
         summary: Content of summary.json; empty until every video is scored.
         swapped_videos: Records of videos.jsonl with swapped prompts; a video names its own by its entry "swapped".
         swapped_scores: Score record of each of them; None if it is not scored yet.
+        comparisons: Comparison record of each pair, None if it is not compared yet; empty for a model that scores
+            videos. Such an evaluation has no score of a video.
     """
 
     folder: Path
@@ -42,6 +46,16 @@ class Evaluation:
     summary: Record
     swapped_videos: list[Record] = field(default_factory=list)
     swapped_scores: list[Record | None] = field(default_factory=list)
+    comparisons: list[Record | None] = field(default_factory=list)
+
+    @property
+    def is_pairwise(self) -> bool:
+        """Whether the model compares two videos, instead of scoring each."""
+        return bool(self.info["protocol"]["kind"] == "pairwise")
+
+    @property
+    def _to_score(self) -> list[Record | None]:
+        return self.comparisons if self.is_pairwise else [*self.scores, *self.swapped_scores]
 
     @property
     def is_complete(self) -> bool:
@@ -50,13 +64,13 @@ class Evaluation:
 
     @property
     def num_to_score(self) -> int:
-        """Number of videos to score, those with swapped prompts included."""
-        return len(self.scores) + len(self.swapped_scores)
+        """Number of videos to score, those with swapped prompts included, or of pairs to compare."""
+        return len(self._to_score)
 
     @property
     def num_scored(self) -> int:
-        """Number of videos that have a score record, those with swapped prompts included."""
-        return sum(score is not None for score in [*self.scores, *self.swapped_scores])
+        """Number of videos that have a score record, or of pairs that have a comparison record."""
+        return sum(score is not None for score in self._to_score)
 
     def path_of(self, index: int) -> str:
         """Return the path of a video."""
@@ -86,8 +100,15 @@ class Evaluation:
         return None if swapped is None else swapped - len(self.videos)
 
     def margins(self, dimension: str) -> Tensor:
-        """Return the reward of A minus that of B for each pair, `[num_pairs]` float64; nan where a video failed."""
-        return self.differences(self.rewards(dimension))
+        """Return the margin of each pair, `[num_pairs]` float64; nan where a video failed.
+
+        It is the reward of A minus that of B; of a model that compares, the log-odds that A is better, whatever the
+        dimension.
+        """
+        if not self.is_pairwise:
+            return self.differences(self.rewards(dimension))
+        found = [Comparison() if one is None else Comparison.from_json(one) for one in self.comparisons]
+        return torch.tensor([one.margin for one in found], dtype=torch.float64)
 
     def differences(self, values: Tensor) -> Tensor:
         """Return the value of A minus that of B for each pair, `[num_pairs]`, given a value of each video."""
@@ -116,7 +137,9 @@ def load_evaluation(folder: str | Path) -> Evaluation:
     if not (folder / "evaluation.json").is_file():
         raise FileNotFoundError(f"{folder} is not an output folder of `descore evaluate`: it has no evaluation.json")
     summary, info = folder / "summary.json", json.loads((folder / "evaluation.json").read_text())
-    videos, scores, num = read_lines(folder / "videos.jsonl"), read_scores(folder), info["num_videos"]
+    videos, num = read_lines(folder / "videos.jsonl"), info["num_videos"]
+    pairwise = info["protocol"]["kind"] == "pairwise"
+    scores: list[Record | None] = [None] * len(videos) if pairwise else read_scores(folder)
     return Evaluation(
         folder=folder,
         info=info,
@@ -126,6 +149,7 @@ def load_evaluation(folder: str | Path) -> Evaluation:
         summary=json.loads(summary.read_text()) if summary.is_file() else {},
         swapped_videos=videos[num:],
         swapped_scores=scores[num:],
+        comparisons=read_scores(folder, "pairs.jsonl") if pairwise else [],
     )
 
 

@@ -120,13 +120,13 @@ def _swapped_pairs(evaluation: Evaluation, name: str, swapped: Tensor) -> Record
     }
 
 
-def describe_swap(measured: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+def describe_swap(measured: Mapping[str, Any] | None) -> dict[str, tuple[str, str]]:
     """Describe what swapped prompts change in short texts: value and note by measure; empty without swapped prompts.
 
     Args:
-        measured: What `measure_hacking` gives, with None for nan.
+        measured: What `measure_hacking` gives, with None for nan; None for a model that gives no reward.
     """
-    found = measured["swapped"]
+    found = measured["swapped"] if measured else None
     if not found:
         return {}
     fall = "" if found["fall_low"] is None else f"({found['fall_low']:.3g} to {found['fall_high']:.3g})"
@@ -147,12 +147,14 @@ def describe_swap(measured: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     return cells
 
 
-def describe_spread(measured: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+def describe_spread(measured: Mapping[str, Any] | None) -> dict[str, tuple[str, str]]:
     """Describe spread and length in short texts: value and note by measure, a dash where a number does not exist.
 
     Args:
-        measured: What `measure_hacking` gives, with None for nan.
+        measured: What `measure_hacking` gives, with None for nan; None for a model that gives no reward.
     """
+    if measured is None:
+        return {}
     cells = {}
     for group, title in (("prompts", "prompt"), ("videos", "video")):
         if found := measured["spread"][group]:

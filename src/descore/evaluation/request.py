@@ -105,6 +105,24 @@ def describe_request(benchmark: Benchmark, items: Items, limit: int | None) -> R
     }
 
 
+def check_pairs(items: Items, benchmark: Benchmark, *, with_swapped_prompts: bool) -> None:
+    """Check that a model that compares two videos can be evaluated on a table.
+
+    Raises:
+        ScoringError: If the table has no pairs, or prompts are to be swapped.
+    """
+    if not items.pairs:
+        raise ScoringError(
+            f"{benchmark.table}: this model compares two videos, and the table has single videos; evaluate it on a "
+            "table of pairs"
+        )
+    if with_swapped_prompts:
+        raise ScoringError(
+            "this model compares two videos of one prompt, and gives no reward that a swapped prompt could change; "
+            "leave out --swap-prompts"
+        )
+
+
 def swap_in(items: Items, benchmark: Benchmark) -> int:
     """Add the videos with swapped prompts to those of the table, and return their number; see `swap_prompts`.
 

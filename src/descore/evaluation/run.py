@@ -1,4 +1,4 @@
-"""Evaluation: score every video of a benchmark once, into a folder from which a killed run resumes.
+"""Evaluation: score every video of a benchmark once, or compare its pairs, into a folder from which a run resumes.
 
 Kills, resumes and shards change no reward (see `descore.scoring.run`), and the summary is the same to the byte.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from descore.atomic import write_whole
 from descore.evaluation.benchmark import Benchmark
 from descore.evaluation.folder import Evaluation, load_evaluation
-from descore.evaluation.request import describe_request, load_tuned, missing_message, read_items, swap_in
+from descore.evaluation.request import check_pairs, describe_request, load_tuned, missing_message, read_items, swap_in
 from descore.evaluation.summary import summarise
 from descore.model.export import digest, load_processor
 from descore.model.finished import find_export
@@ -75,6 +75,8 @@ def evaluate(
     folder, model = Path(output), str(find_export(model))
     processor = load_processor(model, backbone)
     items = read_items(benchmark, limit, on_bad_row)
+    if processor.settings.is_pairwise:
+        check_pairs(items, benchmark, with_swapped_prompts=with_swapped_prompts)
     if items.missing and not skip_missing:
         raise ScoringError(missing_message(items, benchmark.root))
     info = describe_request(benchmark, items, limit) | {

@@ -11,6 +11,7 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
+from descore.evaluation.choices import comparisons_of, summarise_choices, summarise_thoughts
 from descore.evaluation.folder import Evaluation, reward_of
 from descore.evaluation.hacking import measure_hacking
 from descore.metrics import (
@@ -34,7 +35,8 @@ def summarise(evaluation: Evaluation, tuned_on: Evaluation | None = None) -> Rec
         tuned_on: Finished evaluation of another split, whose tie thresholds are applied to this one too.
     """
     info = evaluation.info
-    errors = _errors(evaluation.videos, evaluation.scores)
+    describe = summarise_thoughts if evaluation.is_pairwise else _thoughts
+    errors = _pair_errors(evaluation) if evaluation.is_pairwise else _errors(evaluation.videos, evaluation.scores)
     swapped_errors = _errors(evaluation.swapped_videos, evaluation.swapped_scores)
     return {
         "benchmark": info["benchmark"],
@@ -47,7 +49,7 @@ def summarise(evaluation: Evaluation, tuned_on: Evaluation | None = None) -> Rec
         "errors": errors,
         "swapped_errors": swapped_errors,
         "rejected": info["rejected"],
-        "thoughts": _thoughts(evaluation) if info["protocol"]["thoughts"] else None,
+        "thoughts": describe(evaluation) if info["protocol"]["thoughts"] else None,
         "dimensions": {name: _dimension(evaluation, name, tuned_on) for name in info["dimensions"]},
     }
 
@@ -60,6 +62,12 @@ def _errors(videos: Sequence[Record], scores: Sequence[Record | None]) -> dict[s
         if score is not None and score["reward"] is None
     )
     return dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _pair_errors(evaluation: Evaluation) -> dict[str, int]:
+    """Count pairs without a verdict by reason, the most frequent first."""
+    errors = Counter(one.error for one in comparisons_of(evaluation) if one.error is not None)
+    return dict(sorted(errors.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _thoughts(evaluation: Evaluation) -> Record:
@@ -101,7 +109,8 @@ def _dimension(evaluation: Evaluation, name: str, tuned_on: Evaluation | None) -
         "correlation": _correlation(evaluation, name),
         "by_generator": _by_generator(evaluation, margins, preferences),
         "by_num_thoughts": _by_num_thoughts(evaluation, name, preferences),
-        "hacking": measure_hacking(evaluation, name),
+        "hacking": None if evaluation.is_pairwise else measure_hacking(evaluation, name),
+        "choices": summarise_choices(evaluation, name),
     }
 
 
@@ -115,7 +124,9 @@ def _fixed(margins: Tensor, preferences: Tensor, name: str, tuned_on: Evaluation
 
 def _correlation(evaluation: Evaluation, name: str) -> Record | None:
     opinions = evaluation.opinions(name)
-    return None if opinions.isnan().all() else asdict(rank_correlation(evaluation.rewards(name), opinions))
+    if evaluation.is_pairwise or opinions.isnan().all():
+        return None
+    return asdict(rank_correlation(evaluation.rewards(name), opinions))
 
 
 def _by_generator(evaluation: Evaluation, margins: Tensor, preferences: Tensor) -> dict[str, Record]:
@@ -138,7 +149,7 @@ def _by_num_thoughts(evaluation: Evaluation, name: str, preferences: Tensor) -> 
     often, and both videos of a pair have the same window.
     """
     k = evaluation.info["protocol"]["thoughts"]
-    if k < 2 or not evaluation.pairs:
+    if k < 2 or not evaluation.pairs or evaluation.is_pairwise:
         return None
     failed = [None] * k
     each = torch.tensor(

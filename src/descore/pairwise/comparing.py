@@ -45,8 +45,8 @@ def compare_together(
     once = model.see(model.processor.pack(a_first, [[Thought()]] * len(pairs)).to(device))
     seen = [*once, *(once[index ^ 1] for index in range(len(once)))]
     branches = model.processor.pack([*a_first, *b_first], [[Thought()]] * 2 * len(pairs)).to(device)
-    texts: list[tuple[str, ...]] = [("",)] * 2 * len(pairs)
-    lengths: list[tuple[int, ...]] = [()] * 2 * len(pairs)
+    texts: Sequence[tuple[str, ...]] = [("",)] * 2 * len(pairs)
+    lengths: Sequence[tuple[int, ...]] = [()] * 2 * len(pairs)
     if sampling is not None:
         keys = [f"{name}, {first} first" for first in "AB" for name in names]
         groups = think(model, branches, sampling, names=keys, seen=seen)

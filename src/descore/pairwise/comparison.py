@@ -9,6 +9,9 @@ from typing import Any
 
 from descore.inputs.choice import OUTCOMES
 
+RAREST = 1e-6
+"""Probability that a margin takes for 0, so that it is finite."""
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
@@ -70,8 +73,18 @@ class Comparison:
 
     @property
     def margin(self) -> float:
-        """Probability that A is better less that of B, from -1 to 1; nan if the comparison failed."""
-        return self.p_a - self.p_b
+        """Log-odds that A is better, a tie as half of each outcome, so that its sigmoid is a probability.
+
+        It lies within 13.8 of 0, the log-odds of one in a million; nan if the comparison failed.
+
+        >>> round(Comparison(0.7, 0.1, 0.2).margin, 4), round(math.log(0.75 / 0.25), 4)
+        (1.0986, 1.0986)
+        """
+        wins = self.p_a + self.p_tie / 2
+        if math.isnan(wins):
+            return math.nan
+        wins = min(max(wins, RAREST), 1 - RAREST)
+        return math.log(wins) - math.log1p(-wins)
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain values for JSON: None (null) for nan."""

@@ -96,7 +96,8 @@ def told_apart(choices: Sequence[TokenisedChoice]) -> tuple[Tensor, Tensor]:
     >>> told_apart([TokenisedChoice(((5, 6, 1), (5, 6, 2, 3)), start=2)])
     (tensor([2, 5, 6]), tensor([0, 1, 1]))
     """
-    places, owners = [], []
+    places: list[int] = []
+    owners: list[int] = []
     begun = 0
     rows = [(one.start, token_ids) for one in choices for token_ids in one.token_ids]
     for owner, (start, token_ids) in enumerate(rows):

@@ -20,7 +20,12 @@ _HOW_TO_READ = """\
 Accuracy is the share of pairs in which the video that people prefer has the larger reward. "Without ties" leaves out
 the pairs that people call a tie. "With ties" counts all pairs, and calls a tie where the margin is below the threshold
 that fits these pairs best. In brackets are 95 % intervals over prompts. Failed pairs count in neither. ECE is the
-expected calibration error: how far the confidence of the rewards is from their accuracy."""
+expected calibration error: how far the confidence of the rewards is from their accuracy.
+
+A model that compares two videos in one context gives P(A better), P(tie) and P(B better), the means over both orders,
+and its margin is the log-odds of P(A better) with half of P(tie). Its verdict is the most probable of the three. "Change with the order"
+is the share of pairs whose verdict is another one with B first, and "disagreement" the mean share of the probability
+that moves."""
 
 
 _HOW_TO_READ_HACKING = """\
@@ -99,7 +104,22 @@ def tables_of(runs: Mapping[str, Evaluation]) -> list[Table]:
         Table([*_HEAD, "without ties", "with ties", "pairs", "decided", "failed", "ECE", *_END], pairs),
         Table([*_HEAD, "Spearman", "Kendall", "videos", "failed", *_END], videos, "Against opinion scores"),
     ]
-    return [table for table in tables if table.rows]
+    return [table for table in [*tables, _choices_table(runs)] if table.rows]
+
+
+def _choices_table(runs: Mapping[str, Evaluation]) -> Table:
+    """Return the table of the runs whose model compares two videos."""
+    rows: list[list[object]] = [
+        [
+            *(Cell(name, series=index), dimension, percent(found["accuracy"]), found["num_labelled"]),
+            *(percent(found["verdict_changes"]), number(found["order_disagreement"]), number(found["p_tie"])),
+        ]
+        for index, (name, run) in enumerate(runs.items())
+        for dimension, result in run.summary["dimensions"].items()
+        if (found := result.get("choices"))
+    ]
+    measures = ("verdicts right, ties included", "labelled", "change with the order", "disagreement", "P(tie)")
+    return Table([*_HEAD, *measures], rows, "Compared in both orders")
 
 
 def hacking_tables(runs: Mapping[str, Evaluation]) -> list[Table]:
@@ -108,6 +128,7 @@ def hacking_tables(runs: Mapping[str, Evaluation]) -> list[Table]:
         (index, name, dimension, plain(measure_hacking(run, dimension)))
         for index, (name, run) in enumerate(runs.items())
         for dimension in run.summary["dimensions"]
+        if not run.is_pairwise
     ]
     described = (("Spread and length", describe_spread), ("Prompt swapped", describe_swap))
     tables = [

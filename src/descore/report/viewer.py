@@ -228,8 +228,7 @@ def _pair_of(entry: _Entry, videos: _Videos, attended: _Attention) -> dict[str, 
                 "margin": plain(call.margin),
                 "wrongness": plain(call.wrongness),
                 "sides": [
-                    _score_of(call.evaluation, call.pair[key])
-                    | _attention_of(attended.get((call.run, call.pair[key])), side["video"], videos)
+                    _said_of(call, key) | _attention_of(attended.get((call.run, call.pair[key])), side["video"], videos)
                     for key, side in zip("ab", sides, strict=True)
                 ],
             }
@@ -252,6 +251,20 @@ def _attention_of(attended: Attended | None, video: int, videos: _Videos) -> dic
     if attended is None:
         return {}
     return {"attention": {"shares": attended.shares, "maps": videos.heat_maps(video, attended)}}
+
+
+def _said_of(call: _Call, side: str) -> dict[str, Any]:
+    """Return what a run says of a video of a pair: its score, or what the comparison with this video first says."""
+    run = call.evaluation
+    if not run.is_pairwise:
+        return _score_of(run, call.pair[side])
+    found = run.comparisons[run.pairs.index(dict(call.pair))] or {"orders": [], "error": "not compared yet"}
+    shown = {"measure": f"P({side.upper()} better)", "reward": found.get(f"p_{side}"), "p_tie": found.get("p_tie")}
+    order = found["orders"]["ab".index(side)] if found["orders"] else {"thoughts": [], "num_thought_tokens": []}
+    thoughts, lengths = order["thoughts"] or [""], order["num_thought_tokens"] or [0]
+    shown |= {"thought": thoughts[0], "num_thoughts": len(thoughts), "num_thought_tokens": lengths[0]}
+    empty = dict.fromkeys(("dimension_scores", "overall_score", "reward_std"))
+    return shown | empty | {"truncated": False, "error": found["error"]}
 
 
 def _score_of(run: Evaluation, index: int) -> dict[str, Any]:

@@ -74,24 +74,20 @@ def list_asked(
     return _each_once(Asked(_plain(video), prompt, own) for video, prompt, own in rows)
 
 
-def list_pairs(videos_a: Several, videos_b: Several, prompts: str | Iterable[str]) -> tuple[list[Asked], list[int]]:
-    """List the pairs of videos that are to be compared, each different pair once.
+def list_pairs(videos_a: Several, videos_b: Several, prompts: str | Iterable[str]) -> list[Asked]:
+    """List the pairs of videos that are to be compared.
 
     Args:
         videos_a: Videos A, or one video.
         videos_b: Videos B, as many, or one video that all are compared with.
         prompts: Prompt of each pair, or one for all.
 
-    Returns:
-        The items, and for each pair the index of its item.
-
     Raises:
         ScoringError: If the numbers of videos and prompts differ.
         TypeError: If one of them is neither a single value nor a list.
 
-    >>> items, order = list_pairs(["a.mp4", "b.mp4", "a.mp4"], "reference.mp4", "a cat")
-    >>> items[1].videos, order
-    (('b.mp4', 'reference.mp4'), [0, 1, 0])
+    >>> [pair.videos for pair in list_pairs(["a.mp4", "b.mp4"], "reference.mp4", "a cat")]
+    [('a.mp4', 'reference.mp4'), ('b.mp4', 'reference.mp4')]
     """
     first = [videos_a] if _is_one(videos_a) else _listed("videos_a", videos_a)
     second = [videos_b] * len(first) if _is_one(videos_b) else _listed("videos_b", videos_b)
@@ -101,9 +97,7 @@ def list_pairs(videos_a: Several, videos_b: Several, prompts: str | Iterable[str
             f"expected a video A, a video B and a prompt for each pair, got {len(first)} videos A, {len(second)} "
             f"videos B and {len(texts)} prompts"
         )
-    return _each_once(
-        Asked(_plain(a), prompt, None, _plain(b)) for a, b, prompt in zip(first, second, texts, strict=True)
-    )
+    return [Asked(_plain(a), prompt, None, _plain(b)) for a, b, prompt in zip(first, second, texts, strict=True)]
 
 
 def _plain(video: Any) -> Any:
@@ -116,7 +110,7 @@ def _each_once(asked: Iterable[Asked]) -> tuple[list[Asked], list[int]]:
     known: dict[Asked, int] = {}
     order = []
     for item in asked:
-        usable = all(isinstance(video, str | bytes) for video in item.videos) and isinstance(item.prompt, str)
+        usable = isinstance(item.video, str | bytes) and isinstance(item.prompt, str)
         order.append(known.setdefault(item, len(items)) if usable else len(items))
         if order[-1] == len(items):
             items.append(item)

@@ -2,7 +2,8 @@
 
 request             everything that the scores depend on, in JSON: evaluation.json, or request.json of `descore score`
 videos.jsonl        every (video, prompt) once, with the estimated cost of scoring it
-scores.jsonl        one score record per line, in scoring order; with shards scores-1-of-8.jsonl and so on
+scores.jsonl        one record per line, in scoring order; with shards scores-1-of-8.jsonl and so on. It is the score of
+                    a video of videos.jsonl, or from a model that compares, the comparison of a pair of pairs.jsonl
 """
 
 from __future__ import annotations
@@ -91,9 +92,14 @@ def _flat(info: Record) -> Record:
     return {key: value for key, value in info.items() if key != "protocol"} | protocol
 
 
-def read_scores(folder: Path) -> list[Record | None]:
-    """Read the score record of each video of a run; None for a video that is not scored yet."""
-    scores: list[Record | None] = [None] * len(read_lines(folder / "videos.jsonl"))
+def read_scores(folder: Path, listed: str = "videos.jsonl") -> list[Record | None]:
+    """Read the record of each item of a run; None for one that is not scored yet.
+
+    Args:
+        folder: Folder of the run.
+        listed: File that lists the items: videos.jsonl, or pairs.jsonl for a model that compares.
+    """
+    scores: list[Record | None] = [None] * len(read_lines(folder / listed))
     for path in score_files(folder):
         for score in read_lines(path):
             scores[score["index"]] = score
@@ -155,7 +161,7 @@ def find_unscored(part: Batches, file: Path) -> Batches:
     for number, (line, index) in enumerate(zip(lines, [*planned, None], strict=False), start=1):
         if (found := json.loads(line)["index"]) != index:
             raise ScoringError(
-                f"{file}, line {number}: expected video {index}, got {found}; remove the file to score its videos again"
+                f"{file}, line {number}: expected item {index}, got {found}; remove the file to score its videos again"
             )
     kept, num_batches = 0, 0
     while num_batches < len(part) and kept + len(part[num_batches]) <= len(lines):

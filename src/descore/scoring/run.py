@@ -7,11 +7,13 @@ So kills, resumes and shards change no reward.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from descore.atomic import write_whole
+from descore.pairwise.comparison import Comparison
 from descore.scoring.folder import (
     Record,
     ScoringError,
@@ -26,6 +28,7 @@ from descore.scoring.folder import (
 )
 from descore.scoring.progress import progress
 from descore.scoring.schedule import Batches, count_tokens, order_batches, take_shard, total_cost
+from descore.scoring.score import Score
 from descore.scoring.scorer import Scorer
 from descore.video.frames import VideoReader
 
@@ -100,12 +103,15 @@ def score_videos(
     costs = [video["cost"] for video in videos]
     protocol = info["protocol"]
     more = PROMPT_TOKENS + protocol["thoughts"] * protocol["max_thought_tokens"]
+    pairs = read_lines(folder / "pairs.jsonl") if protocol["kind"] == "pairwise" else None
+    if pairs is not None:  # both videos are read in either order
+        costs, more = [2 * (costs[pair["a"]] + costs[pair["b"]]) for pair in pairs], 2 * more
     part = take_shard(order_batches(costs, protocol["max_batch_tokens"], more), costs, shard)
     file = folder / name_scores_file(folder, shard)
     with exclusive_writer(file):
         if left := find_unscored(part, file):
-            scorer = _scorer(info, device, backbone)
-            _score(scorer, file, left, videos, paths, protocol)
+            records = _records(_scorer(info, device, backbone), left, (videos, pairs), paths, protocol)
+            _write(file, list(chain.from_iterable(left)), records, costs)
 
 
 def _scorer(info: Record, device: str | None, backbone: str | None) -> Scorer:
@@ -121,19 +127,33 @@ def _scorer(info: Record, device: str | None, backbone: str | None) -> Scorer:
     )
 
 
-def _score(
-    scorer: Scorer, file: Path, left: Batches, videos: Sequence[Record], paths: Sequence[str], protocol: Record
-) -> None:
-    """Score batch after batch, and append one line per video to the file."""
-    order = list(chain.from_iterable(left))
-    costs = [video["cost"] for video in videos]
-    scores = scorer.stream(
-        [paths[index] for index in order],
-        [videos[index]["prompt"] for index in order],
-        num_thoughts=max(protocol["thoughts"], 1),
-        temperature=protocol["temperature"],
-        batches=[len(batch) for batch in left],
-    )
+def _records(
+    scorer: Scorer,
+    left: Batches,
+    listed: tuple[Sequence[Record], Sequence[Record] | None],
+    paths: Sequence[str],
+    protocol: Record,
+) -> Iterator[Score | Comparison]:
+    """Score videos, or compare pairs, batch after batch; `listed` is the videos, and the pairs if there are to be any.
+
+    Yields:
+        The record of each item of the batches, in their order.
+    """
+    (videos, pairs), order = listed, list(chain.from_iterable(left))
+    options: dict[str, Any] = {
+        "num_thoughts": max(protocol["thoughts"], 1),
+        "temperature": protocol["temperature"],
+        "batches": [len(batch) for batch in left],
+    }
+    if pairs is None:
+        return scorer.stream([paths[index] for index in order], [videos[i]["prompt"] for i in order], **options)
+    asked = [pairs[index] for index in order]
+    a, b = ([paths[pair[side]] for pair in asked] for side in "ab")
+    return scorer.stream_comparisons(a, b, [pair["prompt"] for pair in asked], **options)
+
+
+def _write(file: Path, order: Sequence[int], scores: Iterable[Score | Comparison], costs: Sequence[int]) -> None:
+    """Append one line per item to the file, as each record comes."""
     with (
         file.open("a", encoding="utf-8", newline="\n") as lines,
         progress("Scoring", len(order), total_cost(costs, order)) as advance,

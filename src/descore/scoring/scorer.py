@@ -194,10 +194,9 @@ class Scorer:
     ) -> Iterator[Comparison]:
         """Compare pairs batch by batch, and yield each record as soon as its batch is done; see `compare`, `stream`."""
         check_judgement(self.model.settings, pairwise=True)
-        asked, order = list_pairs(videos_a, videos_b, prompts)
         sampling = sampling_of(num_thoughts, temperature, thoughts=self.thoughts)
-        groups = self._batches(asked, sampling, fps, batches)
-        return in_order((found for group in groups for found in self.compare_batch(group, sampling)), order)
+        groups = self._batches(list_pairs(videos_a, videos_b, prompts), sampling, fps, batches)
+        return (found for group in groups for found in self.compare_batch(group, sampling))
 
     def _batches(
         self, asked: Sequence[Asked], sampling: Sampling, fps: float | None, sizes: Sequence[int] | None

@@ -19,7 +19,7 @@ from descore.model.export import digest, load_processor
 from descore.model.finished import find_export
 from descore.scoring.folder import Record, ScoringError, VideoList, plain, read_scores, relative
 from descore.scoring.placing import choose_device
-from descore.scoring.protocol import ScoringProtocol, describe_protocol
+from descore.scoring.protocol import ScoringProtocol, check_judgement, describe_protocol
 from descore.scoring.run import begin, check_shard, resumed_protocol, score_videos
 from descore.scoring.score import Score
 from descore.tables.formats import read_rows
@@ -93,6 +93,7 @@ def score_table(
     _check_columns(table)
     _check_replaceable(output, [*inputs, *table.videos()])
     processor = load_processor(model, backbone)
+    check_judgement(processor.settings, pairwise=False)
     table = table.placed_in(output.parent)
     videos, places = _collect(table, root)
     folder = output.with_name(f"{output.name}.scores")

@@ -19,8 +19,8 @@ class Ranked:
         index: Index of the video in the order in which the videos were given.
         score: Its score record.
         margin: Its reward less that of the next video; None if there is none, or this one has no reward.
-        probability: Probability that it is better than the next video, see `probability_better`; None where it is not
-            known.
+        probability: Probability that it is better than the next video, as the model compares them, or else by
+            `probability_better`; None where it is not known.
     """
 
     index: int
@@ -29,11 +29,13 @@ class Ranked:
     probability: float | None = None
 
 
-def rank(scores: Sequence[Score]) -> list[Ranked]:
+def rank(scores: Sequence[Score], wins: Sequence[Sequence[float]] | None = None) -> list[Ranked]:
     """Rank scored videos by their rewards, the best first; equal ones stay in their order, and failed ones come last.
 
     Args:
         scores: Score record of each video.
+        wins: Probability that one video is better than another, `[N][N]`, from a model that compares them; from the
+            spread of their rewards if not given.
 
     >>> ranked = rank([Score(0.5), Score(math.nan, error="gone.mp4: no such file"), Score(2.0)])
     >>> [(one.index, one.margin) for one in ranked]
@@ -45,9 +47,12 @@ def rank(scores: Sequence[Score]) -> list[Ranked]:
         after = [scores[other] for other in order[place + 1 : place + 2]]
         known = [other for other in after if other.error is None]
         margin = scores[index].reward - known[0].reward if known else None
-        ranked.append(
-            Ranked(index, scores[index], margin, probability_better(scores[index], *known) if known else None)
-        )
+        if wins is None:
+            better = probability_better(scores[index], *known) if known else None
+        else:
+            found = wins[index][order[place + 1]] if known else math.nan
+            better = None if math.isnan(found) else float(found)
+        ranked.append(Ranked(index, scores[index], margin, better))
     return ranked
 
 

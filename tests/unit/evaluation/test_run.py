@@ -299,7 +299,7 @@ def test_a_file_of_other_scores_is_refused(whole, export, benchmark, tmp_path):
     shutil.copytree(whole.folder, tmp_path / "run")
     lines = (tmp_path / "run/scores.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "run/scores.jsonl").write_text("".join(lines[::-1]))
-    with pytest.raises(ScoringError, match=r"scores\.jsonl, line 1: expected video \d, got \d"):
+    with pytest.raises(ScoringError, match=r"scores\.jsonl, line 1: expected item \d, got \d"):
         again(export, benchmark, tmp_path / "run")
 
 

@@ -14,7 +14,7 @@ CONTROL = ["<|im_end|>", "<|im_start|>", "<|video_pad|>", "<Reward>", "<think>",
 
 
 def text_of(template: PromptTemplate, prompt: str) -> str:
-    return str(template.messages(prompt)[0]["content"][1]["text"])
+    return "".join(part.get("text", "") for part in template.messages(prompt)[0]["content"])
 
 
 def test_messages_are_one_user_turn_with_the_video_first() -> None:
@@ -47,7 +47,13 @@ def test_parts_stand_where_the_template_has_them() -> None:
     [
         ("{prompt} {video} {video}", r"expected {video} at most once in the template, found it 2 times"),
         ("{prompt} {query:a} {query:a}", r"expected {query:a} at most once in the template, found it 2 times"),
-        ("{prompt} {video:a}", r"expected {video} in the template, got {video:a}"),
+        (
+            "{prompt} {video:a}",
+            r"expected {video}, or {video:1} and after it {video:2}, in the template; got {video:a}",
+        ),
+        ("{prompt} {video:2} {video:1}", r"and after it {video:2}, in the template; got {video:2}, {video:1}"),
+        ("{prompt} {video:1}", r"and after it {video:2}, in the template; got {video:1}"),
+        ("{prompt} {video:1} {query} {video:2}", r"expected {video:2} before every query in the template"),
         ("{prompt} {query} {video}", r"expected {video} before every query in the template, found <Reward> before it"),
     ],
 )

@@ -97,10 +97,11 @@
     const details = [
       side.overall_score == null ? "" : `overall ${side.overall_score}`,
       side.num_thought_tokens ? `${side.num_thought_tokens} tokens` : "no thought",
+      side.p_tie == null ? "" : `P(tie) ${fixed(side.p_tie)}`,
       side.truncated ? "cut off at the length limit" : "",
     ].filter(Boolean).join(", ");
     return h("div", {},
-      h("p", { class: "reward" }, `${name} `, h("b", {}, fixed(side.reward)), spread ? `${spread}; the first: ` : "", details),
+      h("p", { class: "reward" }, `${side.measure ?? name} `, h("b", {}, fixed(side.reward)), spread ? `${spread}; the first: ` : "", details),
       side.attention && attentionOf(side.attention),
       scoreList(side.dimension_scores, annotated),
       side.thought && h("div", { class: "thought", tabindex: "0", role: "region", "aria-label": `thought about ${name}` }, thoughtOf(side.thought)));
