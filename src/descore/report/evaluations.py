@@ -22,10 +22,10 @@ the pairs that people call a tie. "With ties" counts all pairs, and calls a tie 
 that fits these pairs best. In brackets are 95 % intervals over prompts. Failed pairs count in neither. ECE is the
 expected calibration error: how far the confidence of the rewards is from their accuracy.
 
-A model that compares two videos in one context gives P(A better), P(tie) and P(B better), the means over both orders,
-and its margin is the log-odds of P(A better) with half of P(tie). Its verdict is the most probable of the three. "Change with the order"
-is the share of pairs whose verdict is another one with B first, and "disagreement" the mean share of the probability
-that moves."""
+A model that compares two videos in one context gives P(A better), P(tie) and P(B better), the means over both orders.
+Its margin is the log-odds of P(A better) with half of P(tie), and its verdict the most probable of the three. "Change
+with the order" is the share of pairs whose verdict is another one with B first, and "disagreement" the mean share of
+the probability that moves."""
 
 
 _HOW_TO_READ_HACKING = """\
