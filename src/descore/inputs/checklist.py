@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from descore.inputs.packaged import find_prompt_file
+from descore.inputs.prompts import find_prompt_file
 from descore.types import DIMENSIONS, DimensionScores
 
 ABOUT = ("dimension", "at_least")

@@ -6,15 +6,15 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from reprlib import Repr
 from typing import Any, Self
 
-from descore.inputs.packaged import find_prompt_file
-
 PLACEHOLDER = "{prompt}"
 """Text that stands for the prompt in a template."""
 
+_FOLDER = Path(str(files("descore") / "prompts"))
 _MARKER = re.compile(r"\{(video|query)(?::([^{}]*))?\}")
 _ONE, _TWO = ["{video}"], ["{video:1}", "{video:2}"]
 _SHORT = Repr()  # of any value, however long or deep
@@ -155,6 +155,27 @@ def _part(kind: str, name: str | None) -> Part:
     if kind == "query":
         return Query(name or "")
     return Video(int(name) if name in ("1", "2") else 0)
+
+
+def find_prompt_file(name: str | Path, suffix: str) -> Path:
+    """Return the path of a file that ships with the package, or that of a file of the user's own.
+
+    Args:
+        name: Name in the package without its suffix, or a path.
+        suffix: Suffix of the file in the package, such as ".txt".
+
+    Raises:
+        FileNotFoundError: If it is neither; the message lists the names in the package.
+
+    >>> find_prompt_file("rendered", ".txt").name
+    'rendered.txt'
+    """
+    shipped = {path.stem: path for path in sorted(_FOLDER.glob(f"*{suffix}"))}
+    if str(name) in shipped:
+        return shipped[str(name)]
+    if not (path := Path(name)).is_file():
+        raise FileNotFoundError(f"{name}: expected {', '.join(shipped)}, or the path of a {suffix} file; found neither")
+    return path
 
 
 class PromptError(ValueError):
