@@ -84,7 +84,7 @@ def test_the_digest_is_that_of_what_it_says_and_of_the_weights(judge, backbones)
         ({"reward_from": "sum"}, "reward_from: expected one of head, overall_score"),
         (
             {"reward_from": "overall_score", "template": "nowhere"},
-            "nowhere: expected descore, rendered, rendered_queries, or the path",
+            "nowhere: expected descore, .*, rendered, .*or the path",
         ),
         ({"reward_from": "overall_score", "answr": {}}, 'unknown .*"answr"'),
         ({"reward_from": "overall_score", "answer": {"fields": {"a": "a"}}}, "settings.answer: .* with one group"),

@@ -18,7 +18,7 @@ def run(snippet: str, names: dict[str, object]) -> None:
 
 def test_the_snippets_run(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    first, second, _ = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    first, second, *_ = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     names: dict[str, object] = {}
     run(first, names)
     assert capsys.readouterr().out.count("<think>") == 6
