@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.evidence import words
-from benchmarks.evidence.arms import ARMS, OURS, SYSTEM_ARMS
+from benchmarks.evidence.arms import ARMS, OURS
 from benchmarks.evidence.data import GIVEN_SPLITS, SPLITS
+from benchmarks.evidence.further import longer, systems
 from benchmarks.evidence.measure import HEADS, WRITERS, evaluation_of
-from benchmarks.evidence.plan import LONGER, PARADIGMS, Scale, run_name
+from benchmarks.evidence.plan import PARADIGMS, Scale, run_name
 from benchmarks.evidence.results import Json
 from descore.evaluation.folder import load_evaluation
 from descore.evaluation.query_attention import SOURCES
@@ -19,7 +20,6 @@ from descore.report.figures import Estimate, bars, colors_of, curves, lines, sty
 
 ACCURACY = "preference accuracy without ties"
 MASKING = {"decoupled": "with masking", "unmasked": "without masking", "decoupled_rl": "with masking, after stage 2"}
-GIVEN_CASES = {"0.0": "right", "teacher": "teacher's", "none": "missing", "1.0": "wrong"}
 BROWSED = ("coupled_grpo", "decoupled", "decoupled_rl")
 """Paradigms whose evaluations of the first seed can be browsed."""
 
@@ -31,8 +31,8 @@ def show(root: Path, scale: Scale, results: Json) -> Path:
     """Write the page and its figures; return the path of the page."""
     parts = (
         _paradigms,
-        *([_longer] if results["longer"] else []),
-        *([_systems] if results["systems"] else []),
+        *([longer] if results["longer"] else []),
+        *([systems] if results["systems"] else []),
         _noise,
         _sizes,
         _masking,
@@ -78,7 +78,7 @@ def _paradigms(results: Json) -> Section:
     found = {label: results["accuracy"][split] for split, label in SPLITS.items()}
     header = ("", "accuracy", "seeds", "with ties", "ours minus it", "thought quality", "calibration error", "failed")
     tables = [
-        Table(header, [_row(ARMS[name].label, value) for name, value in values.items()], label)
+        Table(header, [words.row(ARMS[name].label, value) for name, value in values.items()], label)
         for label, values in found.items()
     ]
     said = [
@@ -94,44 +94,6 @@ def _paradigms(results: Json) -> Section:
     series = {label: {ARMS[name].label: _estimate(v) for name, v in values.items()} for label, values in found.items()}
     figure = Figure(bars(series, x_label=ACCURACY, reference=0.5), "The dashed line is chance.")
     return Section("The paradigms", "\n\n".join([text, *said]), [figure], tables)
-
-
-def _longer(results: Json) -> Section:
-    rows = [
-        [label, ARMS[name].label, words.with_interval(results["accuracy"][split][name]), words.with_interval(value)]
-        for split, label in SPLITS.items()
-        for name, value in results["longer"]["accuracy"][split].items()
-    ]
-    header = ["", "", "accuracy", "accuracy after three times the epochs"]
-    given = [
-        [label, LONGER[name].label, *(words.with_interval(found[case]) for case in GIVEN_CASES)]
-        for split, label in GIVEN_SPLITS.items()
-        for name, found in results["longer"]["given"][split].items()
-    ]
-    text = "The same pairs, three times as often: whether a paradigm that lags behind is only slower."
-    tables = [Table(header, rows), Table(["", "with thoughts that are", *GIVEN_CASES.values()], given)]
-    return Section("Three times as long", text, [], tables)
-
-
-def _systems(results: Json) -> Section:
-    header = ("", "accuracy", "seeds", "with ties", "ours minus it", "calibration error", "failed")
-    tables = []
-    for split, label in SPLITS.items():
-        found = {arm.label: results["systems"][split][name] for name, arm in SYSTEM_ARMS.items()}
-        rows = [_row(name, value) for name, value in found.items()]
-        tables.append(Table(header, [[*row[:5], *row[6:]] for row in rows], label))
-    text = (
-        "The ways of published systems on the same pairs, backbone and budget, with labels of their kind: where they "
-        "read, what they learn from, and how their number comes out (docs/baselines.md). Their own backbones, data and "
-        "weights are not part of this."
-    )
-    return Section("Published systems", text, [], tables)
-
-
-def _row(label: str, value: Json) -> list[object]:
-    minus = words.difference(value.get("ours_minus"))
-    cells = [words.with_interval(value), words.seeds(value), value["with_ties"], minus]
-    return [label, *cells, value["quality"], value["calibration_error"], value["num_failed"]]
 
 
 def _noise(results: Json) -> Section:
@@ -171,11 +133,11 @@ def _masking(results: Json) -> Section:
         for name, masking in MASKING.items():
             found = results["given"][split][name]
             series[masking] = _by_number({case: found[case] for case in sorted(found) if case[0].isdigit()}, float)
-            cells = [words.with_interval(found[case]) for case in GIVEN_CASES]
+            cells = [words.with_interval(found[case]) for case in words.GIVEN_CASES]
             differences = [words.difference(found[name]) for name in ("right_minus_wrong", "right_minus_none")]
             rows.append([label, masking, *cells, *differences])
         figures.append(Figure(_lines(series, "share of wrong dimensions in the thought"), title=label))
-    header = ["", "stage 1", *GIVEN_CASES.values(), "right minus wrong", "right minus missing"]
+    header = ["", "stage 1", *words.GIVEN_CASES.values(), "right minus wrong", "right minus missing"]
     masked, unmasked = (results["given"]["ood"][name]["right_minus_wrong"] for name in ("decoupled", "unmasked"))
     text = (
         "The head is fixed and reads given thoughts: exact ones, ones with a share of wrong dimensions, the teacher's, "

@@ -8,6 +8,9 @@ from benchmarks.evidence.measure import HEADS, WRITERS
 from benchmarks.evidence.plan import PARADIGMS
 from benchmarks.evidence.results import Json
 
+GIVEN_CASES = {"0.0": "right", "teacher": "teacher's", "none": "missing", "1.0": "wrong"}
+"""Thoughts that heads are given, by their name in the results."""
+
 
 def verdicts(differences: Mapping[str, Json | None]) -> str:
     """Say what ours is better than, worse than and not distinguishable from, by the intervals of the differences.
@@ -85,3 +88,10 @@ def difference(value: Json | None) -> str | None:
 def seeds(value: Json) -> str:
     """List the means of seeds, such as 0.550, 0.561, 0.569."""
     return ", ".join(f"{seed:.3f}" for seed in value["seeds"])
+
+
+def row(label: str, value: Json) -> list[object]:
+    """Cells of an arm: accuracy, that of each seed, with ties, ours minus it, quality, calibration error, failures."""
+    minus = difference(value.get("ours_minus"))
+    cells = [with_interval(value), seeds(value), value["with_ties"], minus]
+    return [label, *cells, value["quality"], value["calibration_error"], value["num_failed"]]

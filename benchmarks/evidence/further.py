@@ -1,0 +1,44 @@
+"""Sections of the page for what is trained on request: three times as long, and the ways of published systems."""
+
+from __future__ import annotations
+
+from benchmarks.evidence import words
+from benchmarks.evidence.arms import ARMS, SYSTEM_ARMS
+from benchmarks.evidence.data import GIVEN_SPLITS, SPLITS
+from benchmarks.evidence.plan import LONGER
+from benchmarks.evidence.results import Json
+from descore.report import Section, Table
+
+
+def longer(results: Json) -> Section:
+    """Section of what was trained three times as long."""
+    rows = [
+        [label, ARMS[name].label, words.with_interval(results["accuracy"][split][name]), words.with_interval(value)]
+        for split, label in SPLITS.items()
+        for name, value in results["longer"]["accuracy"][split].items()
+    ]
+    header = ["", "", "accuracy", "accuracy after three times the epochs"]
+    given = [
+        [label, LONGER[name].label, *(words.with_interval(found[case]) for case in words.GIVEN_CASES)]
+        for split, label in GIVEN_SPLITS.items()
+        for name, found in results["longer"]["given"][split].items()
+    ]
+    text = "The same pairs, three times as often: whether a paradigm that lags behind is only slower."
+    tables = [Table(header, rows), Table(["", "with thoughts that are", *words.GIVEN_CASES.values()], given)]
+    return Section("Three times as long", text, [], tables)
+
+
+def systems(results: Json) -> Section:
+    """Section of the ways of published systems."""
+    header = ("", "accuracy", "seeds", "with ties", "ours minus it", "calibration error", "failed")
+    tables = []
+    for split, label in SPLITS.items():
+        found = {arm.label: results["systems"][split][name] for name, arm in SYSTEM_ARMS.items()}
+        rows = [words.row(name, value) for name, value in found.items()]
+        tables.append(Table(header, [[*row[:5], *row[6:]] for row in rows], label))
+    text = (
+        "The ways of published systems on the same pairs, backbone and budget, with labels of their kind: where they "
+        "read, what they learn from, and how their number comes out (docs/baselines.md). Their own backbones, data and "
+        "weights are not part of this."
+    )
+    return Section("Published systems", text, [], tables)
