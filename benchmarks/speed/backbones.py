@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForImageTextToText, PreTrainedModel, Qwen3VLConfig
@@ -76,7 +77,7 @@ SHAPES = {
 
 
 def random_model(
-    shape: Shape, device: str, dtype: torch.dtype, *, parts: Sequence[Part], lora_rank: int = 0
+    shape: Shape, device: str, dtype: torch.dtype, *, parts: Sequence[Part], lora_rank: int = 0, **settings: Any
 ) -> RewardModel:
     """Make a reward model with random weights on a device; its tokenizer knows little more than one prompt.
 
@@ -86,11 +87,12 @@ def random_model(
         dtype: Type of frozen weights; trained ones are float32.
         parts: Parts that train.
         lora_rank: Rank of LoRA on the language model; 0 trains it in full.
+        **settings: Settings of the model other than its backbone.
     """
     with tempfile.TemporaryDirectory() as folder:
         tokens = write_tokenizer(Path(folder), [PROMPT], shape.vocabulary)
         _configuration(shape, tokens).save_pretrained(folder)
-        processor = Processor(ModelSettings(folder, "{prompt}"))
+        processor = Processor(ModelSettings(folder, **{"template": "{prompt}"} | settings))
     # A real tokenizer knows nearly all rows; to forbid all rows that this one does not know would take time.
     processor.forbidden_ids = [token for token in processor.forbidden_ids if token < len(processor.tokenizer)]
     with torch.random.fork_rng(), torch.device(device):

@@ -33,6 +33,22 @@ STARTS = {
     "vlm_r1": "coupled",
 }
 """Baselines of stage 2, and what each starts from."""
+SOURCES = {
+    "checklist": "checklist",
+    "coupled": "overall_score",
+    "coupled_grpo": "overall_score",
+    "r1_reward": "overall_score",
+    "vlm_r1": "overall_score",
+    "discriminative": "head",
+    "discriminative_mse": "head",
+    "lift": "overall_score",
+    "videoalign": "head",
+    "videoscore": "head",
+    "videoscore2": "top_share",
+    "videoscore2_grpo": "top_share",
+    "visionreward": "checklist",
+}
+"""What the reward of each baseline is read from."""
 FIELDS = ("lift", "videoscore2", "videoscore2_grpo")
 """Baselines whose answer is not yet learnt after a few steps: a reward that is not found is nan, with its reason."""
 LABELS = {
@@ -49,55 +65,58 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("rendered")
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, rendered: Path) -> dict[str, Path]:
-    """A few steps of every baseline, those of stage 2 on what coupled exported: the folder of each run."""
-    folder = tmp_path_factory.mktemp("runs")
-    names = sorted(path.stem for path in BASELINES.glob("*.yaml"))
-    for name in names:
-        own_options = {key: ["--model.fit_pairs", "4"] for key in ("checklist", "visionreward")}
-        own_options |= {key: ["--model.own_thought_pairs", "2"] for key in (*THINKING, *STARTS)}
-        for later, start in STARTS.items():
-            export = str(folder / start / "version_0/export/last")
-            arguments = ["--model.pretrained", export, "--model.sampling.num_thoughts", "2"]
-            own_options[later] = own_options[later] + arguments
+class Runs(dict[str, Path]):
+    """The folder of a run of each baseline, which is trained when it is first asked for.
+
+    Args:
+        folder: Folder of all runs.
+        rendered: Folder of the rendered pairs.
+    """
+
+    def __init__(self, folder: Path, rendered: Path) -> None:
+        super().__init__()
+        self.folder, self.rendered = folder, rendered
+
+    def __missing__(self, name: str) -> Path:
+        """Train a baseline for a few steps, one of stage 2 on the export of the one that it starts from."""
+        own = ["--model.own_thought_pairs", "2"] if name in (*THINKING, *STARTS) else []
+        if name in STARTS:
+            own += ["--model.pretrained", str(self[STARTS[name]] / "export/last"), "--model.sampling.num_thoughts", "2"]
+        if name in ("checklist", "visionreward"):
+            own += ["--model.fit_pairs", "4"]
         main([
             *("fit", "-c", str(BASELINES / f"{name}.yaml"), "--trainer.accelerator", "cpu"),
-            *("--trainer.logger.save_dir", str(folder), "--trainer.log_every_n_steps", "1"),
+            *("--trainer.logger.save_dir", str(self.folder), "--trainer.log_every_n_steps", "1"),
             *("--trainer.max_steps", "3", "--trainer.val_check_interval", "3"),
             *("--trainer.enable_model_summary", "false", "--trainer.enable_progress_bar", "false"),
             *("--trainer.callbacks", json.dumps([{"class_path": "callbacks.export.ExportModel"}])),
-            *("--data.root", str(rendered), "--data.num_train", "6", "--data.num_val", "4"),
+            *("--data.root", str(self.rendered), "--data.num_train", "6", "--data.num_val", "4"),
             *("--data.batch_size", "2", "--data.num_workers", "0", "--data.max_val_pairs", "2"),
-            *own_options.get(name, []),
+            *own,
         ])
-    return {name: folder / name / "version_0" for name in names}
+        self[name] = self.folder / name / "version_0"
+        return self[name]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, rendered: Path) -> Runs:
+    return Runs(tmp_path_factory.mktemp("runs"), rendered)
+
+
+def test_every_baseline_is_listed_with_its_source() -> None:
+    assert sorted(SOURCES) == sorted(path.stem for path in BASELINES.glob("*.yaml"))
 
 
 @pytest.mark.slow
-def test_every_baseline_exports_what_its_reward_is_read_from(runs: dict[str, Path]) -> None:
-    sources = {name: describe(run / "export/last").settings.reward_from for name, run in runs.items()}
-    assert sources == {
-        "checklist": "checklist",
-        "coupled": "overall_score",
-        "coupled_grpo": "overall_score",
-        "r1_reward": "overall_score",
-        "vlm_r1": "overall_score",
-        "discriminative": "head",
-        "discriminative_mse": "head",
-        "lift": "overall_score",
-        "videoalign": "head",
-        "videoscore": "head",
-        "videoscore2": "top_share",
-        "videoscore2_grpo": "top_share",
-        "visionreward": "checklist",
-    }
+@pytest.mark.parametrize("name", sorted(SOURCES))
+def test_a_baseline_exports_what_its_reward_is_read_from(name: str, runs: Runs) -> None:
+    assert describe(runs[name] / "export/last").settings.reward_from == SOURCES[name]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(path.stem for path in BASELINES.glob("*.yaml")))
+@pytest.mark.parametrize("name", sorted(SOURCES))
 def test_the_headline_is_the_accuracy_of_the_scalar_that_the_export_gives(
-    name: str, runs: dict[str, Path], rendered: Path
+    name: str, runs: Runs, rendered: Path
 ) -> None:
     """Scoring the validation pairs with the last export gives the rewards and the accuracy that were logged."""
     scorer = Scorer(str(runs[name] / "export/last"), device="cpu")
@@ -130,7 +149,7 @@ def test_the_headline_is_the_accuracy_of_the_scalar_that_the_export_gives(
 
 
 @pytest.mark.slow
-def test_a_coupled_model_is_read_by_its_expected_score_too(runs: dict[str, Path], rendered: Path) -> None:
+def test_a_coupled_model_is_read_by_its_expected_score_too(runs: Runs, rendered: Path) -> None:
     scorer = Scorer(str(runs["coupled_grpo"] / "export/last"), device="cpu", reward_from="expected_score")
     pairs = read_pairs(rendered / "val/pairs.jsonl").pairs[:2]
     for score in scorer.score([pair.a.video for pair in pairs], [pair.prompt for pair in pairs]):
@@ -142,7 +161,7 @@ def test_a_coupled_model_is_read_by_its_expected_score_too(runs: dict[str, Path]
 
 
 @pytest.mark.slow
-def test_the_fitted_weights_are_in_the_exported_folder(runs: dict[str, Path]) -> None:
+def test_the_fitted_weights_are_in_the_exported_folder(runs: Runs) -> None:
     questions = describe(runs["checklist"] / "export/last").settings.checklist
     weights = weights_of(RewardModel.from_pretrained(str(runs["checklist"] / "export/last")).settings.checklist)
     assert weights.tolist() == [question.weight for question in questions]
@@ -152,37 +171,29 @@ def test_the_fitted_weights_are_in_the_exported_folder(runs: dict[str, Path]) ->
 
 
 @pytest.mark.slow
-def test_only_a_discriminative_model_has_a_trained_head(runs: dict[str, Path]) -> None:
-    heads = {name: load_file(run / "export/last/reward.safetensors")["head.weight"] for name, run in runs.items()}
-    untrained = heads["checklist"]
-    trained = {
-        name for name, head in heads.items() if head.shape != untrained.shape or not torch.equal(head, untrained)
-    }
-    assert trained - {"videoscore2", "videoscore2_grpo"} == {
-        "discriminative",
-        "discriminative_mse",
-        "videoalign",
-        "videoscore",
-    }
-    assert torch.equal(heads["videoscore2"], heads["videoscore2_grpo"]), "three rewards, whose head nobody trained"
+def test_only_a_discriminative_model_has_a_trained_head(runs: Runs) -> None:
+    heads = {name: load_file(runs[name] / "export/last/reward.safetensors")["head.weight"] for name in SOURCES}
+    one, three = heads["checklist"], heads["videoscore2"]
+    trained = {name for name, head in heads.items() if not torch.equal(head, one) and not torch.equal(head, three)}
+    assert trained == {"discriminative", "discriminative_mse", "videoalign", "videoscore"}
 
 
 @pytest.mark.slow
-def test_hard_answers_have_weights_that_are_not_negative(runs: dict[str, Path]) -> None:
+def test_hard_answers_have_weights_that_are_not_negative(runs: Runs) -> None:
     settings = describe(runs["visionreward"] / "export/last").settings
     assert settings.probes == ProbeSettings("hard", "mean", nonnegative=True)
     assert weights_of(settings.checklist).min() >= 0
 
 
 @pytest.mark.slow
-def test_the_queries_of_videoalign_stand_in_its_prompt(runs: dict[str, Path]) -> None:
+def test_the_queries_of_videoalign_stand_in_its_prompt(runs: Runs) -> None:
     model = RewardModel.from_pretrained(str(runs["videoalign"] / "export/last"))
     assert model.processor.template.queries == ("<Reward_visual>", "<Reward_motion>", "<Reward_alignment>")
     assert model.processor.appended_ids == []
 
 
 @pytest.mark.slow
-def test_coupled_training_teaches_the_language(runs: dict[str, Path]) -> None:
+def test_coupled_training_teaches_the_language(runs: Runs) -> None:
     coupled, grpo = logged_values(runs["coupled"]), logged_values(runs["coupled_grpo"])
     assert coupled["train/loss"] == coupled["train/language_model_loss"]
     assert "train/preference_loss" not in coupled
@@ -205,8 +216,8 @@ def test_a_checklist_needs_annotated_scores(clips: list[str], tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_stage_2_refuses_a_model_that_does_not_think(runs: dict[str, Path], rendered: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="trained without thoughts"):
+def test_stage_2_refuses_a_model_that_does_not_think(runs: Runs, rendered: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="stage 2 trains thoughts"):
         main([
             *("fit", "-c", str(ROOT / "conf/stage2.yaml"), "--trainer.accelerator", "cpu"),
             *("--model.pretrained", str(runs["checklist"] / "export/last"), "--data.root", str(rendered)),
