@@ -68,7 +68,11 @@ def test_stage_2_starts_from_the_newest_finished_stage_1(
         (2, ("--model.pretrained", "runs/nothing"), "runs/nothing"),
         (2, ("--model.pretrained", "conf"), "conf is not an exported folder"),
         (1, ("--model.backbone", "nothing"), "backbone 'nothing'"),
-        (1, ("--model.template", "nothing"), "nothing: expected descore, rendered, rendered_queries, or the path"),
+        (
+            1,
+            ("--model.template", "nothing"),
+            "nothing: expected descore, pair, pair_rendered, rendered, rendered_queries, or the path",
+        ),
         (1, ("--model.own_thought_pairs", "0", "--model.reward_from", "overall_score"), "own_thought_pairs is 0"),
         (1, ("--resume", "nothing.ckpt"), "nothing.ckpt"),
     ],

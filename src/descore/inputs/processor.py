@@ -93,7 +93,7 @@ class Processor:
         token_ids = self.tokenizer.encode(text, add_special_tokens=False)
         queries = tuple(map(token_ids.index, self.query_ids)) if self.template.queries else ()
         input_ids, grids = torch.tensor(token_ids), torch.stack([grid for _, grid in seen])
-        patches = torch.cat([patches for patches, _ in seen])
+        patches = seen[0][0] if len(seen) == 1 else torch.cat([patches for patches, _ in seen])  # a copy is large
         return Prefix(input_ids, self.family.positions(input_ids, videos, grids), patches, grids, queries)
 
     def check(self, prompt: str) -> None:
