@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Lock
 
 from descore.inputs.processor import Processor
 from descore.inputs.prompts import PromptError, check_prompt
@@ -15,6 +16,9 @@ from descore.scoring.asked import Asked, Video
 from descore.types import Frames, Prefix, Thought
 from descore.video.files import VideoError
 from descore.video.memory import read_memory
+
+Decode = Callable[[Video, float | None], Frames]
+"""Returns the frames of a video of any kind, which if it is given as frames has a frame rate."""
 
 READ_AHEAD, READERS = 8, 2
 """Videos that are read before they are scored, to bound memory; and how many are read at the same time."""
@@ -25,7 +29,8 @@ class Item:
     """A video to score, or two to compare.
 
     Attributes:
-        key: Key of its sampled tokens.
+        key: Key of its sampled tokens: the frames that are shown, and the prompt.
+        video: Key of the frames alone; of two videos, that of A.
         prefix: Its prefix, that of two videos with A first; None if it has none.
         thought: Thought to score it with; None if the model writes its own.
         text: Text of that thought.
@@ -36,6 +41,7 @@ class Item:
     """
 
     key: str = ""
+    video: str = ""
     prefix: Prefix | None = None
     thought: Thought | None = None
     text: str = ""
@@ -57,34 +63,40 @@ class ItemReader:
         self.processor, self.thoughts = processor, thoughts
 
     def read_ahead(self, asked: Iterable[Asked], fps: float | None) -> Iterator[Item]:
-        """Read items in threads, a few ahead of those that are taken; the arguments are those of `read`."""
+        """Read items in threads, a few ahead of those that are taken; the arguments are those of `read`.
+
+        A video that occurs again among the next few is decoded once.
+        """
+        frames = _Recent(self._frames, READ_AHEAD)
         with ThreadPoolExecutor(READERS) as pool:
             waiting = deque[Future[Item]]()
             for one in asked:
-                waiting.append(pool.submit(self.read, one, fps))
+                waiting.append(pool.submit(self.read, one, fps, frames))
                 if len(waiting) > READ_AHEAD:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
 
-    def read(self, asked: Asked, fps: float | None) -> Item:
+    def read(self, asked: Asked, fps: float | None, decode: Decode | None = None) -> Item:
         """Read one item.
 
         Args:
             asked: What is asked.
             fps: Frame rate of videos that are given as frames.
+            decode: Function of a video and fps that returns its frames, if they may be known already.
         """
+        decode = decode or self._frames
         processor, own = self.processor, None if self.thoughts else ""
         try:
             check_prompt(asked.prompt)
-            videos = [self._frames(video, fps) for video in asked.videos]
+            videos = [decode(video, fps) for video in asked.videos]
             text = own if asked.thought is None else asked.thought
             thought = None if text is None else processor.thought(text)
             prefix = processor.prefix(asked.prompt, *videos)
             swapped = processor.prefix(asked.prompt, *reversed(videos)) if len(videos) > 1 else None
             count = sum(frames.num_source_frames for frames in videos)
             seconds = sum(frames.num_source_frames / frames.source_fps for frames in videos)
-            return Item(_key(videos, asked.prompt), prefix, thought, text or "", None, count, seconds, swapped)
+            return Item(*_keys(videos, asked.prompt), prefix, thought, text or "", None, count, seconds, swapped)
         except PromptError as error:
             name = f"{asked.video}: " if isinstance(asked.video, str) else ""
             return Item(error=f"{name}{error}")
@@ -98,12 +110,36 @@ class ItemReader:
         return read_memory(video, fps, processor.video_reader, processor.read)
 
 
-def _key(videos: Sequence[Frames], prompt: str) -> str:
-    """Return a key of what is scored: the frames that are shown, whatever file they come from, and the prompt."""
+class _Recent:
+    """The frames of the last few videos, each decoded once, by the thread that asks first."""
+
+    def __init__(self, decode: Decode, size: int) -> None:
+        self._decode, self._size = decode, size
+        self._known: dict[str | bytes | int, Future[Frames]] = {}
+        self._lock = Lock()
+
+    def __call__(self, video: Video, fps: float | None) -> Frames:
+        key = video if isinstance(video, str | bytes) else id(video)  # the caller keeps the video
+        with self._lock:
+            known = self._known.get(key)
+            frames = self._known[key] = known or Future()
+            if len(self._known) > self._size:
+                del self._known[next(iter(self._known))]
+        if known is None:
+            try:
+                frames.set_result(self._decode(video, fps))
+            except Exception as error:  # for every thread that waits for the video
+                frames.set_exception(error)
+        return frames.result()
+
+
+def _keys(videos: Sequence[Frames], prompt: str) -> tuple[str, str]:
+    """Return a key of what is scored, the frames that are shown and the prompt, and a key of the first frames alone."""
     content = hashlib.blake2b(digest_size=16)
-    for frames in videos[:-1]:
+    for number, frames in enumerate(videos, start=1):
         content.update(frames.pixels.contiguous().numpy().data)
-        content.update(repr(frames.seconds).encode())
-    content.update(videos[-1].pixels.contiguous().numpy().data)
-    content.update(repr((videos[-1].seconds, prompt)).encode())
-    return content.hexdigest()
+        if number == 1:
+            alone = content.copy()
+            alone.update(repr(frames.seconds).encode())
+        content.update(repr((frames.seconds, prompt) if number == len(videos) else frames.seconds).encode())
+    return content.hexdigest(), alone.hexdigest()

@@ -23,11 +23,9 @@ from descore.scoring.asked import Asked, Found, Several, in_order, list_asked, l
 from descore.scoring.placing import choose_batch_tokens, choose_device, choose_dtype
 from descore.scoring.protocol import check_count, check_judgement, sampling_of
 from descore.scoring.reading import Item, ItemReader
-from descore.scoring.records import summarise
 from descore.scoring.score import Score
-from descore.thinking.readout import choose_source, read_rewards
-from descore.thinking.think import think
-from descore.types import Group, Thought
+from descore.scoring.together import score_together
+from descore.thinking.readout import choose_source
 
 
 class Scorer:
@@ -210,22 +208,29 @@ class Scorer:
         group: list[Item] = []
         size = 0
         for item in items:
-            tokens = self.num_tokens(item, sampling)
+            tokens = self.num_tokens(item, sampling, known=any(item.key == one.key for one in group))
             if group and size + tokens > self.max_batch_tokens:
                 yield group
-                group, size = [], 0
+                group, size, tokens = [], 0, self.num_tokens(item, sampling)
             group.append(item)
             size += tokens
         if group:
             yield group
 
-    def num_tokens(self, item: Item, sampling: Sampling) -> int:
-        """Count the tokens that an item of the reader takes in a batch; thoughts count at their longest."""
+    def num_tokens(self, item: Item, sampling: Sampling, *, known: bool = False) -> int:
+        """Count the tokens that an item of the reader takes in a batch; thoughts count at their longest.
+
+        Args:
+            item: The item.
+            sampling: Sampling options of its thoughts.
+            known: Whether its prefix is in the batch already.
+        """
         if item.prefix is None:
             return 0
         thought = self.model.settings.max_thought_tokens if item.thought is None else len(item.thought.token_ids)
         own = sampling.num_thoughts * (thought + len(self.model.processor.appended_ids))
-        return (len(item.prefix.input_ids) + own) * (1 if item.swapped is None else 2)
+        prefix = 0 if known else len(item.prefix.input_ids)
+        return (prefix + own) * (1 if item.swapped is None else 2)
 
     def score_batch(self, items: Sequence[Item], sampling: Sampling) -> Iterator[Score]:
         """Score items of the reader together: all with a given thought, or none; yield a record for each."""
@@ -250,22 +255,8 @@ class Scorer:
         own, names = sampling if self.thoughts else None, [item.key for item in items]
         return compare_together(self.model, pairs, own, self.reward_from, names=names)
 
-    @torch.no_grad()
     def _score_together(self, sampling: Sampling, items: Sequence[Item]) -> list[Score]:
-        prefixes = [item.prefix for item in items if item.prefix is not None]
-        given = [[item.thought or Thought()] for item in items]
-        branches = self.model.processor.pack(prefixes, given).to(self.device)
-        seen = self.model.see(branches)
-        if items[0].thought is None:
-            groups = think(self.model, branches, sampling, names=[item.key for item in items], seen=seen)
-        else:
-            scored = self.model(branches, seen=seen).rewards[:, None]
-            groups = [
-                Group(tuple(thoughts), (item.text,), (rewards.new_empty(0),), rewards)
-                for item, thoughts, rewards in zip(items, given, scored, strict=True)
-            ]
-        readouts = read_rewards(self.model, branches, groups, self.reward_from, seen=seen)
-        return [summarise(*one, self.model.settings, self.calibration) for one in zip(groups, readouts, strict=True)]
+        return score_together(self.model, items, sampling, self.reward_from, self.calibration)
 
 
 def _apart(

@@ -12,7 +12,7 @@ from descore.model.description import ExportError, describe
 from descore.model.export import digest, load_processor
 from descore.model.hub import push
 from descore.model.reward_model import RewardModel
-from descore.scoring import scorer as scoring
+from descore.scoring import together as scoring
 from descore.scoring.scorer import Scorer
 from descore.thinking.readout import read_answers
 from descore.types import Group, Thought

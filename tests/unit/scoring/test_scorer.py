@@ -16,14 +16,14 @@ from torch.testing import assert_close
 from descore.answer import Answer, write_thought
 from descore.model.description import RewardStatistics
 from descore.model.sampling import Sampling
-from descore.scoring import scorer as scoring
+from descore.scoring import together as scoring
 from descore.scoring.asked import Asked
 from descore.scoring.folder import ScoringError
 from descore.scoring.reading import READ_AHEAD
 from descore.scoring.score import Score
 from descore.scoring.scorer import Scorer
 from descore.thinking.think import think
-from descore.types import Group, Thought
+from descore.types import DIMENSIONS, Group, Thought
 
 PROMPTS = ["a bright bar moves", "a cat", "nothing", "a bar over a gradient"]
 ALL_TWO = {"subject": 2, "dynamics": 2, "camera": None, "environment": 1, "style": 2}
@@ -401,3 +401,47 @@ def test_batches_keep_within_their_tokens_whatever_is_in_them(scorer, clips, mon
     assert max(sizes) <= 400
     firsts = [scorer.num_tokens(group[0], sampling) for group in grouped[1:]]
     assert all(size + first > 400 for size, first in zip(sizes, firsts, strict=False))
+
+
+def spied(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> list[tuple]:
+    """Record the arguments of every call of a method."""
+    calls, method = [], getattr(owner, name)
+
+    def spy(*args: object, **kwargs: object) -> object:
+        calls.append(args)
+        return method(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, spy)
+    return calls
+
+
+@pytest.mark.parametrize("kind", ["path", "frames"])
+def test_one_video_with_several_prompts_is_decoded_and_seen_once(export, clips, monkeypatch, kind):
+    scorer = Scorer(export, device="cpu")
+    video = clips[0] if kind == "path" else np.random.default_rng(0).integers(0, 256, (8, 32, 48, 3), np.uint8)
+    prompts = [f"a bar {number}" for number in range(3)]
+    alone = [scorer.score([video], [prompt], fps=8)[0] for prompt in prompts]
+    decoded, seen = spied(monkeypatch, scorer.reader, "_frames"), spied(monkeypatch, scorer.model, "_see")
+    together = scorer.score([video] * 3, prompts, fps=8)
+    assert len(decoded) == 1
+    assert [len(videos.grids) for (videos,) in seen] == [1]
+    assert [score.reward for score in together] == pytest.approx([score.reward for score in alone], abs=1e-5)
+    assert [score.thought for score in together] == [score.thought for score in alone]
+
+
+@pytest.mark.parametrize("source", [None, "overall_score", "expected_score"])
+def test_one_prompt_with_many_given_thoughts_is_read_once(export, clips, monkeypatch, source):
+    scorer = Scorer(export, device="cpu", reward_from=source)
+    right = write_thought("a bar", Answer(dict.fromkeys(DIMENSIONS, 2), 4.5))
+    texts = [right, "no answer", "", right.replace("4.5", "2.0")]
+    asked = [clips[0]] * 4 + [clips[1]]
+    alone = [scorer.score(video, "a bar", thought=text)[0] for video, text in zip(asked, [*texts, right], strict=True)]
+    items = [scorer.reader.read(Asked(video, "a bar", right), None) for video in clips[:2]]
+    scorer.max_batch_tokens = sum(len(item.prefix.input_ids) + 5 * len(item.thought.token_ids) for item in items)
+    packed = spied(monkeypatch, scorer.model, "_hidden")
+    together = scorer.score(asked, "a bar", thought=[*texts, right])
+    assert {len(branches.layout.prefix_lengths) for branches, *_ in packed} == {2}
+    assert [score.thought for score in together] == [*texts, right]
+    assert [score.error for score in together] == [score.error for score in alone]
+    rewards = [score.reward for score in alone]
+    assert [score.reward for score in together] == pytest.approx(rewards, abs=1e-5, nan_ok=True)

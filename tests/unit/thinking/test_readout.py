@@ -11,7 +11,7 @@ from descore.answer import Answer, locate_overall, write_thought
 from descore.inputs.answers import AnswerSettings
 from descore.inputs.checklist import ProbeSettings, Question, tokenise_question
 from descore.model.reward_model import RewardModel
-from descore.scoring import scorer as scoring
+from descore.scoring import together as scoring
 from descore.scoring.scorer import Scorer
 from descore.thinking.readout import ReadoutError, choose_source, digit_scores, read_answers, read_rewards, weigh
 from descore.types import DIMENSIONS, Group, Thought
