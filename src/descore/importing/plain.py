@@ -14,6 +14,7 @@ from descore.importing.request import ImportRequest, ProtocolName
 from descore.importing.templates import read_template, template_file
 from descore.importing.tensors import modern, read_safetensors, rename
 from descore.inputs.answers import AnswerSettings
+from descore.inputs.choice import ChoiceSettings
 from descore.inputs.settings import ModelSettings, RewardSource
 from descore.inputs.settings_file import is_settings_file, read_settings
 from descore.inputs.tensor_files import INDEX, weight_files
@@ -23,6 +24,9 @@ from descore.video.settings import VideoSettings
 FILES = ("*.json", "*.jinja", "*.txt", "*.safetensors", "README.md")
 RENAMED = {"qwen2_vl", "qwen2_5_vl"}
 """Families whose tensors had other names before transformers 4.52."""
+
+TWO_VIDEOS = ("{video:1}", "{video:2}")
+"""Places of two videos in a template."""
 
 MIN_PIXELS, MAX_PIXELS = 128 * 28 * 28, 768 * 28 * 28
 """Area of a frame in qwen-vl-utils, which the published code leaves as it is."""
@@ -35,7 +39,8 @@ class Protocol:
     Attributes:
         says: How the published code does it, and what this import does otherwise.
         instruction: Where the instruction stands in the published code.
-        fields: Where each score stands in the answer, by the name of the reward.
+        fields: Where each score stands in the answer, by the name of the reward; none where two videos are compared.
+        choice: Words of the choice between two videos, which then stand before the instruction.
         highest: Highest score; the lowest is 1.
         reward_from: How the scores become rewards.
         temperature: Temperature of the probabilities of the digits.
@@ -45,7 +50,8 @@ class Protocol:
 
     says: str
     instruction: str
-    fields: Mapping[str, str]
+    fields: Mapping[str, str] = field(default_factory=dict)
+    choice: ChoiceSettings | None = None
     highest: float = 5.0
     reward_from: RewardSource = "overall_score"
     temperature: float = 1.0
@@ -55,6 +61,21 @@ class Protocol:
 
 _NUMBER = r"\**:?\**\s*([0-9]+(?:\.[0-9]+)?)"
 _AFTER_THE_THOUGHT = "Scores are looked for after the thought, and the last ones count; the published code {otherwise}."
+
+
+def _compared(verdict: str, name: str, choice: ChoiceSettings) -> Protocol:
+    """Return the protocol of a model that compares two videos of eight frames."""
+    return Protocol(
+        "Two videos of eight frames each, at equal distances and rounded down, of 100,352 to 602,112 pixels, before "
+        f"the text; {verdict}. The frames are read as two videos, where the published code shows sixteen loose "
+        "pictures: positions and times of the frames are others.",
+        f"the question of the pairwise video script of {name}",
+        choice=choice,
+        reward_from="said_choice",
+        video=VideoSettings(2.0, 8, 8, MIN_PIXELS, MAX_PIXELS, "ends_floor"),
+        max_thought_tokens=4096,
+    )
+
 
 PROTOCOLS: Mapping[ProtocolName, Protocol] = MappingProxyType({
     "videoscore2": Protocol(
@@ -89,6 +110,16 @@ PROTOCOLS: Mapping[ProtocolName, Protocol] = MappingProxyType({
         },
         video=VideoSettings(2.0, 16, 16, MIN_PIXELS, MAX_PIXELS, "starts"),
     ),
+    "unifiedreward_think": _compared(
+        "the verdict in <answer> behind the thought. The published code counts a verdict anywhere in the text",
+        "UnifiedReward-Think",
+        ChoiceSettings(tie=""),
+    ),
+    "unifiedreward_flex": _compared(
+        'what the JSON of the answer says for "winner"',
+        "UnifiedReward-Flex",
+        ChoiceSettings('"winner": "', "Video 1", "Video 2", ""),
+    ),
 })
 
 
@@ -120,14 +151,18 @@ def _settings(request: ImportRequest) -> tuple[ModelSettings, str]:
     name, backbone = request.protocol, request.backbone or request.source
     if protocol := next((one for known, one in PROTOCOLS.items() if known == name), None):
         answer = AnswerSettings(dict(protocol.fields), highest=protocol.highest, temperature=protocol.temperature)
+        template = read_template(request.template, {}, module=protocol.instruction)
+        if protocol.choice and TWO_VIDEOS[0] not in template:
+            template = "".join(TWO_VIDEOS) + template
         settings = ModelSettings(
             backbone,
-            read_template(request.template, {}, module=protocol.instruction),
+            template,
             video=protocol.video,
             reward_names=tuple(protocol.fields) if len(protocol.fields) > 1 else ("overall",),
             max_thought_tokens=protocol.max_thought_tokens,
             reward_from=protocol.reward_from,
             answer=answer,
+            choice=protocol.choice or ChoiceSettings(),
             head=HeadSettings(query="last"),
         )
         return settings, f"{name}: {protocol.says}"

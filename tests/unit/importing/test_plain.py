@@ -110,12 +110,30 @@ def test_a_settings_file_is_a_protocol(source: Path, tmp_path: Path) -> None:
 
 def test_what_is_no_protocol_is_refused(source: Path, tmp_path: Path) -> None:
     for name in (None, "videoscore", "nowhere.yaml"):
-        with pytest.raises(FileError, match="expected --protocol videoscore2, unifiedreward, unifiedreward2, or a set"):
+        with pytest.raises(FileError, match=r"expected --protocol videoscore2, unifiedreward, .*, or a settings file"):
             import_model(asked(source, tmp_path, protocol=name))
     with pytest.raises(FileError, match=r"write the query of vs2_inference\.py to a file"):
         import_model(asked(source, tmp_path, template=None))
     with pytest.raises(ValueError, match="a protocol is for the layout plain"):
         import_model(ImportRequest("hpsv3", str(source), tmp_path / "export", protocol="videoscore2"))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "verdict"),
+    [
+        ("unifiedreward_think", "<think>Video 2 is better here.</think><answer>Video 1 is better</answer>", "A"),
+        ("unifiedreward_think", "<think></think>\n<answer>\nVideo 2 is better\n</answer>", "B"),
+        ("unifiedreward_flex", '{"cat": [{"cat_winner": "Video 1"}], "winner": "Video 2"}', "B"),
+    ],
+)
+def test_two_videos_are_compared(name: str, text: str, verdict: str, source: Path, tmp_path: Path) -> None:
+    import_model(asked(source, tmp_path, protocol=name))
+    settings = describe(tmp_path / "export").settings
+    assert settings.template == "{video:1}{video:2}Judge it by the text: {prompt}"
+    assert (settings.reward_from, settings.video.sampler, settings.video.max_frames) == ("said_choice", "ends_floor", 8)
+    assert settings.choice.said(text) == verdict
+    assert list(settings.choice.words) == ["A", "B"]
+    assert Scorer(str(tmp_path / "export"), device="cpu").model.processor.template.num_videos == 2
 
 
 @pytest.mark.parametrize(
