@@ -63,7 +63,10 @@ class ExportModel(Callback):
         self._exported = True
         if path := self._save(trainer, pl_module, "last"):
             self._explain_best(trainer)
-            rank_zero_info(f"Exported to {path}. Score a video: {_example(path, trainer)}")
+            model: Any = pl_module.model
+            pairwise = model.settings.is_pairwise
+            said = "Compare two videos" if pairwise else "Score a video"
+            rank_zero_info(f"Exported to {path}. {said}: {_example(path, trainer, pairwise=pairwise)}")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Export a resumed run that had been killed between its last step and its export.
@@ -108,15 +111,16 @@ class ExportModel(Callback):
         return path
 
 
-def _example(path: Path, trainer: Trainer) -> str:
-    """Return a command that scores a video of the run, as it can be typed here."""
+def _example(path: Path, trainer: Trainer, *, pairwise: bool) -> str:
+    """Return a command that scores a video of the run, or compares two, as it can be typed here."""
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     tables = [*getattr(data, "val_pairs", {}).values(), getattr(data, "train_pairs", ())]
     pair = next((table[0] for table in tables if len(table)), None)
-    prompt, video = (pair.prompt, pair.a.video) if pair else ("...", "video.mp4")
+    prompt, *videos = (pair.prompt, pair.a.video, pair.b.video) if pair else ("...", "video.mp4", "other.mp4")
     beside = Path(sys.executable).with_name("descore")
     command = "descore" if shutil.which("descore") or not beside.exists() else os.path.relpath(beside)
-    return shlex.join([command, "score", "--model", str(path), "--prompt", prompt, video])
+    judge, shown = ("rank", videos) if pairwise else ("score", videos[:1])
+    return shlex.join([command, judge, "--model", str(path), "--prompt", prompt, *shown])
 
 
 def _calibration(trainer: Trainer, names: Sequence[str]) -> RewardStatistics | None:

@@ -41,6 +41,8 @@ SOURCES = {
     "vlm_r1": "overall_score",
     "discriminative": "head",
     "discriminative_mse": "head",
+    "rewarddance": "choice",
+    "unifiedreward": "choice",
     "lift": "overall_score",
     "videoalign": "head",
     "videoscore": "head",
@@ -49,6 +51,8 @@ SOURCES = {
     "visionreward": "checklist",
 }
 """What the reward of each baseline is read from."""
+PAIRWISE = ("rewarddance", "unifiedreward")
+"""Baselines that compare two videos."""
 FIELDS = ("lift", "videoscore2", "videoscore2_grpo")
 """Baselines whose answer is not yet learnt after a few steps: a reward that is not found is nan, with its reason."""
 LABELS = {
@@ -114,7 +118,22 @@ def test_a_baseline_exports_what_its_reward_is_read_from(name: str, runs: Runs) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(SOURCES))
+@pytest.mark.parametrize("name", PAIRWISE)
+def test_the_headline_of_a_comparison_is_what_the_export_gives(name: str, runs: Runs, rendered: Path) -> None:
+    scorer = Scorer(str(runs[name] / "export/last"), device="cpu")
+    pairs = read_pairs(rendered / "val/pairs.jsonl").pairs[:2]
+    a, b = ([getattr(pair, side).video for pair in pairs] for side in "ab")
+    found, logged = scorer.compare(a, b, [pair.prompt for pair in pairs]), logged_values(runs[name])
+    decided = [(one.margin, pair.preference[0]) for one, pair in zip(found, pairs, strict=True) if pair.preference[0]]
+    accuracy = sum(margin * label > 0 for margin, label in decided) / len(decided) if decided else math.nan
+    assert logged["val/preference_accuracy"][-1] == pytest.approx(accuracy, nan_ok=True)
+    changes = sum(one.order_disagreement for one in found) / len(found)
+    assert logged["val/order_disagreement"][-1] == pytest.approx(changes, abs=1e-4)
+    assert logged["train/loss"][-1] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(SOURCES.keys() - set(PAIRWISE)))
 def test_the_headline_is_the_accuracy_of_the_scalar_that_the_export_gives(
     name: str, runs: Runs, rendered: Path
 ) -> None:

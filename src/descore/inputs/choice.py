@@ -86,11 +86,17 @@ class TokenisedChoice:
     Attributes:
         token_ids: Tokens of the context and of each outcome, in the order of `ChoiceSettings.words`, up to the first
             token that tells the outcome from all others.
-        start: Number of first tokens that all have in common; those after it tell the outcomes apart.
+
+    >>> TokenisedChoice(((5, 6, 1), (5, 6, 2, 3))).start
+    2
     """
 
     token_ids: tuple[tuple[int, ...], ...]
-    start: int
+
+    @property
+    def start(self) -> int:
+        """Number of first tokens that all have in common; those after it tell the outcomes apart."""
+        return min(_shared(self.token_ids[0], row) for row in self.token_ids[1:])
 
 
 def tokenise_choice(context: str, choice: ChoiceSettings, tokenizer: Any) -> TokenisedChoice:
@@ -106,8 +112,7 @@ def tokenise_choice(context: str, choice: ChoiceSettings, tokenizer: Any) -> Tok
         if max(shared) == len(row):
             raise ValueError(f"expected words of a choice whose tokens differ, got {', '.join(choice.words.values())}")
         ends.append(max(shared) + 1)
-    start = min(_shared(rows[0], row) for row in rows[1:])
-    return TokenisedChoice(tuple(row[:end] for row, end in zip(rows, ends, strict=True)), start)
+    return TokenisedChoice(tuple(row[:end] for row, end in zip(rows, ends, strict=True)))
 
 
 def _shared(one: tuple[int, ...], other: tuple[int, ...]) -> int:

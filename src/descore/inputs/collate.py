@@ -87,7 +87,8 @@ class PairCollator:
         videos = [(pair, pair.a, mask) for pair, mask in zip(pairs, masked, strict=True)]
         videos += [(pair, pair.b, mask) for pair, mask in zip(pairs, masked, strict=True)]
         frames = [seen for seen, _ in both] + [seen for _, seen in both]
-        prefixes = [self._prefix(pair, seen) for (pair, _, _), seen in zip(videos, frames, strict=True)]
+        of_a, of_b = zip(*(self.contexts(*seen) for seen in both), strict=True)
+        prefixes = [self._prefix(pair, seen) for (pair, _, _), seen in zip(videos, of_a + of_b, strict=True)]
         branches = [self.branches(side, mask) for _, side, mask in videos]
         unknown = (float("nan"),) * len(self.processor.settings.reward_names)
         return PairBatch(
@@ -100,9 +101,13 @@ class PairCollator:
             frames=tuple(frames) if self.keep_frames else (),
         )
 
-    def _prefix(self, pair: Pair, frames: Frames) -> Prefix:
+    def contexts(self, a: Frames, b: Frames) -> tuple[tuple[Frames, ...], tuple[Frames, ...]]:
+        """Return the videos in the context of video A and in that of video B: each by itself."""
+        return (a,), (b,)
+
+    def _prefix(self, pair: Pair, videos: tuple[Frames, ...]) -> Prefix:
         try:
-            return self.processor.prefix(pair.prompt, frames)
+            return self.processor.prefix(pair.prompt, *videos)
         except PromptError as error:
             raise PromptError(f"pair {pair.id!r}: {error}") from error
 

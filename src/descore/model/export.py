@@ -102,7 +102,7 @@ def save(
         weights=weights,
         settings=replaced(settings, backbone=portable(settings.backbone, folder)),
         tensors={name: list(tensor.shape) for name, tensor in plain.items()},
-        calibration=calibration,
+        calibration=None if settings.is_pairwise else calibration,  # a choice has no scale
         sums=sum_files(draft),
         origin=origin,
     )

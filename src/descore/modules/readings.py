@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from descore.model.reward_model import RewardModel
+from descore.pairwise.comparison import Order, compare_orders
+from descore.pairwise.reading import read_choices
 from descore.thinking.readout import read_answers, weigh
 from descore.types import PairBatch
 
@@ -69,6 +71,34 @@ class HeadReader(GivenReader):
         if not self.needs_thoughts or all(pair.a.thought and pair.b.thought for pair in batch.pairs):
             rewards["teacher_thought"] = with_thought
         return Given(rewards)
+
+
+class ChoiceReader(GivenReader):
+    """Reads the choice between two videos in both orders: as rewards, half of the margin of each.
+
+    It counts how often the verdict is the label, ties included, and how far it depends on the order.
+    """
+
+    names = ("verdict_accuracy", "order_disagreement", "verdict_changes")
+
+    def __call__(self, model: RewardModel, batch: PairBatch) -> Given:
+        """Read a batch of N pairs, which has N prefixes with A first, and then N with B first."""
+        num_pairs = len(batch.pairs)
+        probabilities = [readout.mean() for readout in read_choices(model, batch.branches, [("",)] * 2 * num_pairs)]
+        orders = zip(probabilities[:num_pairs], probabilities[num_pairs:], strict=True)
+        found = [compare_orders(Order(*a.tolist()), Order(*b.flip(0).tolist())) for a, b in orders]
+        margins = torch.tensor([one.margin for one in found], device=batch.preference.device)
+        names = {1.0: "A", 0.0: "tie", -1.0: "B"}
+        labels = [names.get(label) for label in batch.preference[:, 0].tolist()]
+        right = [float(one.verdict == label) for one, label in zip(found, labels, strict=True) if label is not None]
+        known = [one for one in found if one.error is None]
+        values = {
+            "verdict_accuracy": right,
+            "order_disagreement": [one.order_disagreement or 0.0 for one in known],
+            "verdict_changes": [float(bool(one.verdict_changes)) for one in known],
+        }
+        rewards = torch.stack([margins / 2, -margins / 2])[..., None]
+        return Given({"no_thought": rewards}, {name: torch.tensor(value) for name, value in values.items()})
 
 
 class ChecklistReader(GivenReader):

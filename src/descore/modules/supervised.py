@@ -19,7 +19,7 @@ from descore.types import Pair, PairBatch
 class SupervisedSystem(RewardSystem):
     """A reward model in supervised training; the arguments are those of `RewardSystem`."""
 
-    stage: ClassVar[Literal["cold_start", "checklist"]]
+    stage: ClassVar[Literal["cold_start", "checklist", "choice"]]
     """Stage that a kept step names."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -48,7 +48,7 @@ class KeptStep:
         videos: Thoughts about the videos A and B of every pair.
     """
 
-    stage: Literal["cold_start", "checklist", "rl"]
+    stage: Literal["cold_start", "checklist", "choice", "rl"]
     step: int
     precision: str
     objective: Mapping[str, Any]

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from descore.inputs.choice import TokenisedChoice
 from descore.losses.pair_losses import Labels
 from descore.model.reward_model import Forward, RewardModel
 from descore.model.sampling import Sampling
 from descore.objectives.algorithms import Algorithm
 from descore.objectives.checklist import checklist_loss
+from descore.objectives.choice import choice_loss
 from descore.objectives.dual import DualObjective, LossWeights
 from descore.objectives.kept_step import MODEL, KeptStep, KeptVideo
 from descore.objectives.preference import PreferenceObjective
@@ -70,7 +72,9 @@ def replay(folder: Path, device: torch.device) -> Iterator[Replayed]:
 
 def _replay(model: RewardModel, step: KeptStep, pair: Pair, videos: tuple[KeptVideo, KeptVideo], rank: int) -> Replayed:
     processor, device = model.processor, model.head.weight.device
-    prefixes = [processor.prefix(pair.prompt, processor.read(side.video)) for side in (pair.a, pair.b)]
+    a, b = (processor.read(side.video) for side in (pair.a, pair.b))
+    shown = ((a, b), (b, a)) if model.settings.is_pairwise else ((a,), (b,))
+    prefixes = [processor.prefix(pair.prompt, *frames) for frames in shown]
     branches = processor.pack(prefixes, [video.thoughts for video in videos]).to(device)
     sampling = Sampling(**step.sampling) if step.sampling else None
     model.zero_grad()
@@ -104,6 +108,11 @@ def _checklist_loss(step: KeptStep, pair: Pair, videos: Sequence[KeptVideo], for
     return checklist_loss(forward.logprobs, [thought for video in videos for thought in video.thoughts])
 
 
+def _choice_loss(step: KeptStep, pair: Pair, videos: Sequence[KeptVideo], forward: Forward) -> Tensor:
+    places = [TokenisedChoice(tuple(branch.token_ids for branch in video.thoughts)) for video in videos]
+    return choice_loss(forward.logprobs, places, forward.logprobs.new_tensor(pair.preference[:1]))
+
+
 def _rl_loss(step: KeptStep, pair: Pair, videos: Sequence[KeptVideo], forward: Forward) -> Tensor:
     algorithm, weights = Algorithm(**step.objective["algorithm"]), LossWeights(**step.objective["weights"])
     objective = DualObjective(**{**step.objective, "algorithm": algorithm, "weights": weights})
@@ -119,7 +128,7 @@ def _rl_loss(step: KeptStep, pair: Pair, videos: Sequence[KeptVideo], forward: F
     ).total
 
 
-_LOSSES = {"cold_start": _cold_start_loss, "checklist": _checklist_loss, "rl": _rl_loss}
+_LOSSES = {"cold_start": _cold_start_loss, "checklist": _checklist_loss, "choice": _choice_loss, "rl": _rl_loss}
 
 
 def _rollouts(pair: Pair, videos: Sequence[KeptVideo], device: torch.device) -> Rollouts:

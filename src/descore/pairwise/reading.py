@@ -93,7 +93,7 @@ def told_apart(choices: Sequence[TokenisedChoice]) -> tuple[Tensor, Tensor]:
     Returns:
         Indices `[M]` into the predicted tokens of all branches, and for each the index of its branch.
 
-    >>> told_apart([TokenisedChoice(((5, 6, 1), (5, 6, 2, 3)), start=2)])
+    >>> told_apart([TokenisedChoice(((5, 6, 1), (5, 6, 2, 3)))])
     (tensor([2, 5, 6]), tensor([0, 1, 1]))
     """
     places: list[int] = []

@@ -18,7 +18,16 @@ from descore.serving import adapters
 from descore.serving.guard import Guard, refusal
 from descore.serving.options import ServerOptions
 from descore.serving.refusals import Refused
-from descore.serving.schemas import BatchRequest, BatchResponse, Problem, ScoreRecord, ScoreRequest, body_of
+from descore.serving.schemas import (
+    BatchRequest,
+    BatchResponse,
+    CompareRequest,
+    ComparisonRecord,
+    Problem,
+    ScoreRecord,
+    ScoreRequest,
+    body_of,
+)
 from descore.serving.service import Asked, Service, read_body, read_upload
 
 REFUSALS = {401: "no or wrong key", 408: "body too slow", 413: "too large", 421: "wrong host", 422: "malformed"} | {
@@ -29,6 +38,7 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src data: blob:; media-src blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+_BODIES = (ScoreRequest, BatchRequest, CompareRequest)
 _KINDS = {"index.html": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
 
 
@@ -82,6 +92,17 @@ def _add_scores(app: FastAPI, service: Service) -> None:
         body = await read_body(request, BatchRequest)
         asked = [Asked(item.prompt, item.video, item.thought) for item in body.items]
         return JSONResponse({"scores": await service.score(request, asked, body)})
+
+    _add_comparison(app, service, refusals)
+
+
+def _add_comparison(app: FastAPI, service: Service, refusals: dict[int | str, dict[str, Any]]) -> None:
+    body, record = body_of(CompareRequest), ComparisonRecord
+
+    @app.post("/compare", response_model=record, responses=refusals, openapi_extra=body)
+    async def compare(request: Request) -> Response:
+        """Compare two videos in both orders. Two that cannot be compared have verdict null and an error."""
+        return JSONResponse(await service.compare(request, await read_body(request, CompareRequest)))
 
 
 def _add_state(app: FastAPI, service: Service) -> None:
@@ -139,7 +160,7 @@ def _describe(app: FastAPI) -> dict[str, Any]:
     """Describe the server in OpenAPI, with the bodies that routes read by themselves."""
     if not app.openapi_schema:
         described = FastAPI.openapi(app)
-        schemas = [(schema, "validation") for schema in (ScoreRequest, BatchRequest, *adapters.BODIES)]
+        schemas = [(schema, "validation") for schema in (*_BODIES, *adapters.BODIES)]
         _, definitions = models_json_schema(schemas, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
         described.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
         app.openapi_schema = described

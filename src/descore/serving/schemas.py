@@ -68,6 +68,38 @@ class BatchRequest(ScoreOptions):
     items: list[ScoreItem]
 
 
+class CompareRequest(ScoreOptions):
+    """Two videos of one prompt to compare, in both orders."""
+
+    prompt: str
+    video_a: VideoSource
+    video_b: VideoSource
+
+
+class OrderRecord(BaseModel):
+    """What the model says of two videos in one order."""
+
+    p_a: float | None
+    p_tie: float | None
+    p_b: float | None
+    thoughts: list[str] = []
+    num_thought_tokens: list[int] = []
+    errors: list[str | None] = []
+
+
+class ComparisonRecord(BaseModel):
+    """Comparison record of two videos; `verdict` is null if and only if `error` says why."""
+
+    p_a: float | None
+    p_tie: float | None
+    p_b: float | None
+    verdict: Literal["A", "tie", "B"] | None = None
+    order_disagreement: float | None = None
+    verdict_changes: bool | None = None
+    orders: list[OrderRecord] = []
+    error: str | None = None
+
+
 class ScoreRecord(BaseModel):
     """Score record of a video; `reward` is null if and only if `error` says why."""
 
@@ -103,6 +135,15 @@ def failed(error: str) -> dict[str, Any]:
     (None, 'gone')
     """
     return ScoreRecord(reward=None, error=error).model_dump()
+
+
+def failed_comparison(error: str) -> dict[str, Any]:
+    """Return the record of two videos that have no verdict.
+
+    >>> failed_comparison("gone")["verdict"], failed_comparison("gone")["error"]
+    (None, 'gone')
+    """
+    return ComparisonRecord(p_a=None, p_tie=None, p_b=None, error=error).model_dump()
 
 
 def explain(error: ValidationError) -> str:

@@ -15,7 +15,7 @@ from descore.serving.metrics import Metrics
 from descore.serving.options import MIB, ServerOptions
 from descore.serving.pool import Pool
 from descore.serving.refusals import Held, Refused
-from descore.serving.schemas import ScoreOptions, VideoSource, explain, failed
+from descore.serving.schemas import CompareRequest, ScoreOptions, VideoSource, explain, failed, failed_comparison
 from descore.serving.sources import SourceError, Spool, Stored, spool
 
 Record = dict[str, Any]
@@ -77,6 +77,27 @@ class Service:
             records = iter(await _unless_gone(request, self.pool.score(messages)))
         return [next(records) if isinstance(video, Stored) else failed(str(video)) for video in stored]
 
+    async def compare(self, request: Request, body: CompareRequest) -> Record:
+        """Compare two videos, and return their record; stop if the client has gone.
+
+        Raises:
+            Refused: If the request exceeds a limit, or there is no room for it.
+        """
+        asked = [Asked(body.prompt, video) for video in (body.video_a, body.video_b)]
+        self._check(asked, body)
+        async with spool(self.options, self.held) as files:
+            stored = [await self._store(one, files) for one in asked]
+            videos = [video for video in stored if isinstance(video, Stored)]
+            if len(videos) < len(stored):
+                return failed_comparison(next(str(video) for video in stored if not isinstance(video, Stored)))
+            a, b = videos
+            if a.fps and b.fps and a.fps != b.fps:
+                return failed_comparison(f"expected one fps for both videos, got {a.fps:g} and {b.fps:g}")
+            message = self._message(asked[0], a, body) | {"fps": a.fps or b.fps}
+            message |= {"other": b.path, "other_name": b.name}
+            (record,) = await _unless_gone(request, self.pool.score([message]))
+        return record if "verdict" in record else failed_comparison(record["error"])
+
     def _check(self, asked: Sequence[Asked], how: ScoreOptions) -> None:
         limits = self.options.limits
         if len(asked) > limits.items:
@@ -107,6 +128,7 @@ class Service:
             "model": how.model or self.options.default_model,
             "video": video.path,
             "name": video.name,
+            "other": None,
             "fps": video.fps,
             "prompt": one.prompt,
             "thought": one.thought,

@@ -13,6 +13,7 @@ import socket
 import sys
 import traceback
 from collections import deque
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Condition, Lock, Thread
@@ -21,9 +22,10 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from descore.model.sampling import Sampling
+from descore.pairwise.comparison import Comparison
 from descore.scoring.asked import Asked
 from descore.scoring.folder import ScoringError, plain
-from descore.scoring.protocol import sampling_of
+from descore.scoring.protocol import check_judgement, sampling_of
 from descore.scoring.reading import READERS, Item
 from descore.scoring.score import Score
 from descore.scoring.scorer import Scorer
@@ -116,14 +118,18 @@ class Worker:
             return
         self.send({"begin": job["id"]})
         thinks = scorer.thoughts and job["thought"] is None
+        videos = [job["video"]] if job["other"] is None else [job["video"], job["other"]]
         try:
+            check_judgement(scorer.model.settings, pairwise=len(videos) > 1)
             sampling = sampling_of(job["num_thoughts"], job["temperature"], thoughts=thinks)
-            if os.path.isdir(job["video"]):
-                check_pictures(Path(job["video"]))
+            for video in videos:
+                if os.path.isdir(video):
+                    check_pictures(Path(video))
         except (ScoringError, VideoError) as error:
             self._answer(job, failed(str(error)))
             return
-        item = scorer.reader.read(Asked(job["video"], job["prompt"], job["thought"]), job["fps"])
+        asked = Asked(job["video"], job["prompt"], job["thought"], job["other"])
+        item = scorer.reader.read(asked, job["fps"])
         if complaint := self._complaint(item):
             self._answer(job, failed(complaint))
             return
@@ -143,7 +149,8 @@ class Worker:
 
     def _complaint(self, item: Item) -> str | None:
         """Return why an item is not scored: it could not be read, or it is longer than the server takes."""
-        frames, seconds = self._limits["frames"], self._limits["seconds"]
+        videos = 1 if item.swapped is None else 2
+        frames, seconds = videos * self._limits["frames"], videos * self._limits["seconds"]
         if item.num_source_frames > frames:
             return f"video: expected at most {frames} frames, got {item.num_source_frames}: shorten it"
         if item.source_seconds > seconds:
@@ -169,13 +176,15 @@ class Worker:
         if not batch:
             return
         scorer = self.scorers[batch[0].job["model"]]
-        scores = scorer.score_batch([one.item for one in batch], batch[0].sampling)
-        for one, score in zip(batch, scores, strict=True):
+        judge = scorer.compare_batch if scorer.model.settings.is_pairwise else scorer.score_batch
+        records: Iterable[Score | Comparison] = judge([one.item for one in batch], batch[0].sampling)
+        for one, score in zip(batch, records, strict=True):
             self._answer(one.job, _finite(score), len(batch))
 
     def _answer(self, job: Message, record: Message, batch: int = 0) -> None:
         if record["error"]:
-            record |= {"error": record["error"].replace(job["video"], job["name"])}
+            error = record["error"].replace(job["video"], job["name"])
+            record |= {"error": error.replace(job["other"], job["other_name"]) if job["other"] else error}
         self.send({"id": job["id"], "score": record, "batch": batch})
 
 
@@ -199,7 +208,7 @@ def check_pictures(folder: Path) -> None:
         raise VideoError(folder, f"expected at least 2 frames of one size, got {len(files)} of {len(sizes)} sizes")
 
 
-def _finite(score: Score) -> Message:
+def _finite(score: Score | Comparison) -> Message:
     record: Message = plain(score.to_json())
     return record
 

@@ -52,7 +52,8 @@ def run_of(**metrics: float) -> SimpleNamespace:
     )
 
 
-MODULE = SimpleNamespace(full_model=lambda: None, model=SimpleNamespace(settings=SimpleNamespace(reward_names=("r",))))
+SETTINGS = SimpleNamespace(reward_names=("r",), is_pairwise=False)
+MODULE = SimpleNamespace(full_model=lambda: None, model=SimpleNamespace(settings=SETTINGS))
 
 
 def test_every_new_best_is_exported_across_a_resume(saved):
@@ -150,3 +151,14 @@ def test_the_end_shows_a_command_that_scores_a_video_of_the_run(saved, monkeypat
     assert command == ("descore" if on_path else os.path.relpath(tmp_path / "bin/descore"))
     options = make_parser().parse_args(args)
     assert (options.model, options.prompt, options.inputs) == ("run/export/last", "a cat's toy", ["clips/a 1.mp4"])
+
+
+def test_the_end_of_a_run_that_compares_shows_a_command_that_compares(saved, monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr(export, "rank_zero_info", said.append)
+    settings = SimpleNamespace(reward_names=("r",), is_pairwise=True)
+    ExportModel().on_train_end(
+        run_of(), SimpleNamespace(**vars(MODULE) | {"model": SimpleNamespace(settings=settings)})
+    )
+    _, *args = shlex.split(said[-1].partition("Compare two videos: ")[2])
+    assert make_parser().parse_args(args).inputs == ["video.mp4", "other.mp4"]
