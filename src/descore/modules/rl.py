@@ -107,6 +107,11 @@ class RLModule(RewardSystem):
         self.objective = DualObjective(self.algorithm, self.max_thought_tokens, self.kl_estimator, self.weights)
 
     def _check_model(self) -> None:
+        if self.model.settings.is_pairwise:
+            raise ValueError(
+                "stage 2 samples thoughts about one video at a time, but this model compares two; pass one that scores "
+                "videos"
+            )
         if not self.model.settings.thoughts:
             raise ValueError(
                 "stage 2 trains thoughts, but this model was trained with model.thoughts=false; pass one trained with "

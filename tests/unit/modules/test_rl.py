@@ -175,6 +175,8 @@ def test_thoughts_longer_than_the_model_reads_are_refused(build):
         attach(module_of(sampling=Sampling(2, max_tokens=9, temperature=1.0)), build(max_thought_tokens=6))
     with pytest.raises(ValueError, match="thoughts=false"):
         attach(module_of(), build(thoughts=False))
+    with pytest.raises(ValueError, match="but this model compares two"):
+        attach(module_of(), build(template="{video:1}{video:2}{prompt}", reward_from="choice"))
     with pytest.raises(ValueError, match="own_thought_pairs is 0"):
         module_of(own_thought_pairs=0)
 
