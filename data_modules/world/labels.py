@@ -22,7 +22,10 @@ ASPECTS: Mapping[str, tuple[str, ...]] = {
 
 AnswerForm = Literal["scores", "digits", "words"]
 
-DIGITS = AnswerSettings({name: rf"{name}: ([1-5])" for name in ASPECTS})
+SAID_AS: Mapping[str, str] = {name: dimensions[0] for name, dimensions in ASPECTS.items()}
+"""What an answer calls each aspect: its first dimension, a word that the tiny backbone knows."""
+
+DIGITS = AnswerSettings({name: rf"{word} ([1-5])" for name, word in SAID_AS.items()})
 """Where an answer in digits says its values."""
 
 
@@ -33,8 +36,9 @@ class Labels:
     Attributes:
         dimensions: Reward dimensions, one label each: "overall"; subject, dynamics, camera, environment and style; and
             the aspects visual (style), motion (dynamics and camera) and alignment (subject and environment).
-        answer: How a thought ends: "scores", DeScore's answer; "digits", a line with a digit from 1 to 5 for each
-            aspect; "words", such lines with good, normal or bad, and no reasoning before them.
+        answer: How a thought ends: "scores", DeScore's answer; "digits", a digit from 1 to 5 for each aspect, as in
+            "style 5; dynamics 2; subject 4"; "words", fits (good), flat (normal) or wrong (bad) instead, and no
+            reasoning before them. Aspects and words are said in words that the tiny backbone knows.
 
     Raises:
         ValueError: If a name is unknown.
@@ -90,7 +94,7 @@ def digits_reward(text: str, truth: Mapping[str, Any] | None, num_tokens: int) -
         ValueError: If the annotated scores are missing or invalid.
 
     >>> perfect = {"subject": 2, "dynamics": 2, "camera": 2, "environment": 2, "style": 2}
-    >>> [digits_reward(f"visual: {digit} motion: 5 alignment: 5", perfect, 0) for digit in (5, 4, 3)]
+    >>> [digits_reward(f"style {digit}; dynamics 5; subject 5", perfect, 0) for digit in (5, 4, 3)]
     [1.0, 0.7, 0.0]
     """
     try:
@@ -117,14 +121,13 @@ def _ending(thought: str, form: AnswerForm) -> str:
         return thought
     found = parse_answer(thought).scores
     digits = {name: _digit(found, name) for name in ASPECTS}
-    if form == "words":
-        return "\n".join(f"{name}: {_word(digit)}" for name, digit in digits.items())
-    lines = "\n".join(f"{name}: {digit}" for name, digit in digits.items())
-    return f"{thought.partition(END_OF_THINKING)[0]}{END_OF_THINKING}{lines}"
+    said = {name: _word(digit) if form == "words" else str(digit) for name, digit in digits.items()}
+    answer = f"<answer>{'; '.join(f'{SAID_AS[name]} {value}' for name, value in said.items())}</answer>"
+    return answer if form == "words" else f"{thought.partition(END_OF_THINKING)[0]}{END_OF_THINKING}{answer}"
 
 
 def _word(digit: int) -> str:
-    return "good" if digit == 5 else "normal" if digit >= 3 else "bad"
+    return "fits" if digit == 5 else "flat" if digit >= 3 else "wrong"
 
 
 def _compare(a: float, b: float) -> float:

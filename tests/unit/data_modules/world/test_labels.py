@@ -44,11 +44,11 @@ def test_a_pair_is_labelled_by_the_higher_rating():
 def test_thoughts_end_in_digits_or_words_that_say_what_they_found():
     """What is not asked for has no flaw."""
     digits = Labels(answer="digits")(PAIR)
-    assert digits.a.thought == "<think>Of A.</think>visual: 5\nmotion: 2\nalignment: 5"
+    assert digits.a.thought == "<think>Of A.</think><answer>style 5; dynamics 2; subject 5</answer>"
     assert said_values(digits.b.thought, DIGITS) == [5, 5, 2]
     words = Labels(answer="words")(PAIR)
-    assert words.a.thought == "visual: good\nmotion: bad\nalignment: good"
-    assert words.b.thought == "visual: good\nmotion: good\nalignment: bad"
+    assert words.a.thought == "<answer>style fits; dynamics wrong; subject fits</answer>"
+    assert words.b.thought == "<answer>style fits; dynamics fits; subject wrong</answer>"
 
 
 @pytest.mark.parametrize(
@@ -56,8 +56,8 @@ def test_thoughts_end_in_digits_or_words_that_say_what_they_found():
     [("525", 1.0), ("425", 0.7), ("415", 0.4), ("434", 0.1), ("325", 0.0), ("5", 0.0), ("526", 0.0)],
 )
 def test_the_reward_of_digits_falls_with_their_distance(digits, reward):
-    names = ("visual", "motion", "alignment")
-    text = "<think>visual: 5 motion: 2</think>" + " ".join(f"{n}: {d}" for n, d in zip(names, digits, strict=False))
+    names = ("style", "dynamics", "subject")
+    text = "<think>style 5; dynamics 2</think>" + "; ".join(f"{n} {d}" for n, d in zip(names, digits, strict=False))
     assert digits_reward(text, A, 9) == reward
     with pytest.raises(ValueError, match="needs annotated scores"):
         digits_reward(text, None, 9)
@@ -84,4 +84,4 @@ def test_the_data_module_reads_the_same_table_with_other_labels(tmp_path):
     first, second = plain._read(str(table), "train"), other._read(str(table), "train")
     assert [pair.preference for pair in first] != [pair.preference for pair in second]
     assert all(len(pair.a.mos) == len(pair.preference) == 5 for pair in second)
-    assert all("visual: " in pair.b.thought for pair in second)
+    assert all("<answer>style " in pair.b.thought for pair in second)
