@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ AnswerForm = Literal["scores", "digits", "words"]
 SAID_AS: Mapping[str, str] = {name: dimensions[0] for name, dimensions in ASPECTS.items()}
 """What an answer calls each aspect: its first dimension, a word that the tiny backbone knows."""
 
-DIGITS = AnswerSettings({name: rf"{word} ([1-5])" for name, word in SAID_AS.items()})
+DIGITS = AnswerSettings({name: f"$.dimension_scores.{word}" for name, word in SAID_AS.items()})
 """Where an answer in digits says its values."""
 
 
@@ -36,9 +37,9 @@ class Labels:
     Attributes:
         dimensions: Reward dimensions, one label each: "overall"; subject, dynamics, camera, environment and style; and
             the aspects visual (style), motion (dynamics and camera) and alignment (subject and environment).
-        answer: How a thought ends: "scores", DeScore's answer; "digits", a digit from 1 to 5 for each aspect, as in
-            "style 5; dynamics 2; subject 4"; "words", fits (good), flat (normal) or wrong (bad) instead, and no
-            reasoning before them. Aspects and words are said in words that the tiny backbone knows.
+        answer: How a thought ends: "scores", DeScore's answer; "digits", JSON like it with a digit from 1 to 5 for each
+            aspect; "words", with fits (good), flat (normal) or wrong (bad), and no reasoning before it. Form, aspects
+            and words are such that the tiny backbone knows them.
 
     Raises:
         ValueError: If a name is unknown.
@@ -94,7 +95,8 @@ def digits_reward(text: str, truth: Mapping[str, Any] | None, num_tokens: int) -
         ValueError: If the annotated scores are missing or invalid.
 
     >>> perfect = {"subject": 2, "dynamics": 2, "camera": 2, "environment": 2, "style": 2}
-    >>> [digits_reward(f"style {digit}; dynamics 5; subject 5", perfect, 0) for digit in (5, 4, 3)]
+    >>> said = '{"dimension_scores": {"subject": 5, "dynamics": 5, "style": %d}}'
+    >>> [digits_reward(said % digit, perfect, 0) for digit in (5, 4, 3)]
     [1.0, 0.7, 0.0]
     """
     try:
@@ -121,8 +123,8 @@ def _ending(thought: str, form: AnswerForm) -> str:
         return thought
     found = parse_answer(thought).scores
     digits = {name: _digit(found, name) for name in ASPECTS}
-    said = {name: _word(digit) if form == "words" else str(digit) for name, digit in digits.items()}
-    answer = f"<answer>{'; '.join(f'{SAID_AS[name]} {value}' for name, value in said.items())}</answer>"
+    said = {SAID_AS[name]: _word(digits[name]) if form == "words" else digits[name] for name in reversed(ASPECTS)}
+    answer = f"<answer>{json.dumps({'dimension_scores': said})}</answer>"
     return answer if form == "words" else f"{thought.partition(END_OF_THINKING)[0]}{END_OF_THINKING}{answer}"
 
 

@@ -22,6 +22,11 @@ PAIR = Pair(
 )
 
 
+def said(subject: object, dynamics: object, style: object) -> str:
+    scores = f'{{"subject": {subject}, "dynamics": {dynamics}, "style": {style}}}'
+    return f'<answer>{{"dimension_scores": {scores}}}</answer>'
+
+
 def test_ratings_are_means_of_what_was_asked_from_1_to_5():
     """A: motion 1 + 2 * 0.5, alignment of the subject alone. B: alignment 1 + 2 * 0.5."""
     assert [rating(A, name) for name in ("motion", "alignment", "dynamics")] == [2, 5, 3]
@@ -44,11 +49,11 @@ def test_a_pair_is_labelled_by_the_higher_rating():
 def test_thoughts_end_in_digits_or_words_that_say_what_they_found():
     """What is not asked for has no flaw."""
     digits = Labels(answer="digits")(PAIR)
-    assert digits.a.thought == "<think>Of A.</think><answer>style 5; dynamics 2; subject 5</answer>"
+    assert digits.a.thought == "<think>Of A.</think>" + said(5, 2, 5)
     assert said_values(digits.b.thought, DIGITS) == [5, 5, 2]
     words = Labels(answer="words")(PAIR)
-    assert words.a.thought == "<answer>style fits; dynamics wrong; subject fits</answer>"
-    assert words.b.thought == "<answer>style fits; dynamics fits; subject wrong</answer>"
+    assert words.a.thought == said('"fits"', '"wrong"', '"fits"')
+    assert words.b.thought == said('"wrong"', '"fits"', '"fits"')
 
 
 @pytest.mark.parametrize(
@@ -56,8 +61,7 @@ def test_thoughts_end_in_digits_or_words_that_say_what_they_found():
     [("525", 1.0), ("425", 0.7), ("415", 0.4), ("434", 0.1), ("325", 0.0), ("5", 0.0), ("526", 0.0)],
 )
 def test_the_reward_of_digits_falls_with_their_distance(digits, reward):
-    names = ("style", "dynamics", "subject")
-    text = "<think>style 5; dynamics 2</think>" + "; ".join(f"{n} {d}" for n, d in zip(names, digits, strict=False))
+    text = f"<think>{said(5, 2, 5)}</think>" + (said(*reversed(digits)) if len(digits) == 3 else "<answer>{}</answer>")
     assert digits_reward(text, A, 9) == reward
     with pytest.raises(ValueError, match="needs annotated scores"):
         digits_reward(text, None, 9)
@@ -84,4 +88,4 @@ def test_the_data_module_reads_the_same_table_with_other_labels(tmp_path):
     first, second = plain._read(str(table), "train"), other._read(str(table), "train")
     assert [pair.preference for pair in first] != [pair.preference for pair in second]
     assert all(len(pair.a.mos) == len(pair.preference) == 5 for pair in second)
-    assert all("<answer>style " in pair.b.thought for pair in second)
+    assert all('</think><answer>{"dimension_scores": {"subject": ' in pair.b.thought for pair in second)
