@@ -38,7 +38,7 @@ def test_what_cannot_be_compared_or_scored_says_why(server, clips):
     body = {"prompt": "a bar", "video_a": {"path": clips[0]}}
     found = server.post("/compare", body | {"video_b": {"path": gone}}).json()
     assert found["verdict"] is None
-    assert "gone.mp4" in found["error"]
+    assert "expected a file under a folder that the server allows" in found["error"]
     scored = server.post("/score", {"prompt": "a bar", "video": {"path": clips[0]}}).json()
     assert scored["reward"] is None
     assert "POST /compare" in scored["error"]
