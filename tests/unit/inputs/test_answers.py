@@ -125,3 +125,16 @@ def test_settings_that_cannot_be_read_are_refused(options, reason):
 def test_settings_come_back_from_json():
     values = {"fields": {"a": "$.a"}, "lowest": 0}
     assert typed(AnswerSettings, values, "answer") == AnswerSettings({"a": "$.a"}, lowest=0)
+
+
+def test_a_value_at_which_a_text_was_cut_off_may_be_half_a_value():
+    settings = AnswerSettings({"style": r"style: ([.0-9]+)"})
+    with pytest.raises(AnswerError, match="cut off at the style"):
+        said_values("style: 4", settings, whole=False)
+    assert said_values("style: 4", settings) == said_values("style: 4;", settings, whole=False) == [4]
+
+
+def test_values_are_combined_by_their_mean_or_sum_or_stay_apart():
+    assert AnswerSettings().combined([1.0, 2.0], 1) == [1.5]
+    assert AnswerSettings(combine="sum").combined([1.0, 2.0], 1) == [3.0]
+    assert AnswerSettings(combine="sum").combined([1.0, 2.0], 2) == [1.0, 2.0]

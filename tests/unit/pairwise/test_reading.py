@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from descore.inputs.choice import ChoiceError, ChoiceSettings, tokenise_choice
-from descore.pairwise.reading import read_choices
+from descore.inputs.choice import ChoiceError, ChoiceSettings, TokenisedChoice, tokenise_choice
+from descore.pairwise.reading import read_choices, told_apart
 from descore.thinking.readout import ReadoutError, choose_source
 from descore.types import Prefix, Thought
 from tests.helpers.examples import make_frames
@@ -61,6 +61,12 @@ def test_words_that_cannot_be_told_apart_are_refused(words):
 def prefixes(model, prompt="a red circle") -> tuple[Prefix, Prefix]:
     one, other = make_frames(4, 32, 48, seed=1), make_frames(2, 32, 32, seed=2)
     return model.processor.prefix(prompt, one, other), model.processor.prefix(prompt, other, one)
+
+
+def test_every_token_from_the_first_that_differs_tells_an_outcome_apart():
+    places, owners = told_apart([TokenisedChoice(((5, 6, 1), (5, 6, 2, 3)))])
+    assert places.tolist() == [2, 5, 6]
+    assert owners.tolist() == [0, 1, 1]
 
 
 def test_probabilities_are_those_of_one_sequence_per_outcome_through_transformers(judge):
