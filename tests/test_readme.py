@@ -11,9 +11,8 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from descore.cli import make_parser
-from descore.modules.checklist import ChecklistModule
-from descore.modules.cold_start import ColdStartModule
 from descore.modules.rl import RLModule
+from descore.modules.supervised import SupervisedSystem
 from descore.train import main
 
 ROOT = Path(__file__).parents[1]
@@ -77,7 +76,7 @@ def builds(command: str) -> None:
         place = arguments.index("--ckpt_path")
         del arguments[place : place + 2]
     cli = main([*files, *arguments, "--trainer.accelerator", "cpu", "--trainer.devices", "1"], run=False)
-    assert isinstance(cli.model, {"stage1": ColdStartModule | ChecklistModule, "stage2": RLModule}[stage])
+    assert isinstance(cli.model, {"stage1": SupervisedSystem, "stage2": RLModule}[stage])
 
 
 def is_understood(command: str) -> None:

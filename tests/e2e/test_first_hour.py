@@ -71,7 +71,7 @@ def test_stage_2_starts_from_the_newest_finished_stage_1(
         (
             1,
             ("--model.template", "nothing"),
-            "nothing: expected descore, pair, pair_rendered, rendered, rendered_queries, or the path",
+            "nothing: expected descore, pair, ",
         ),
         (1, ("--model.own_thought_pairs", "0", "--model.reward_from", "overall_score"), "own_thought_pairs is 0"),
         (1, ("--resume", "nothing.ckpt"), "nothing.ckpt"),
