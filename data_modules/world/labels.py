@@ -1,4 +1,4 @@
-"""Other labels and answers of the rendered world, from the exact scores of its table: aspects, digits and words."""
+"""Other labels and answers of the rendered world, from the exact scores of its table: aspects, digits and grades."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ASPECTS: Mapping[str, tuple[str, ...]] = {
 }
 """Three aspects, as VideoAlign and VideoScore2 judge them, and the dimensions that stand for them."""
 
-AnswerForm = Literal["scores", "digits", "words"]
+AnswerForm = Literal["scores", "digits", "grades"]
 
 SAID_AS: Mapping[str, str] = {name: dimensions[0] for name, dimensions in ASPECTS.items()}
 """What an answer calls each aspect: its first dimension, a word that the tiny backbone knows."""
@@ -38,8 +38,8 @@ class Labels:
         dimensions: Reward dimensions, one label each: "overall"; subject, dynamics, camera, environment and style; and
             the aspects visual (style), motion (dynamics and camera) and alignment (subject and environment).
         answer: How a thought ends: "scores", DeScore's answer; "digits", JSON like it with a digit from 1 to 5 for each
-            aspect; "words", with fits (good), flat (normal) or wrong (bad), and no reasoning before it. Form, aspects
-            and words are such that the tiny backbone knows them.
+            aspect; "grades", with 2 (good), 1 (normal) or 0 (bad), and no reasoning before it. Form, aspects and grades
+            are such that the tiny backbone knows them.
 
     Raises:
         ValueError: If a name is unknown.
@@ -123,13 +123,13 @@ def _ending(thought: str, form: AnswerForm) -> str:
         return thought
     found = parse_answer(thought).scores
     digits = {name: _digit(found, name) for name in ASPECTS}
-    said = {SAID_AS[name]: _word(digits[name]) if form == "words" else digits[name] for name in reversed(ASPECTS)}
+    said = {SAID_AS[name]: _grade(digits[name]) if form == "grades" else digits[name] for name in reversed(ASPECTS)}
     answer = f"<answer>{json.dumps({'dimension_scores': said})}</answer>"
-    return answer if form == "words" else f"{thought.partition(END_OF_THINKING)[0]}{END_OF_THINKING}{answer}"
+    return answer if form == "grades" else f"{thought.partition(END_OF_THINKING)[0]}{END_OF_THINKING}{answer}"
 
 
-def _word(digit: int) -> str:
-    return "fits" if digit == 5 else "flat" if digit >= 3 else "wrong"
+def _grade(digit: int) -> int:
+    return 2 if digit == 5 else 1 if digit >= 3 else 0
 
 
 def _compare(a: float, b: float) -> float:

@@ -46,14 +46,14 @@ def test_a_pair_is_labelled_by_the_higher_rating():
     assert Labels()(PAIR) == PAIR
 
 
-def test_thoughts_end_in_digits_or_words_that_say_what_they_found():
+def test_thoughts_end_in_digits_or_grades_that_say_what_they_found():
     """What is not asked for has no flaw."""
     digits = Labels(answer="digits")(PAIR)
     assert digits.a.thought == "<think>Of A.</think>" + said(5, 2, 5)
     assert said_values(digits.b.thought, DIGITS) == [5, 5, 2]
-    words = Labels(answer="words")(PAIR)
-    assert words.a.thought == said('"fits"', '"wrong"', '"fits"')
-    assert words.b.thought == said('"wrong"', '"fits"', '"fits"')
+    grades = Labels(answer="grades")(PAIR)
+    assert grades.a.thought == said(2, 0, 2)
+    assert grades.b.thought == said(0, 2, 2)
 
 
 @pytest.mark.parametrize(
