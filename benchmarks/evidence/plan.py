@@ -77,6 +77,7 @@ class Paradigm:
         times: How many times the epochs of the others stage 1, or what is in its place, has.
         sizes: Whether it is also trained on fewer pairs.
         thinks: Whether it writes thoughts.
+        fits: Whether it fits the weights of a checklist.
     """
 
     label: str
@@ -86,6 +87,7 @@ class Paradigm:
     times: int = 1
     sizes: bool = False
     thinks: bool = True
+    fits: bool = False
 
     @property
     def stage(self) -> int:
@@ -96,7 +98,7 @@ class Paradigm:
 PARADIGMS = {
     "discriminative": Paradigm("discriminative", "conf/baselines/discriminative.yaml", sizes=True, thinks=False),
     "discriminative_mse": Paradigm("discriminative, MSE", "conf/baselines/discriminative_mse.yaml", thinks=False),
-    "checklist": Paradigm("yes/no probes", "conf/baselines/checklist.yaml", thinks=False),
+    "checklist": Paradigm("yes/no probes", "conf/baselines/checklist.yaml", thinks=False, fits=True),
     "coupled": Paradigm("coupled, supervised", "conf/baselines/coupled.yaml", sizes=True),
     "coupled_grpo": Paradigm("coupled, GRPO", "conf/baselines/coupled_grpo.yaml", start="coupled"),
     "decoupled": Paradigm("decoupled, stage 1", "conf/stage1.yaml", sizes=True),
@@ -119,7 +121,7 @@ LONGER = {
 SYSTEMS = {
     "videoalign": Paradigm("VideoAlign", "conf/baselines/videoalign.yaml", thinks=False),
     "videoscore": Paradigm("VideoScore", "conf/baselines/videoscore.yaml", thinks=False),
-    "visionreward": Paradigm("VisionReward", "conf/baselines/visionreward.yaml", thinks=False),
+    "visionreward": Paradigm("VisionReward", "conf/baselines/visionreward.yaml", thinks=False, fits=True),
     "lift": Paradigm("LiFT-Critic", "conf/baselines/lift.yaml"),
     "videoscore2": Paradigm("VideoScore2, SFT", "conf/baselines/videoscore2.yaml"),
     "videoscore2_grpo": Paradigm("VideoScore2, GRPO", "conf/baselines/videoscore2_grpo.yaml", start="videoscore2"),
@@ -214,7 +216,7 @@ def _options(scale: Scale, root: Path, seed: int, name: str, size: int) -> dict[
         options |= {"trainer.val_check_interval": scale.rollout_val_every}
     if labels.dimensions != Labels().dimensions:
         options["data.dimensions"] = json.dumps(labels.dimensions)
-    if "ChecklistModule" in Path(paradigm.config).read_text():
+    if paradigm.fits:
         options["model.fit_pairs"] = scale.fit_pairs
     if paradigm.thinks:
         options["model.own_thought_pairs"] = scale.num_val

@@ -123,7 +123,9 @@ def _ending(thought: str, form: AnswerForm) -> str:
         return thought
     found = parse_answer(thought).scores
     digits = {name: _digit(found, name) for name in ASPECTS}
-    said = {SAID_AS[name]: _grade(digits[name]) if form == "grades" else digits[name] for name in reversed(ASPECTS)}
+    said = {
+        SAID_AS[name]: _grade(digits[name]) if form == "grades" else digits[name] for name in reversed(list(ASPECTS))
+    }
     answer = f"<answer>{json.dumps({'dimension_scores': said})}</answer>"
     return answer if form == "grades" else f"{thought.partition(END_OF_THINKING)[0]}{END_OF_THINKING}{answer}"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -32,7 +31,7 @@ class ChecklistModule(SupervisedSystem):
     a prompt does not ask for is not asked in training. Neither head nor query token is used.
 
     Args:
-        backbone: Hub id or folder of a Qwen3-VL or Qwen2.5-VL, or "tiny", which ships with the package.
+        backbone: Hub id or folder of a backbone, or "tiny", which ships with the package.
         template: Instruction: "descore" or "rendered" of the package, or a text file with one {prompt} in it.
         video: How a video is read: the same in all stages and in scoring.
         checklist: Questions: "checklist" or "checklist_rendered" of the package, or a CSV file with the columns
@@ -72,10 +71,8 @@ class ChecklistModule(SupervisedSystem):
                 f"{checklist}: no question has a dimension, and training learns from annotated scores; give the "
                 "columns dimension and at_least, or score without training (docs/baselines.md)"
             )
-        build = partial(RewardModel.create, settings, seed=seed)
-        super().__init__(build, optimization=optimization, own_thought_pairs=0)
+        super().__init__(settings, optimization=optimization, seed=seed)
         self.fit_pairs = fit_pairs
-        self.seed = seed
         self._fitted_at = -1
 
     def collator(self, *, training: bool, read: Read | None = None) -> Callable[[int, list[Pair]], PairBatch]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -13,7 +12,6 @@ from descore.inputs.collate import PairCollator, Read
 from descore.inputs.processor import Processor
 from descore.inputs.prompts import PromptTemplate
 from descore.inputs.settings import ModelSettings
-from descore.model.reward_model import RewardModel
 from descore.modules.options import Optimization
 from descore.modules.readings import ChoiceReader, GivenReader
 from descore.modules.supervised import SupervisedSystem
@@ -59,9 +57,7 @@ class ChoiceModule(SupervisedSystem):
             thoughts=False,
             choice=choice,
         )
-        build = partial(RewardModel.create, settings, seed=seed)
-        super().__init__(build, optimization=optimization, own_thought_pairs=0)
-        self.seed = seed
+        super().__init__(settings, optimization=optimization, seed=seed)
 
     def collator(self, *, training: bool, read: Read | None = None) -> Callable[[int, list[Pair]], PairBatch]:
         """Training has the outcomes as branches; what is only read needs the prefixes."""

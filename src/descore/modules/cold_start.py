@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_warn
@@ -16,7 +15,6 @@ from descore.inputs.collate import PairCollator, Read
 from descore.inputs.prompts import PromptTemplate
 from descore.inputs.settings import FROM_THOUGHT, ModelSettings, RewardSource, ThoughtReading
 from descore.losses.pair_losses import Labels
-from descore.model.reward_model import RewardModel
 from descore.modules.options import Optimization
 from descore.modules.readings import GivenReader, NoReader, Reading
 from descore.modules.supervised import SupervisedSystem
@@ -29,7 +27,7 @@ class ColdStartModule(SupervisedSystem):
     """Trains the head, the query token and the backbone on preferences; teacher thoughts come with the data.
 
     Args:
-        backbone: Hub id or folder of a Qwen3-VL or Qwen2.5-VL, or "tiny", which ships with the package.
+        backbone: Hub id or folder of a backbone, or "tiny", which ships with the package.
         template: Instruction: "descore" or "rendered" of the package, or a text file with one {prompt} in it.
         video: How a video is read: the same in all stages and in scoring.
         reward_names: Names of the rewards, one per label of the table (data.dimensions).
@@ -90,13 +88,12 @@ class ColdStartModule(SupervisedSystem):
                 "they give the headline"
             )
         super().__init__(
-            partial(RewardModel.create, settings, seed=seed),
+            settings,
             optimization=optimization,
             own_thought_pairs=own_thought_pairs if thoughts else 0,
+            seed=seed,
         )
-        self.settings = settings
         self.objective = objective
-        self.seed = seed
         self.headline = _headline(thoughts=thoughts, own=own_thought_pairs > 0)
         self._warned = False
 

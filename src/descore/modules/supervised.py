@@ -4,26 +4,42 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from descore.inputs.settings import ModelSettings
 from descore.losses.pair_losses import mean_over_usable
+from descore.model.reward_model import RewardModel
+from descore.modules.options import Optimization
 from descore.modules.system import RewardSystem
 from descore.objectives.kept_step import KeptStep, KeptVideo
 from descore.types import Pair, PairBatch
 
 
 class SupervisedSystem(RewardSystem):
-    """A reward model in supervised training; the arguments are those of `RewardSystem`."""
+    """A reward model in supervised training.
+
+    Args:
+        settings: Settings of the model, among them the backbone that it starts from.
+        optimization: What trains, and how.
+        own_thought_pairs: Validation pairs per table and rank for which the model writes its own thoughts.
+        seed: Seed of the new head, and of what a stage draws.
+    """
 
     stage: ClassVar[Literal["cold_start", "checklist", "choice"]]
     """Stage that a kept step names."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self, settings: ModelSettings, *, optimization: Optimization, own_thought_pairs: int = 0, seed: int = 0
+    ) -> None:
+        build = partial(RewardModel.create, settings, seed=seed)
+        super().__init__(build, optimization=optimization, own_thought_pairs=own_thought_pairs)
+        self.settings = settings
+        self.seed = seed
         self._loss = torch.zeros(())
         """Loss of the optimizer step so far."""
         self._seen: list[tuple[Pair, tuple[KeptVideo, KeptVideo]]] = []

@@ -379,6 +379,8 @@ def test_a_backbone_in_bfloat16_scores_nearly_the_same_with_a_head_in_float32(ex
     ours, theirs = (rewards_of(one.score(clips, PROMPTS, thought="")) for one in (half, scorer))
     assert_close(ours, theirs, atol=0.05 * float(theirs.std()) + 0.05, rtol=0.05)
     assert (ours != theirs).any()
+    alone = rewards_of([half.score(clip, prompt, thought="")[0] for clip, prompt in zip(clips, PROMPTS, strict=True)])
+    assert_close(ours, alone, atol=0.05 * float(theirs.std()), rtol=0)
 
 
 def test_a_reward_is_normalised_by_what_the_export_knows(build, clips, tmp_path):
