@@ -98,6 +98,7 @@ def test_a_bad_table_is_one_line_with_the_option_to_type(tmp_path: Path, capfd: 
     data = (*data[:-1], str(tmp_path / "nothing.csv"))
     assert command(["fit", "-c", "conf/stage1.yaml", *data, "--trainer.logger.save_dir", str(tmp_path)]) == 2
     assert capfd.readouterr().err.splitlines()[-1].endswith("give your table with --data.train FILE")
+    assert [path.name for path in tmp_path.iterdir()] == ["pairs.csv"]
 
 
 def test_a_fault_of_the_program_keeps_its_traceback(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

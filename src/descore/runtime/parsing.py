@@ -75,7 +75,9 @@ def explain(message: str, names: Iterable[str] = ()) -> str:
     if owner is None:
         return f"--{key} is not an option{_hint(key, names)}"
     kind, prefix = import_class(owner), ".".join(keys)
-    hint = _of_parent(kind, prefix, key) or _hint(key, [f"{prefix}.{name}" for name in option_names(kind)])
+    own = [f"{prefix}.{name}" for name in option_names(kind)]
+    has_it = _squash(key) in map(_squash, own)
+    hint = ("" if has_it else _of_parent(kind, prefix, key)) or _hint(key, own)
     return f"--{key} is not an option of {kind.__name__}{hint or f'; --{prefix}.help {owner} lists them'}"
 
 

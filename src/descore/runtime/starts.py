@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ class NothingBeforeTheFirstStep(Callback):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._first_of_its_run = not folder.parent.exists()
         self._started = False
 
     def on_train_batch_end(
@@ -38,6 +40,9 @@ class NothingBeforeTheFirstStep(Callback):
         for logger in trainer.loggers:
             logger.finalize("failed")
         remove(self.folder)
+        if self._first_of_its_run:
+            with suppress(OSError):  # something else is in it by now
+                self.folder.parent.rmdir()
 
 
 def find_start(pretrained: str, checkpoint: Path | None, backbone: str | None = None) -> Path:

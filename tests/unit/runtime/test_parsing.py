@@ -13,6 +13,7 @@ MISTAKES = [
     ("--trainer.max_step 1", r"did you mean --trainer\.max_steps\?"),
     ("--trainer.logger.save_dirr x", r"did you mean --trainer\.logger\.save_dir\?"),
     ("--resum auto", r"did you mean --resume\?"),
+    ("--data.batchsize 3", r"not an option of RenderedPairDataModule; did you mean --data\.batch_size\?"),
     ("--data.train x.csv", r"--data\.train is one of --data data_modules\.preference\.PreferencePairDataModule"),
     ("--data data_modules.preference.PreferencePairDataModule --data.on_bad_row skip", r"mean --data\.on_bad\.row\?"),
     ("--data.render.teacher.habbits {}", r"did you mean --data\.render\.teacher\.habits\?"),
