@@ -39,6 +39,21 @@ def systems(results: Json) -> Section:
     text = (
         "The ways of published systems on the same pairs, backbone and budget, with labels of their kind: where they "
         "read, what they learn from, and how their number comes out (docs/baselines.md). Their own backbones, data and "
-        "weights are not part of this."
+        "weights are not part of this. Models that compare two videos see each pair in both orders; the last table has "
+        "the share of pairs whose verdict changes with the order, and the share of the probability that moves."
     )
+    tables.append(_by_order(results))
     return Section("Published systems", text, [], tables)
+
+
+def _by_order(results: Json) -> Table:
+    """Table of what the order of two videos changes, for the models that compare them."""
+    rows = []
+    for split, label in SPLITS.items():
+        found = {arm.label: results["systems"][split][name]["order"] for name, arm in SYSTEM_ARMS.items()}
+        rows += [
+            [label, name, order["verdict_changes"], order["order_disagreement"]]
+            for name, order in found.items()
+            if order
+        ]
+    return Table(("", "", "verdict changes", "probability moves"), rows, "Order of the two videos")

@@ -127,6 +127,8 @@ SYSTEMS = {
     "videoscore2_grpo": Paradigm("VideoScore2, GRPO", "conf/baselines/videoscore2_grpo.yaml", start="videoscore2"),
     "r1_reward": Paradigm("R1-Reward", "conf/baselines/r1_reward.yaml", start="coupled"),
     "vlm_r1": Paradigm("VLM-R1's rewards", "conf/baselines/vlm_r1.yaml", start="coupled"),
+    "unifiedreward": Paradigm("UnifiedReward, pairwise", "conf/baselines/unifiedreward.yaml", thinks=False),
+    "rewarddance": Paradigm("RewardDance", "conf/baselines/rewarddance.yaml", thinks=False),
 }
 """The ways of published systems, on labels of their kind."""
 

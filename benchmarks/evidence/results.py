@@ -46,7 +46,9 @@ def gather(root: Path, scale: Scale) -> Json:
 
 
 def margins_of(evaluation: Evaluation, field: str) -> Tensor:
-    """Margins `[N]` by a field of the score records; nan where a video has none."""
+    """Margins `[N]` by a field of the score records, or by the comparisons of a model that compares; nan for none."""
+    if evaluation.is_pairwise:
+        return evaluation.margins("overall")
     return _margins(evaluation, [_number(score[field]) for score in evaluation.scores])
 
 
@@ -116,8 +118,9 @@ def _accuracies(root: Path, scale: Scale, split: str, arms: Mapping[str, Arm]) -
             "num_failed": sum(agreement.num_failed for agreement in agreements),
             "calibration_error": statistics.mean(calibration(m, preference).expected_error for m in margins),
             "quality": _mean_quality(evaluations),
-            "tokens": statistics.mean(s["num_thought_tokens"] for e in evaluations for s in e.scores),
-            "truncated": statistics.mean(s["truncated"] for e in evaluations for s in e.scores),
+            "tokens": _mean_of(evaluations, "num_thought_tokens"),
+            "truncated": _mean_of(evaluations, "truncated"),
+            "order": _order(evaluations),
         }
     for name, values in right.items():
         if name != OURS:
@@ -125,6 +128,20 @@ def _accuracies(root: Path, scale: Scale, split: str, arms: Mapping[str, Arm]) -
             low, high = bootstrap_interval(difference)
             found[name]["ours_minus"] = {"mean": float(difference.nanmean()), "low": low, "high": high}
     return found
+
+
+def _mean_of(evaluations: Sequence[Evaluation], field: str) -> float | None:
+    """Mean of a field of the score records; None for a model that compares two videos, which has none."""
+    values = [score[field] for evaluation in evaluations for score in evaluation.scores if score is not None]
+    return statistics.mean(values) if values else None
+
+
+def _order(evaluations: Sequence[Evaluation]) -> Json | None:
+    """How far a model that compares two videos depends on their order; None for one that scores videos."""
+    found = [evaluation.summary["dimensions"]["overall"]["choices"] for evaluation in evaluations]
+    if None in found:
+        return None
+    return {name: statistics.mean(one[name] for one in found) for name in ("verdict_changes", "order_disagreement")}
 
 
 def _mean_quality(evaluations: Sequence[Evaluation]) -> float | None:

@@ -72,6 +72,17 @@ def test_a_head_that_is_given_its_own_thoughts_repeats_its_rewards(root: Path) -
             torch.testing.assert_close(given, margins, atol=1e-4, rtol=0)
 
 
+def test_what_the_order_of_the_videos_changes_is_counted_for_models_that_compare(root: Path) -> None:
+    found = json.loads((root / "results.json").read_text())["systems"]["ood"]
+    counted = {name for name, arm in found.items() if arm["order"]}
+    assert {"unifiedreward", "rewarddance"} <= counted
+    assert "videoalign" not in counted
+    evaluation = load_evaluation(root / "evaluations/rewarddance-0/ood")
+    changes = [one["verdict_changes"] for one in evaluation.comparisons]
+    assert found["rewarddance"]["order"]["verdict_changes"] == pytest.approx(sum(changes) / len(changes))
+    assert "Order of the two videos" in (root / "evidence.html").read_text()
+
+
 @pytest.mark.parametrize("size", [PHONE, (1280, 900)])
 def test_the_page_shows_every_comparison(root: Path, browser, size: tuple[int, int]) -> None:
     check_quiet(opened(browser, root / "evidence.html", size))
