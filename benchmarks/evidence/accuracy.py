@@ -19,7 +19,7 @@ from torch import Tensor
 
 from benchmarks.evidence.data import SPLITS
 from benchmarks.evidence.measure import BATCH_TOKENS, given_margins
-from benchmarks.evidence.numbers import summarise
+from benchmarks.evidence.results import summarise
 from benchmarks.evidence.words import difference, seeds, with_interval
 from data_modules.world.rendering import RenderSettings, render_split
 from data_modules.world.scene import Split

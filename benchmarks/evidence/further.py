@@ -5,8 +5,8 @@ from __future__ import annotations
 from benchmarks.evidence import words
 from benchmarks.evidence.arms import ARMS, SYSTEM_ARMS
 from benchmarks.evidence.data import GIVEN_SPLITS, SPLITS
-from benchmarks.evidence.numbers import Json
 from benchmarks.evidence.plan import LONGER
+from benchmarks.evidence.results import Json
 from descore.report import Section, Table
 
 

@@ -11,8 +11,8 @@ from benchmarks.evidence.arms import ARMS, OURS
 from benchmarks.evidence.data import GIVEN_SPLITS, SPLITS
 from benchmarks.evidence.further import longer, systems
 from benchmarks.evidence.measure import HEADS, WRITERS, evaluation_of
-from benchmarks.evidence.numbers import Json
 from benchmarks.evidence.plan import PARADIGMS, Scale, run_name
+from benchmarks.evidence.results import Json
 from descore.evaluation.folder import load_evaluation
 from descore.evaluation.query_attention import SOURCES
 from descore.report import Figure, Highlight, Page, Section, Table, browse, write_page

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,13 +16,14 @@ from benchmarks.evidence.arms import ARMS, LONGER_ARMS, OURS, SYSTEM_ARMS, Arm
 from benchmarks.evidence.data import CORRUPTED, GIVEN_SPLITS, SPLITS
 from benchmarks.evidence.finished_runs import logged_points
 from benchmarks.evidence.measure import GIVEN, HEADS, SEVERAL, WRITERS, evaluation_of
-from benchmarks.evidence.numbers import Json, in_thirds, spread_of_steps, summarise
 from benchmarks.evidence.plan import LONGER, PARADIGMS, SYSTEMS, Paradigm, Scale, run_name
 from descore.evaluation.folder import Evaluation, load_evaluation
 from descore.evaluation.query_attention import SOURCES
 from descore.metrics import bootstrap_interval, calibration, calls, preference_accuracy
 from descore.model.finished import find_export
 from descore.scoring.folder import plain
+
+Json = dict[str, Any]
 
 
 def gather(root: Path, scale: Scale) -> Json:
@@ -48,6 +50,30 @@ def margins_of(evaluation: Evaluation, field: str) -> Tensor:
     if evaluation.is_pairwise:
         return evaluation.margins("overall")
     return _margins(evaluation, [_number(score[field]) for score in evaluation.scores])
+
+
+def summarise(found: Tensor) -> Json:
+    """Mean of calls `[seeds, N]`, its interval over pairs, and the mean of each seed.
+
+    A call is 1 where a pair is right, 0 where it is wrong, and nan where it does not count.
+
+    >>> found = summarise(torch.tensor([[1.0, 1.0, 0.0, torch.nan], [1.0, 0.0, 0.0, torch.nan]]))
+    >>> [round(value, 3) for value in (found["mean"], *found["seeds"])]
+    [0.5, 0.667, 0.333]
+    """
+    low, high = bootstrap_interval(found.nanmean(0))
+    return {"mean": float(found.nanmean(1).mean()), "low": low, "high": high, "seeds": found.nanmean(1).tolist()}
+
+
+def spread_of_steps(loss: Tensor) -> float:
+    """Spread of a loss `[seeds, steps]` from step to step, as a share of its mean; the mean over seeds.
+
+    It is the root mean square of the differences between neighbours over the square root of 2.
+
+    >>> round(spread_of_steps(torch.tensor([[1.0, 3.0, 1.0, 3.0]])), 4)  # 2 / sqrt(2) / 2
+    0.7071
+    """
+    return float(((loss.diff(dim=1) ** 2).mean(dim=1).sqrt() / 2**0.5 / loss.mean(dim=1).abs()).mean())
 
 
 def _evaluations(root: Path, scale: Scale, paradigm: str, split: str, size: int | None = None) -> list[Evaluation]:
@@ -91,9 +117,9 @@ def _accuracies(root: Path, scale: Scale, split: str, arms: Mapping[str, Arm]) -
             "with_ties": statistics.mean(agreement.with_ties for agreement in agreements),
             "num_failed": sum(agreement.num_failed for agreement in agreements),
             "calibration_error": statistics.mean(calibration(m, preference).expected_error for m in margins),
-            "quality": _mean_quality(evaluations),
-            "tokens": _mean_of(evaluations, "num_thought_tokens"),
-            "truncated": _mean_of(evaluations, "truncated"),
+            "quality": _of_thoughts(evaluations, "quality"),
+            "tokens": _of_thoughts(evaluations, "mean_tokens"),
+            "truncated": _of_thoughts(evaluations, "truncated"),
             "order": _order(evaluations),
         }
     for name, values in right.items():
@@ -104,12 +130,6 @@ def _accuracies(root: Path, scale: Scale, split: str, arms: Mapping[str, Arm]) -
     return found
 
 
-def _mean_of(evaluations: Sequence[Evaluation], field: str) -> float | None:
-    """Mean of a field of the score records; None for a model that compares two videos, which has none."""
-    values = [score[field] for evaluation in evaluations for score in evaluation.scores if score is not None]
-    return statistics.mean(values) if values else None
-
-
 def _order(evaluations: Sequence[Evaluation]) -> Json | None:
     """How far a model that compares two videos depends on their order; None for one that scores videos."""
     found = [evaluation.summary["dimensions"]["overall"]["choices"] for evaluation in evaluations]
@@ -118,9 +138,10 @@ def _order(evaluations: Sequence[Evaluation]) -> Json | None:
     return {name: statistics.mean(one[name] for one in found) for name in ("verdict_changes", "order_disagreement")}
 
 
-def _mean_quality(evaluations: Sequence[Evaluation]) -> float | None:
-    shares = [evaluation.summary["thoughts"] for evaluation in evaluations]
-    found = [share["quality"] for share in shares if share and share["quality"] is not None]
+def _of_thoughts(evaluations: Sequence[Evaluation], name: str) -> float | None:
+    """Mean of a number that evaluations give of their thoughts; None without thoughts."""
+    thoughts = [evaluation.summary["thoughts"] for evaluation in evaluations]
+    found = [one[name] for one in thoughts if one and one[name] is not None]
     return statistics.mean(found) if found else None
 
 
@@ -204,7 +225,7 @@ def _swapped(root: Path, scale: Scale, split: str) -> Json:
     measured = [_measured(root, f"swap-{seed}") for seed in scale.seeds]
     evaluations = {writer: _evaluations(root, scale, writer, split) for writer in WRITERS}
     preference = evaluations[WRITERS[0]][0].preferences("overall")
-    found: Json = {"quality": {writer: _mean_quality(found) for writer, found in evaluations.items()}}
+    found: Json = {"quality": {writer: _of_thoughts(found, "quality") for writer, found in evaluations.items()}}
     for head in HEADS:
         found[head] = {
             writer: summarise(torch.stack([calls(torch.tensor(m[head][split][writer]), preference) for m in measured]))
@@ -249,6 +270,23 @@ def _by_spread(evaluations: Sequence[Evaluation], preference: Tensor) -> list[Js
         spread.append(torch.tensor([(stds[p["a"]] ** 2 + stds[p["b"]] ** 2) ** 0.5 for p in evaluation.pairs]))
         right.append(calls(margins_of(evaluation, "reward"), preference))
     return in_thirds(torch.cat(right), torch.cat(spread))
+
+
+def in_thirds(right: Tensor, spread: Tensor) -> list[Json]:
+    """Accuracy in thirds of the calls `[N]` by spread `[N]`, from low to high; nan does not count.
+
+    >>> thirds = in_thirds(torch.tensor([0.0, 0.0, 1.0, 1.0, 1.0, torch.nan]), torch.tensor([5.0, 4, 1, 2, 3, 0]))
+    >>> [(third["mean"], third["num"], third["spread"]) for third in thirds]
+    [(1.0, 2, 1.5), (0.5, 2, 3.5), (0.0, 1, 5.0)]
+    """
+    counted = ~right.isnan() & ~spread.isnan()
+    right, spread = right[counted], spread[counted]
+    found = []
+    for third in spread.argsort().tensor_split(3):
+        low, high = bootstrap_interval(right[third])
+        mean, distance = float(right[third].mean()), float(spread[third].mean())
+        found.append({"mean": mean, "low": low, "high": high, "num": len(third), "spread": distance})
+    return found
 
 
 def _measured(root: Path, name: str) -> Json:

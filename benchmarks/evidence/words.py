@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from benchmarks.evidence.measure import HEADS, WRITERS
-from benchmarks.evidence.numbers import Json
 from benchmarks.evidence.plan import PARADIGMS
+from benchmarks.evidence.results import Json
 
 GIVEN_CASES = {"0.0": "right", "teacher": "teacher's", "none": "missing", "1.0": "wrong"}
 """Thoughts that heads are given, by their name in the results."""
