@@ -73,7 +73,7 @@ class LanguageModule(CourseModule):
         messages = processor.template.messages(prompt)
         text = processor.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         ids = torch.tensor(
-            processor.tokenizer.encode(text.replace(processor.family.video, ""), add_special_tokens=False)
+            processor.tokenizer.encode(text.replace(processor.family.medium.text, ""), add_special_tokens=False)
         )
         positions = torch.arange(len(ids)).expand(3, -1)
         return Prefix(ids, positions, torch.empty(0, 1, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))

@@ -47,12 +47,14 @@ TOKENS = {
 TEMPLATES = {
     "internvl": (
         "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n'}}{% for part in message['content'] %}"
-        "{% if part['type'] == 'video' %}{{ '<video>\n' }}{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
+        "{% if part['type'] == 'video' %}{{ '<video>\n' }}{% elif part['type'] == 'image' %}{{ '<IMG_CONTEXT>\n' }}"
+        "{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
         "{{'<|im_end|>\n'}}{% endfor %}{% if add_generation_prompt %}{{'<|im_start|>assistant\n' }}{% endif %}"
     ),
     "glm4v": (
         "{% for message in messages %}{{'<|user|>\n'}}{% for part in message['content'] %}"
         "{% if part['type'] == 'video' %}{{ '<|begin_of_video|><|video|><|end_of_video|>' }}"
+        "{% elif part['type'] == 'image' %}{{ '<|begin_of_image|><|image|><|end_of_image|>' }}"
         "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}"
         "{% if add_generation_prompt %}{{'<|assistant|>\n' }}{% endif %}"
     ),

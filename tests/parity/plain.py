@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from descore.families.patches import grids_of_pictures
 from descore.model.reward_model import RewardModel
 from descore.types import Prefix, Thought
 
@@ -57,10 +58,14 @@ def inputs_of(model: RewardModel, prefix: Prefix, tail: list[int]) -> dict[str, 
         side = round((pixels.shape[1] / 3) ** 0.5)
         pictures = pixels.view(-1, 3, side, side)
         return inputs | {"pixel_values": pictures[None] if model.base.config.model_type == "smolvlm" else pictures}
+    is_medium, grids = (input_ids == family.placeholder_id).int(), prefix.grids.to(device)
+    if family.loose:
+        pictures = {"pixel_values": pixels, "image_grid_thw": grids_of_pictures(grids)}
+        return inputs | pictures | {"mm_token_type_ids": is_medium}
     inputs |= {
-        "mm_token_type_ids": (input_ids == family.placeholder_id).int() * 2,
+        "mm_token_type_ids": is_medium * 2,
         "pixel_values_videos": pixels,
-        "video_grid_thw": prefix.grids.to(device),
+        "video_grid_thw": grids,
     }
     if model.base.config.model_type == "qwen2_5_vl":
         inputs["second_per_grid_ts"] = torch.tensor([SECONDS] * len(prefix.grids), device=device)

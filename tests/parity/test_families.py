@@ -20,6 +20,7 @@ from transformers.video_utils import VideoMetadata
 from descore import Scorer
 from descore.families import FAMILIES, family_of
 from descore.families.known_layers import check_layers
+from descore.families.patches import grids_of_pictures
 from descore.inputs.settings import ModelSettings
 from descore.model.reward_model import RewardModel
 from descore.model.sampling import Sampling
@@ -74,6 +75,7 @@ def own_processor(family: str, kind: str, model: RewardModel) -> Any:
     side = model.processor.family.token_shape(torch.tensor([1, 4, 4]))
     processor.__dict__ |= {
         "video_processor": SimpleNamespace(merge_size=2, temporal_patch_size=2),
+        "image_processor": SimpleNamespace(merge_size=2),
         "image_seq_length": side[1] * side[2],
         "image_seq_len": side[1] * side[2],
         "video_token": "<|video_pad|>",
@@ -162,6 +164,89 @@ def test_two_videos_in_one_prefix_are_what_transformers_makes_of_them(family: st
     prefixes = [judge.processor.prefix("a red circle", *videos) for videos in ((one, other), (other, one))]
     assert prefixes[0].grids.tolist() == prefixes[1].grids.flip(0).tolist()
     compare(judge, prefixes, THOUGHTS[:2])
+
+
+LOOSE_IN = {"glm4v": "<|image|>", "internvl": "<IMG_CONTEXT>", "smolvlm": "<image>"}
+"""What the processor replaces by the text of a picture."""
+PICTURES = {
+    # The image processors that need no torchvision.
+    "glm4v": ("glm4v", "Glm4vImageProcessorPil", {"patch_size": 8}),
+    "internvl": ("got_ocr2", "GotOcr2ImageProcessorPil", {"crop_to_patches": False}),
+    "smolvlm": (
+        "smolvlm",
+        "SmolVLMImageProcessorPil",
+        {"do_image_splitting": False, "do_pad": False, "max_image_size": {"longest_edge": 32}},
+    ),
+}
+PICTURES |= {name: ("qwen2_vl", "Qwen2VLImageProcessorPil", {"patch_size": 8}) for name in FAMILIES if "qwen" in name}
+
+
+@pytest.fixture(scope="module")
+def loose(model: RewardModel) -> RewardModel:
+    """A model that is shown loose pictures, to be read only."""
+    return RewardModel.create(replace(model.settings, template="Judge {frames} it: {prompt}")).eval()
+
+
+def test_loose_pictures_have_the_ids_of_transformers_own_processor(loose: RewardModel, family: str) -> None:
+    frames, processor = frames_of(loose, 0), loose.processor
+    prefix, num = processor.prefix("a cat", frames), len(frames.pixels)
+    grids = grids_of_pictures(prefix.grids)
+    inputs = {"image_grid_thw": grids, "num_patches": [1] * num, "rows": [[0] * num], "cols": [[0] * num]}
+    own = own_processor(*OWN[family][:2], loose)
+    messages = processor.template.messages("a cat", [num])
+    assert [part["type"] for part in messages[0]["content"]] == ["text", *["image"] * num, "text"]
+    text = processor.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    first, *pieces = text.split(LOOSE_IN.get(family, "<|image_pad|>"))
+    text = first + "".join(own.replace_image_token(inputs, index) + piece for index, piece in enumerate(pieces))
+    assert prefix.input_ids.tolist() == processor.tokenizer.encode(text, add_special_tokens=False)
+    assert len(pieces) == num
+    assert (prefix.input_ids == processor.family.placeholder_id).sum() == len(
+        loose.see(one_video(loose, prefix))[0].main
+    )
+
+
+def test_loose_pictures_have_the_pixels_of_transformers_own_processor(loose: RewardModel, family: str) -> None:
+    module, kind, options = PICTURES[family]
+    name = f"transformers.models.{module}.image_processing_pil_{module}"
+    frames = replace(frames_of(loose, 0), pixels=frames_of(loose, 0).pixels[:3])  # an odd number
+    own = getattr(importlib.import_module(name), kind)(do_resize=False, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    pictures = [frame.permute(1, 2, 0).numpy() for frame in frames.pixels]
+    theirs = own(images=pictures, return_tensors="pt", **options)
+    prefix = loose.processor.prefix("a cat", frames)
+    ours = loose.processor.normalise(prefix.patches)
+    assert_close(ours, theirs["pixel_values"].reshape(ours.shape), atol=1e-6, rtol=0)
+    if "image_grid_thw" in theirs:
+        assert torch.equal(theirs["image_grid_thw"], grids_of_pictures(prefix.grids))
+
+
+def test_loose_pictures_are_what_transformers_makes_of_them(loose: RewardModel) -> None:
+    """Positions, features and gradients, with branches after them: one by one through transformers' own forward."""
+    trained = deepcopy(loose)
+    make_trainable(trained, TRAINED)
+    compare(trained, prefixes_of_examples(loose)[:2], THOUGHTS[:2])
+
+
+def test_a_model_that_is_shown_loose_pictures_scores_by_its_export(
+    loose: RewardModel, tmp_path: Any, clips: Any
+) -> None:
+    loose.save_pretrained(str(tmp_path / "export"), weights="merged")
+    frames = loose.processor.video_reader(clips[0])
+    expected = packed(loose, [loose.processor.prefix("a cat", frames)], [[Thought()]])[0]
+    (score,) = Scorer(str(tmp_path / "export"), thoughts=False, device="cpu").score([clips[0]], "a cat")
+    assert score.error is None
+    assert score.reward == pytest.approx(expected.item(), abs=1e-5)
+
+
+def test_two_videos_of_loose_pictures_are_what_transformers_makes_of_them(model: RewardModel) -> None:
+    settings = replace(model.settings, template="1: {frames:1} 2: {frames:2} {prompt}", reward_from="choice")
+    judge = RewardModel.create(settings).eval()
+    make_trainable(judge, TRAINED)
+    one, other = frames_of(model, 0), frames_of(model, 1)
+    compare(
+        judge,
+        [judge.processor.prefix("a red circle", *videos) for videos in ((one, other), (other, one))],
+        THOUGHTS[:2],
+    )
 
 
 def test_decoding_is_a_run_over_the_finished_thought(model: RewardModel) -> None:

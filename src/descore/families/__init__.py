@@ -29,8 +29,12 @@ FAMILIES: dict[str, type[Family]] = {
 """Supported families, by the `model_type` of their configuration."""
 
 
-def family_of(config: PreTrainedConfig) -> Family:
+def family_of(config: PreTrainedConfig, *, loose: bool = False) -> Family:
     """Return the family of a configuration, bound to it.
+
+    Args:
+        config: Configuration of a backbone.
+        loose: Whether each frame of a video is shown as a picture of its own, instead of all as a video.
 
     Raises:
         ValueError: If the family is not supported.
@@ -38,9 +42,11 @@ def family_of(config: PreTrainedConfig) -> Family:
     >>> from transformers import Qwen3VLConfig
     >>> family_of(Qwen3VLConfig()).placeholder
     '<|video_pad|>'
+    >>> family_of(Qwen3VLConfig(), loose=True).placeholder
+    '<|image_pad|>'
     """
     if config.model_type not in FAMILIES:
         raise ValueError(
             f"the family {config.model_type!r} is not among descore.families; supported are {', '.join(FAMILIES)}"
         )
-    return FAMILIES[config.model_type](config)
+    return FAMILIES[config.model_type](config, loose=loose)

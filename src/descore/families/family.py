@@ -4,20 +4,33 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
 from descore.types import Frames, VideoFeatures
 
 
+class Medium(NamedTuple):
+    """How a chat shows frames: as a video, or each as a picture.
+
+    Attributes:
+        text: Text that the chat template writes in place of one video, or of one picture.
+        placeholder: Token that stands for one token of it.
+        key: Name of the placeholder's id in the configuration.
+    """
+
+    text: str
+    placeholder: str
+    key: str
+
+
 class Family(ABC):
     """One family of transformers models, bound to the configuration of one backbone.
 
     Attributes:
-        video: Text that the chat template writes in place of a video.
-        placeholder: Token that stands for one video token.
-        placeholder_key: Name of the placeholder's id in the configuration.
+        video: How a chat shows a video.
+        picture: How a chat shows a picture.
         control_tokens: Tokens that the tokenizer must have.
         end_of_turn: Token that closes a thought.
         language: Name of the language model in the transformers model.
@@ -36,11 +49,11 @@ class Family(ABC):
 
     Args:
         config: Configuration of the backbone.
+        loose: Whether each frame of a video is shown as a picture of its own, instead of all as a video.
     """
 
-    video: ClassVar[str]
-    placeholder: ClassVar[str]
-    placeholder_key: ClassVar[str]
+    video: ClassVar[Medium]
+    picture: ClassVar[Medium]
     control_tokens: ClassVar[tuple[str, ...]]
     end_of_turn: ClassVar[str] = "<|im_end|>"
     language: ClassVar[str] = "language_model"
@@ -54,13 +67,24 @@ class Family(ABC):
     graphed: ClassVar[bool] = True
     modules: ClassVar[frozenset[str]]
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Any, *, loose: bool = False) -> None:
         self.config = config
+        self.loose = loose
+
+    @property
+    def medium(self) -> Medium:
+        """How a chat shows the frames of a video."""
+        return self.picture if self.loose else self.video
+
+    @property
+    def placeholder(self) -> str:
+        """Token that stands for one token of a video."""
+        return self.medium.placeholder
 
     @property
     def placeholder_id(self) -> int:
         """Token id of the placeholder."""
-        return int(getattr(self.config, self.placeholder_key))
+        return int(getattr(self.config, self.medium.key))
 
     @property
     def chat_template(self) -> str | None:
@@ -84,9 +108,19 @@ class Family(ABC):
             in time, height and width.
         """
 
+    def texts(self, frames: Frames, grid: Tensor) -> list[str]:
+        """Return what takes the places of `medium.text` for one video: one text, or one for each loose picture."""
+        if self.loose:
+            return [self.picture_text(grid)] * len(frames.pixels)
+        return [self.video_text(frames, grid)]
+
     @abstractmethod
     def video_text(self, frames: Frames, grid: Tensor) -> str:
-        """Return the text that takes the place of `video`, with one placeholder for each video token."""
+        """Return the text that takes the place of a video, with one placeholder for each video token."""
+
+    @abstractmethod
+    def picture_text(self, grid: Tensor) -> str:
+        """Return the text that takes the place of one frame as a picture, with one placeholder for each token."""
 
     @abstractmethod
     def positions(self, input_ids: Tensor, videos: Sequence[Frames], grids: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from descore.families.family import Medium
 from descore.families.pictures import PictureFamily
 from descore.types import Frames, VideoFeatures
 
@@ -16,8 +17,8 @@ from descore.types import Frames, VideoFeatures
 class InternVL(PictureFamily):
     """InternVL3 and InternVL3.5 in transformers' own format, on Qwen2, Qwen3 or Qwen3-MoE."""
 
-    video = "<video>"
-    placeholder = "<IMG_CONTEXT>"
+    video = Medium("<video>", "<IMG_CONTEXT>", "image_token_id")
+    picture = Medium("<IMG_CONTEXT>", "<IMG_CONTEXT>", "image_token_id")
     control_tokens = ("<img>", "<IMG_CONTEXT>", "</img>", "<|im_end|>")
     tower = "vision_tower"
     tower_layers = "encoder.layer"
@@ -36,9 +37,13 @@ class InternVL(PictureFamily):
 
     def video_text(self, frames: Frames, grid: Tensor) -> str:
         """Return a numbered line for each frame."""
-        num_frames, rows, columns = self.token_shape(grid)
-        picture = f"<img>{self.placeholder * (rows * columns)}</img>"
-        return "\n".join(f"Frame{index + 1}: {picture}" for index in range(num_frames))
+        picture = self.picture_text(grid)
+        return "\n".join(f"Frame{index + 1}: {picture}" for index in range(int(grid[0])))
+
+    def picture_text(self, grid: Tensor) -> str:
+        """Return the block of a picture of one tile."""
+        _, rows, columns = self.token_shape(grid)
+        return f"<img>{self.placeholder * (rows * columns)}</img>"
 
     def features(self, backbone: Any, frames: Tensor) -> Tensor:
         """Return the features of frames, [N, tokens, hidden]."""

@@ -16,7 +16,6 @@ from descore.types import Frames, VideoFeatures
 class PictureFamily(Family):
     """A family whose frames are pictures of one size, each with the same number of tokens."""
 
-    placeholder_key = "image_token_id"
     tower_depth = "num_hidden_layers"
     packed_vision = False
     position_rows = 1

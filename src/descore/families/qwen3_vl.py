@@ -20,5 +20,5 @@ class Qwen3VL(Qwen2VL):
 
     def text_of_patches(self, placeholders: str, seconds: Sequence[float]) -> str:
         """Return a block for each temporal patch, after the middle of its frames in seconds."""
-        block = self.video.replace(self.placeholder, placeholders)
+        block = self.video.text.replace(self.placeholder, placeholders)
         return "".join(f"<{middle:.1f} seconds>{block}" for middle in seconds)

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from descore.families.family import Medium
 from descore.families.pictures import PictureFamily
 from descore.types import Frames, ModelError, VideoFeatures
 
@@ -16,8 +17,8 @@ from descore.types import Frames, ModelError, VideoFeatures
 class SmolVLM2(PictureFamily):
     """SmolVLM2, small enough for a laptop."""
 
-    video = "<video>"
-    placeholder = "<image>"
+    video = Medium("<video>", "<image>", "image_token_id")
+    picture = Medium("<image>", "<image>", "image_token_id")
     control_tokens = ("<fake_token_around_image>", "<global-img>", "<image>", "<end_of_utterance>")
     end_of_turn = "<end_of_utterance>"
     language = "text_model"
@@ -28,7 +29,7 @@ class SmolVLM2(PictureFamily):
 
     @property
     def chat_template(self) -> str:
-        """Chat template of transformers' own processor for videos; the tokenizer's own is for pictures."""
+        """Chat template of transformers' own processor for videos; the tokenizer's own has pictures only."""
         return str(_own().DEFAULT_CHAT_TEMPLATE)
 
     @property
@@ -38,15 +39,19 @@ class SmolVLM2(PictureFamily):
 
     def video_text(self, frames: Frames, grid: Tensor) -> str:
         """Return an introduction in words, and each frame after its minute and second."""
-        num_frames, rows, columns = self.token_shape(grid)
-        around = "<fake_token_around_image>"
-        picture = f"{around}<global-img>{self.placeholder * (rows * columns)}{around}"
+        picture = self.picture_text(grid)
         duration = timedelta(seconds=int(frames.num_source_frames / frames.source_fps))
         labels = (f"{int(second // 60):02d}:{int(second % 60):02d}" for second in frames.seconds)
         own = _own()
-        intro = own.DEFAULT_VIDEO_INTRO.format(frame_count=_in_words(num_frames), video_duration=str(duration))
+        intro = own.DEFAULT_VIDEO_INTRO.format(frame_count=_in_words(int(grid[0])), video_duration=str(duration))
         lines = (own.FRAME_TIMESTAMP_MESSAGE.format(timestamp=label) + picture for label in labels)
         return f"{intro}{''.join(lines)}{own.DEFAULT_MEDIA_OUTTRO}"
+
+    def picture_text(self, grid: Tensor) -> str:
+        """Return the block of a picture that is not split into tiles."""
+        _, rows, columns = self.token_shape(grid)
+        around = "<fake_token_around_image>"
+        return f"{around}<global-img>{self.placeholder * (rows * columns)}{around}"
 
     def features(self, backbone: Any, frames: Tensor) -> Tensor:
         """Return the features of frames, [N, tokens, hidden].

@@ -37,6 +37,7 @@ class Backbone:
         image_mean: Mean of each colour channel, for pixel normalisation.
         image_std: Standard deviation of each colour channel, for pixel normalisation.
         exported: Whether the files are those of an exported folder, whose weights differ from the backbone's.
+        loose: Whether each frame of a video is shown as a picture of its own, instead of all as a video.
     """
 
     name: str
@@ -46,15 +47,24 @@ class Backbone:
     image_mean: tuple[float, ...]
     image_std: tuple[float, ...]
     exported: bool
+    loose: bool = False
 
     @classmethod
-    def read(cls, name: str, query_tokens: Sequence[str] = ("<Reward>",), folder: Path | None = None) -> Backbone:
+    def read(
+        cls,
+        name: str,
+        query_tokens: Sequence[str] = ("<Reward>",),
+        folder: Path | None = None,
+        *,
+        loose: bool = False,
+    ) -> Backbone:
         """Read configuration, tokenizer and pixel statistics.
 
         Args:
             name: Hub id or folder of the backbone, or "tiny".
             query_tokens: Query tokens to add to the tokenizer.
             folder: Exported folder to read the files from; None reads them from the backbone itself.
+            loose: Whether each frame of a video is shown as a picture of its own, instead of all as a video.
 
         Raises:
             FileError: If a file is missing or damaged.
@@ -70,14 +80,14 @@ class Backbone:
                 f"backbone {name!r} is of the family {config.model_type!r}, which descore.families does not have; "
                 f"supported are {', '.join(FAMILIES)}"
             )
-        tokenizer = _read_tokenizer(folder, config, query_tokens)
+        tokenizer = _read_tokenizer(folder, family_of(config, loose=loose), query_tokens)
         statistics = read_pixel_statistics(folder)
-        return cls(name, folder, config, tokenizer, statistics.mean, statistics.std, exported)
+        return cls(name, folder, config, tokenizer, statistics.mean, statistics.std, exported, loose)
 
     @property
     def family(self) -> Family:
         """Family of the backbone, bound to its configuration."""
-        return family_of(self.config)
+        return family_of(self.config, loose=self.loose)
 
     def load_weights(self) -> PreTrainedModel:
         """Load the backbone with its weights in float32; embeddings are added if the tokenizer has more tokens.
@@ -142,7 +152,7 @@ def is_hub_id(name: str) -> bool:
     return name.count("/") == 1 and not name.startswith((".", "/", "~"))
 
 
-def _read_tokenizer(folder: Path, config: PreTrainedConfig, query_tokens: Sequence[str]) -> Any:
+def _read_tokenizer(folder: Path, family: Family, query_tokens: Sequence[str]) -> Any:
     """Read a tokenizer, check it against the configuration, and add the query tokens."""
     for path in folder.glob("tokenizer*.json"):
         read_json(path)
@@ -152,16 +162,13 @@ def _read_tokenizer(folder: Path, config: PreTrainedConfig, query_tokens: Sequen
         added = {"additional_special_tokens": list(query_tokens)}
         tokenizer.add_special_tokens(added, replace_extra_special_tokens=False)
         tokenizer.decode(tokenizer.encode("text", add_special_tokens=False))
-        family = family_of(config)
         tokenizer.chat_template = family.chat_template or tokenizer.chat_template
-        vocabulary, num_rows = tokenizer.get_vocab(), max(config.get_text_config().vocab_size, len(tokenizer))
+        vocabulary, num_rows = tokenizer.get_vocab(), max(family.config.get_text_config().vocab_size, len(tokenizer))
         placeholder_id = family.placeholder_id
-    if missing := [token for token in family.control_tokens if token not in vocabulary]:
+    if missing := [token for token in (*family.control_tokens, family.placeholder) if token not in vocabulary]:
         raise FileError(f"{path} has no {', '.join(missing)}: expected the tokenizer of a vision-language model")
     if (largest := max(vocabulary.values())) >= num_rows:
         raise FileError(f"{path} has the token id {largest}, but there are {num_rows} tokens")
     if (expected := vocabulary[family.placeholder]) != placeholder_id:
-        raise FileError(
-            f"{folder / 'config.json'}: {family.placeholder_key} is {placeholder_id}; {path} has {expected}"
-        )
+        raise FileError(f"{folder / 'config.json'}: {family.medium.key} is {placeholder_id}; {path} has {expected}")
     return tokenizer

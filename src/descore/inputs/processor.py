@@ -45,14 +45,14 @@ class Processor:
 
     def __init__(self, settings: ModelSettings, folder: Path | None = None) -> None:
         self.settings = settings
-        self.backbone = Backbone.read(settings.backbone, settings.query_tokens, folder)
+        self.template = PromptTemplate(settings.template)
+        self.backbone = Backbone.read(settings.backbone, settings.query_tokens, folder, loose=self.template.is_loose)
         self.family = self.backbone.family
         self.tokenizer = self.backbone.tokenizer
-        self.template = PromptTemplate(settings.template)
         self.query_ids: list[int] = self.tokenizer.convert_tokens_to_ids(list(settings.query_tokens))
         self.appended_ids: list[int] = [] if self.template.queries else self.query_ids
         self.end_id: int = self.tokenizer.convert_tokens_to_ids(self.family.end_of_turn)
-        self._control_tokens = [*self.tokenizer.get_added_vocab(), self.family.video]
+        self._control_tokens = [*self.tokenizer.get_added_vocab(), self.family.medium.text]
         # A thought may hold tokens of its own form, such as <think> and <answer>, which are added but not special.
         special = [str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special]
         self._special_tokens = [*special, *settings.query_tokens]
@@ -86,10 +86,10 @@ class Processor:
         """
         if len(videos) != (expected := self.template.num_videos):
             raise ValueError(f"the template of this model has {expected} videos, got {len(videos)}")
-        pieces = self._chat(self._clean(prompt)).split(self.family.video)
         seen = [self.family.patches(frames.pixels) for frames in videos]
-        texts = [self.family.video_text(frames, grid) for frames, (_, grid) in zip(videos, seen, strict=True)]
-        text = "".join(chain.from_iterable(zip(pieces, [*texts, ""], strict=True)))
+        texts = [self.family.texts(frames, grid) for frames, (_, grid) in zip(videos, seen, strict=True)]
+        pieces = self._chat(self._clean(prompt), [len(own) for own in texts]).split(self.family.medium.text)
+        text = "".join(chain.from_iterable(zip(pieces, [*chain(*texts), ""], strict=True)))
         token_ids = self.tokenizer.encode(text, add_special_tokens=False)
         queries = tuple(map(token_ids.index, self.query_ids)) if self.template.queries else ()
         input_ids, grids = torch.tensor(token_ids), torch.stack([grid for _, grid in seen])
@@ -197,9 +197,9 @@ class Processor:
             return list(range(cursor + size, cursor + size + len(self.appended_ids)))
         return [cursor + size - 1 if size else start + len(prefix.input_ids) - 1]
 
-    def _chat(self, prompt: str, *, header: bool = True) -> str:
-        """Render the user turn with one placeholder for each video, and the assistant header if asked for."""
-        messages = self.template.messages(prompt)
+    def _chat(self, prompt: str, num_pictures: Sequence[int] = (), *, header: bool = True) -> str:
+        """Render the user turn with a text for each video or picture, and the assistant header if asked for."""
+        messages = self.template.messages(prompt, num_pictures)
         text: str = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=header)
         return text
 
@@ -223,8 +223,9 @@ class Processor:
         if not getattr(self.tokenizer, "chat_template", None):
             raise ValueError(f"backbone {name!r} has no chat template; expected an instruction-tuned model")
         turn, text = self._chat("-", header=False), self._chat("-")
-        if text.count(video := self.family.video) != self.template.num_videos:
-            raise ValueError(f"the chat template of backbone {name!r} is for text: expected one {video} for a video")
+        if text.count(written := self.family.medium.text) != self.template.num_videos:
+            kind = "picture" if self.template.is_loose else "video"
+            raise ValueError(f"the chat template of backbone {name!r} has no {kind}s: expected {written} for a {kind}")
         header = text[len(turn) :] if text.startswith(turn) else text.rpartition("\n")[2]
         _, opens, rest = header.rpartition(THINKING[0])
         return opens + rest if opens and THINKING[1] not in rest else ""

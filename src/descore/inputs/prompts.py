@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from reprlib import Repr
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 PLACEHOLDER = "{prompt}"
 """Text that stands for the prompt in a template."""
 
 _FOLDER = Path(str(files("descore") / "prompts"))
-_MARKER = re.compile(r"\{(video|query)(?::([^{}]*))?\}")
-_ONE, _TWO = ["{video}"], ["{video:1}", "{video:2}"]
+_MARKER = re.compile(r"\{(video|frames|query)(?::([^{}]*))?\}")
+_ONE = "{video}"
+_PLACES = ([_ONE], ["{video:1}", "{video:2}"], ["{frames}"], ["{frames:1}", "{frames:2}"])
 _SHORT = Repr()  # of any value, however long or deep
 _SHORT.maxother = _SHORT.maxstring = 80
 
@@ -32,7 +33,15 @@ class Text:
 class Video:
     """Place of a video in a template: of the only one (0), or of the first or the second of two."""
 
+    content: ClassVar[str] = "video"
     number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Frames(Video):
+    """Place of a video whose frames are shown as loose pictures, one after the other."""
+
+    content: ClassVar[str] = "image"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +60,7 @@ class Query:
         return f"<Reward_{self.name}>" if self.name else "<Reward>"
 
 
-Part = Text | Video | Query
+Part = Text | Video | Frames | Query
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +68,10 @@ class PromptTemplate:
     """Instruction for judging a video, or for choosing between two: a text with one `{prompt}`, their prompt.
 
     `{video}` is the place of the video, which stands before the text if the text has no such place; `{video:1}` and
-    `{video:2}`, in this order, are the places of two videos that are compared. `{query}` and `{query:NAME}` are places
-    of query tokens; without any, they follow at the end of a branch. Other braces have no meaning, so the instruction
-    may contain JSON.
+    `{video:2}`, in this order, are the places of two videos that are compared. With `{frames}`, or `{frames:1}` and
+    `{frames:2}`, their frames are shown as loose pictures, one after the other, without times. `{query}` and
+    `{query:NAME}` are places of query tokens; without any, they follow at the end of a branch. Other braces have no
+    meaning, so the instruction may contain JSON.
 
     Attributes:
         text: Text of the instruction.
@@ -82,14 +92,15 @@ class PromptTemplate:
         for marker, count in Counter(found.group() for found in _MARKER.finditer(self.text)).items():
             if count > 1:
                 raise ValueError(f"expected {marker} at most once in the template, found it {count} times")
-        videos = [found.group() for found in _MARKER.finditer(self.text) if found[1] == "video"]
-        if videos and videos not in (_ONE, _TWO):
+        videos = [found.group() for found in _MARKER.finditer(self.text) if found[1] != "query"]
+        if videos and videos not in _PLACES:
             raise ValueError(
-                f"expected {{video}}, or {{video:1}} and after it {{video:2}}, in the template; got {', '.join(videos)}"
+                "expected {video}, or {video:1} and after it {video:2}, or the same with frames instead of video, in "
+                f"the template; got {', '.join(videos)}"
             )
         last = max(index for index, part in enumerate(self.parts) if isinstance(part, Video))
         if blind := [part.token for part in self.parts[:last] if isinstance(part, Query)]:
-            video = videos[-1] if videos else _ONE[0]
+            video = videos[-1] if videos else _ONE
             raise ValueError(f"expected {video} before every query in the template, found {blind[0]} before it")
 
     @property
@@ -110,6 +121,11 @@ class PromptTemplate:
         return sum(isinstance(part, Video) for part in self.parts)
 
     @property
+    def is_loose(self) -> bool:
+        """Whether the frames of a video are shown as loose pictures, instead of as a video."""
+        return any(isinstance(part, Frames) for part in self.parts)
+
+    @property
     def queries(self) -> tuple[str, ...]:
         """Query tokens that stand in the text, in their order."""
         return tuple(part.token for part in self.parts if isinstance(part, Query))
@@ -128,19 +144,24 @@ class PromptTemplate:
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 
-    def messages(self, prompt: str) -> list[dict[str, Any]]:
+    def messages(self, prompt: str, num_pictures: Sequence[int] = ()) -> list[dict[str, Any]]:
         """Return the user turn in the form that transformers' `apply_chat_template` takes.
 
         Args:
             prompt: Text that the video was generated from, after `neutralise`.
+            num_pictures: Number of pictures of each video, which is 1 for a video that is none of loose pictures; not
+                given, 1 for each.
 
         >>> PromptTemplate("Does it show {prompt}?").messages("a cat")
         [{'role': 'user', 'content': [{'type': 'video'}, {'type': 'text', 'text': 'Does it show a cat?'}]}]
+        >>> PromptTemplate("{prompt}{frames}").messages("a cat", [2])[0]["content"]
+        [{'type': 'text', 'text': 'a cat'}, {'type': 'image'}, {'type': 'image'}]
         """
         content: list[dict[str, str]] = []
+        counts = iter(num_pictures or [1] * self.num_videos)
         for part in self.parts:
             if isinstance(part, Video):
-                content.append({"type": "video"})
+                content += [{"type": part.content}] * next(counts)
                 continue
             text = part.token if isinstance(part, Query) else part.text.replace(PLACEHOLDER, prompt)
             if content and content[-1]["type"] == "text":
@@ -154,7 +175,7 @@ def _part(kind: str, name: str | None) -> Part:
     """Return the part that a marker stands for; the number of a video was not checked."""
     if kind == "query":
         return Query(name or "")
-    return Video(int(name) if name in ("1", "2") else 0)
+    return (Frames if kind == "frames" else Video)(int(name) if name in ("1", "2") else 0)
 
 
 def find_prompt_file(name: str | Path, suffix: str) -> Path:

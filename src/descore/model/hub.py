@@ -10,6 +10,7 @@ import yaml
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi, ModelCardData
 
 from descore.inputs.backbone import TINY, is_hub_id
+from descore.inputs.prompts import PromptTemplate
 from descore.inputs.typed_json import read_json
 from descore.model.description import FILE, Description, ExportError, Origin, describe, find
 
@@ -141,6 +142,7 @@ def _model(described: Description) -> str:
         "reward from": settings.reward_from,
         "thoughts": f"up to {settings.max_thought_tokens} tokens" if settings.thoughts else "none: trained without",
         "frames": f"{video.fps:g} per second, {video.min_frames} to {video.max_frames}",
+        "shown as": "loose pictures" if PromptTemplate(settings.template).is_loose else "a video",
         "pixels of a frame": f"{video.min_pixels:,} to {video.max_pixels:,}",
         "prompt": f"up to {settings.max_prompt_tokens} tokens",
         "mean of rewards (validation)": ", ".join(f"{x:.4g}" for x in known.mean) if known else "not known",

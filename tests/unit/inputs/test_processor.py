@@ -186,7 +186,7 @@ def test_a_template_that_opens_the_thought_is_counted_once(backbones, tmp_path):
 
 
 def test_a_template_without_a_place_for_a_video_is_refused(backbones, tmp_path):
-    with pytest.raises(ValueError, match=r"is for text: expected one <.vision_start.>"):
+    with pytest.raises(ValueError, match=r"has no videos: expected <.vision_start.>"):
         with_template(backbones, tmp_path / "text", "<|vision_start|><|video_pad|><|vision_end|>", "")
 
 

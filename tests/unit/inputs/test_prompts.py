@@ -42,6 +42,14 @@ def test_parts_stand_where_the_template_has_them() -> None:
     assert template.messages("{video} {query}") == [{"role": "user", "content": content}]
 
 
+def test_loose_pictures_are_as_many_as_each_video_has() -> None:
+    template = PromptTemplate("{frames:1}or{frames:2}: {prompt}")
+    content = template.messages("a cat", [3, 2])[0]["content"]
+    assert [part["type"] for part in content] == ["image"] * 3 + ["text"] + ["image"] * 2 + ["text"]
+    assert (template.num_videos, template.is_loose) == (2, True)
+    assert not PromptTemplate("{video:1}or{video:2}: {prompt}").is_loose
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -49,10 +57,13 @@ def test_parts_stand_where_the_template_has_them() -> None:
         ("{prompt} {query:a} {query:a}", r"expected {query:a} at most once in the template, found it 2 times"),
         (
             "{prompt} {video:a}",
-            r"expected {video}, or {video:1} and after it {video:2}, in the template; got {video:a}",
+            r"expected {video}, or {video:1} and after it {video:2}, or the same with frames .*; got {video:a}",
         ),
-        ("{prompt} {video:2} {video:1}", r"and after it {video:2}, in the template; got {video:2}, {video:1}"),
-        ("{prompt} {video:1}", r"and after it {video:2}, in the template; got {video:1}"),
+        ("{prompt} {video:2} {video:1}", r"in the template; got {video:2}, {video:1}"),
+        ("{prompt} {video:1}", r"in the template; got {video:1}"),
+        ("{prompt} {video:1} {frames:2}", r"in the template; got {video:1}, {frames:2}"),
+        ("{prompt} {frames:2} {frames:1}", r"in the template; got {frames:2}, {frames:1}"),
+        ("{prompt} {query} {frames}", r"expected {frames} before every query in the template"),
         ("{prompt} {video:1} {query} {video:2}", r"expected {video:2} before every query in the template"),
         ("{prompt} {query} {video}", r"expected {video} before every query in the template, found <Reward> before it"),
     ],
