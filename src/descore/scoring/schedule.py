@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from descore.scoring.progress import progress
 from descore.video.checks import VideoHeader, read_header
-from descore.video.frames import VideoReader, sample_indices, target_size
+from descore.video.frames import VideoReader, frame_size, sample_indices
 from descore.video.isolation import IsolatedReader
 
 Batches = list[list[int]]
@@ -43,9 +43,7 @@ def count_tokens(paths: Sequence[str], reader: VideoReader) -> list[int]:
 def _tokens_of(header: VideoHeader, reader: VideoReader) -> int:
     settings, factor, even = reader.settings, reader.factor, reader.even
     num_frames = len(sample_indices(max(header.num_frames, 1), header.fps, settings, even, header.times))
-    height, width = reader.size or target_size(
-        header.height, header.width, factor, settings.min_pixels, settings.max_pixels
-    )
+    height, width = reader.size or frame_size(header.height, header.width, factor, settings)
     return num_frames // even * (height // factor) * (width // factor)
 
 

@@ -21,7 +21,7 @@ from descore.video.files import is_webp
 from descore.video.settings import Sampler, VideoSettings
 from descore.video.webp import decode_webp
 
-__all__ = ["VideoError", "VideoReader", "read_video", "resize", "sample_indices", "target_size"]
+__all__ = ["VideoError", "VideoReader", "frame_size", "read_video", "resize", "sample_indices", "target_size"]
 
 MAX_ASPECT = 200
 """Largest ratio between the sides of a frame."""
@@ -126,7 +126,7 @@ def _fit(
     size: tuple[int, int] | None,
 ) -> Tensor:
     try:
-        size = size or target_size(frame.shape[0], frame.shape[1], factor, settings.min_pixels, settings.max_pixels)
+        size = size or frame_size(frame.shape[0], frame.shape[1], factor, settings)
     except ValueError as error:
         raise VideoError(name, str(error)) from error
     return resize(torch.from_numpy(frame).permute(2, 0, 1)[None], size)
@@ -198,6 +198,38 @@ def _places(num_frames: int, count: int, sampler: Sampler) -> NDArray[np.float64
     return np.floor(places) if sampler == "ends_floor" else places
 
 
+def frame_size(height: int, width: int, factor: int, settings: VideoSettings) -> tuple[int, int]:
+    """Compute the size to which a frame is resized, by the rule of the settings; both sides are multiples of `factor`.
+
+    Args:
+        height: Height of the frame in pixels.
+        width: Width of the frame in pixels.
+        factor: Number of pixels that both sides become multiples of.
+        settings: Rule, and limits of the area.
+
+    Returns:
+        Height and width in pixels.
+
+    Raises:
+        ValueError: If the ratio is kept and one side is more than 200 times as long as the other.
+
+    >>> frame_size(480, 832, 28, VideoSettings())  # 480 x 832 is 1.99 times the largest area
+    (336, 588)
+    >>> frame_size(480, 832, 28, VideoSettings(resize="square"))  # the largest area is that of 448 x 448
+    (448, 448)
+    >>> frame_size(480, 832, 28, VideoSettings(resize="longest_side"))  # 448 / 832 of 480 is 258.5
+    (252, 448)
+    """
+    if settings.resize == "smart":
+        return target_size(height, width, factor, settings.min_pixels, settings.max_pixels)
+    longest = math.isqrt(settings.max_pixels)
+    if settings.resize == "square":
+        return (_multiple(longest, factor, math.floor),) * 2
+    _check_aspect(height, width)
+    scale = min(longest / max(height, width), 1.0)
+    return _multiple(height * scale, factor, round), _multiple(width * scale, factor, round)
+
+
 def target_size(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
     """Compute the size to which a frame is resized, as Qwen3-VL's `smart_resize` does for one frame.
 
@@ -222,10 +254,7 @@ def target_size(height: int, width: int, factor: int, min_pixels: int, max_pixel
     if min(height, width) < factor:
         scale = factor / min(height, width)
         height, width = int(height * scale), int(width * scale)
-    if max(height, width) > MAX_ASPECT * min(height, width):
-        raise ValueError(
-            f"expected a side at most {MAX_ASPECT} times as long as the other, got {height}x{width}: crop it"
-        )
+    _check_aspect(height, width)
     rounded = round(height / factor) * factor, round(width / factor) * factor
     area = rounded[0] * rounded[1]
     if area > max_pixels:
@@ -256,6 +285,13 @@ def resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(pixels.shape[-2:]) != size:
         pixels = F.interpolate(pixels, size=size, mode="bicubic", antialias=True)
     return pixels.contiguous()
+
+
+def _check_aspect(height: int, width: int) -> None:
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        raise ValueError(
+            f"expected a side at most {MAX_ASPECT} times as long as the other, got {height}x{width}: crop it"
+        )
 
 
 def _multiple(length: float, factor: int, rounding: Callable[[float], int]) -> int:

@@ -9,6 +9,9 @@ from typing import Literal, get_args
 Sampler = Literal["ends", "ends_floor", "starts"]
 """Rule that places n frames in a video of N."""
 
+Resize = Literal["smart", "square", "longest_side"]
+"""Rule that gives a frame its size."""
+
 MAX_FRAMES, MAX_PIXELS = 36_000, 7680 * 4320
 """Most frames of a video, and pixels of a frame, that settings may ask for: those of the largest source."""
 
@@ -26,10 +29,14 @@ class VideoSettings:
         sampler: Rule that places n frames in a video of N: "ends", at equal distances from the first frame to the last,
             rounded to the nearest; "ends_floor", the same rounded down; "starts", frame floor(i N / n), the first of
             each of n equal parts.
+        resize: Rule that gives a frame its size, in whole merged patches: "smart", its aspect ratio kept up to
+            rounding and its area within the limits; "square", the largest square within `max_pixels`, the ratio lost;
+            "longest_side", its longer side at most the square root of `max_pixels`, the ratio kept, never enlarged. A
+            family that takes one size only has its own.
 
     Raises:
         ValueError: If a value is not positive, a minimum above its maximum, a maximum above the largest source, or the
-            sampler is unknown.
+            sampler or the resize rule is unknown.
     """
 
     fps: float = 2.0
@@ -38,10 +45,12 @@ class VideoSettings:
     min_pixels: int = 4096
     max_pixels: int = 200_704
     sampler: Sampler = "ends"
+    resize: Resize = "smart"
 
     def __post_init__(self) -> None:
-        if self.sampler not in get_args(Sampler):
-            raise ValueError(f"expected sampler among {', '.join(get_args(Sampler))}; got {self.sampler!r}")
+        for name, rules in (("sampler", Sampler), ("resize", Resize)):
+            if (rule := getattr(self, name)) not in get_args(rules):
+                raise ValueError(f"expected {name} among {', '.join(get_args(rules))}; got {rule!r}")
         if not 0 < self.fps < math.inf:
             raise ValueError(f"expected fps above 0, got {self.fps}")
         for kind, most in (("frames", MAX_FRAMES), ("pixels", MAX_PIXELS)):

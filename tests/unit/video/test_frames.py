@@ -25,7 +25,7 @@ from descore.video import checks as video_checks
 from descore.video import decoders
 from descore.video import frames as video
 from descore.video.checks import VideoError
-from descore.video.frames import read_video, resize, sample_indices, target_size
+from descore.video.frames import frame_size, read_video, resize, sample_indices, target_size
 from descore.video.settings import VideoSettings
 from descore.video.timeline import measure_times
 from descore.video.writer import write_video
@@ -202,6 +202,34 @@ def test_settings_travel_as_json():
 
 
 # Reading
+
+
+@pytest.mark.parametrize(
+    ("rule", "size", "expected"),
+    [
+        # 448 is 16 * 28, and the square root of the largest area.
+        ("square", (480, 832), (448, 448)),
+        ("square", (32, 32), (448, 448)),
+        ("square", (10, 4000), (448, 448)),
+        ("longest_side", (832, 480), (448, 252)),  # 480 * 448 / 832 = 258.5, nearest to 9 * 28
+        ("longest_side", (300, 300), (308, 308)),  # within the limit: 300 / 28 = 10.7
+        ("longest_side", (900, 20), (448, 28)),  # 20 * 448 / 900 = 10, less than half a patch
+        ("smart", (480, 832), (336, 588)),  # 480 / sqrt(480 * 832 / 200704) = 340.3, and 589.8, both rounded down
+    ],
+)
+def test_a_frame_has_the_size_of_its_rule(rule: str, size: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert frame_size(*size, 28, VideoSettings(resize=rule)) == expected
+
+
+def test_what_keeps_the_ratio_refuses_a_strip() -> None:
+    with pytest.raises(ValueError, match="at most 200 times as long as the other, got 10x4000"):
+        frame_size(10, 4000, 28, VideoSettings(resize="longest_side"))
+
+
+def test_a_file_is_read_by_its_rule(tmp_path: Path) -> None:
+    square = VideoSettings(min_pixels=1024, max_pixels=70 * 70, resize="square")
+    write_video(tmp_path / "wide.mp4", grey(8, 48, 96), fps=8)
+    assert read_video(tmp_path / "wide.mp4", square, factor=32).pixels.shape[2:] == (64, 64)
 
 
 def test_reads_the_sampled_frames_at_the_target_size(clip):
