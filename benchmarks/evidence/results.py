@@ -132,9 +132,9 @@ def _accuracies(root: Path, scale: Scale, split: str, arms: Mapping[str, Arm]) -
 
 def _order(evaluations: Sequence[Evaluation]) -> Json | None:
     """How far a model that compares two videos depends on their order; None for one that scores videos."""
-    found = [evaluation.summary["dimensions"]["overall"]["choices"] for evaluation in evaluations]
-    if None in found:
+    if not evaluations[0].is_pairwise:
         return None
+    found = [evaluation.summary["dimensions"]["overall"]["choices"] for evaluation in evaluations]
     return {name: statistics.mean(one[name] for one in found) for name in ("verdict_changes", "order_disagreement")}
 
 
