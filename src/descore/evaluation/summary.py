@@ -74,10 +74,14 @@ def _thoughts(evaluation: Evaluation) -> Record:
     truths = _annotations(evaluation)
     scored = [(index, score) for index, score in enumerate(evaluation.scores) if score and _has_thought(score)]
     thoughts = [(index, thought) for index, score in scored for thought in score["each"] or [score]]
-    qualities = [quality_reward(one["thought"], truths[index]) for index, one in thoughts if index in truths]
     deviations = [score["reward_std"] for _, score in scored if score["reward_std"] is not None]
+    if evaluation.info["protocol"].get("fields"):  # another answer than DeScore's, without its dimension scores
+        well_formed, qualities = [float(one["overall_score"] is not None) for _, one in thoughts], []
+    else:
+        well_formed = [format_reward(one["thought"]) for _, one in thoughts]
+        qualities = [quality_reward(one["thought"], truths[index]) for index, one in thoughts if index in truths]
     return {
-        "well_formed": _mean([format_reward(thought["thought"]) for _, thought in thoughts]),
+        "well_formed": _mean(well_formed),
         "mean_tokens": _mean([thought["num_thought_tokens"] for _, thought in thoughts]),
         "truncated": _mean([float(thought["truncated"]) for _, thought in thoughts]),
         "quality": _mean(qualities),

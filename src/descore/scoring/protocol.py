@@ -145,4 +145,5 @@ def describe_protocol(
         "max_pixels": video.max_pixels,
         "dtype": dtype,
         "max_batch_tokens": tokens,
+        **({"fields": list(settings.answer.fields)} if settings.answer.fields else {}),
     }

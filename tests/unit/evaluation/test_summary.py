@@ -83,6 +83,24 @@ def test_thoughts_are_graded_by_the_annotations():
     }
 
 
+def test_an_answer_with_fields_is_well_formed_where_all_are_said_and_has_no_quality():
+    """Such an answer is not DeScore's: it has no dimension scores that could be right or wrong."""
+    scores = [score(4.0, "style: 4", overall_score=4.0), score(None, "style: ?", overall_score=None, error="no style")]
+    pair = {
+        "id": "0",
+        "prompt": "p",
+        "a": 0,
+        "b": 1,
+        "preference": {"overall": 1},
+        "scores_a": TRUTH,
+        "scores_b": TRUTH,
+    }
+    one = evaluation([0.0, 0.0], [], scores=scores, pairs=[pair])
+    one.info["protocol"]["fields"] = ["style"]
+    found = plain(summarise(one))["thoughts"]
+    assert (found["well_formed"], found["quality"]) == (0.5, None)
+
+
 def test_failures_are_counted_by_reason_without_their_video():
     scores = [
         score(None, error="/data/v0: it broke"),
