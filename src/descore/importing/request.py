@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Literal
 
 LayoutName = Literal["videoreward", "hpsv3", "descore-stage1", "descore-stage2", "plain"]
-ProtocolName = Literal["videoscore2", "unifiedreward", "unifiedreward2", "unifiedreward_think", "unifiedreward_flex"]
+ProtocolName = Literal[
+    "videoscore2",
+    "unifiedreward",
+    "unifiedreward2",
+    "unifiedreward_think",
+    "unifiedreward_flex",
+    "rationalrewards",
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,16 @@ from descore.inputs.typed_json import FileError
 PUBLISHED_PLACEHOLDER = "{text_prompt}"
 
 
-def read_template(path: str | None, queries: Mapping[str, str], *, module: str) -> str:
+def read_template(
+    path: str | None, queries: Mapping[str, str], *, module: str, places: Mapping[str, str] | None = None
+) -> str:
     """Read the instruction of a published model, to the letter.
 
     Args:
         path: Text file of the instruction.
         queries: Name of the reward that each published query token reads; "" for one that reads all.
         module: Published file and name of the instruction, for the error.
+        places: What the published text has in the place of a part of a template.
 
     Raises:
         FileError: If the file is missing, or has the prompt or a query token not exactly once.
@@ -32,7 +35,8 @@ def read_template(path: str | None, queries: Mapping[str, str], *, module: str) 
         text = Path(path).read_bytes().decode()
     except UnicodeDecodeError as error:
         raise FileError(f"{path}: expected UTF-8: {error}") from error
-    text = text.replace(PUBLISHED_PLACEHOLDER, PLACEHOLDER)
+    for published, part in {PUBLISHED_PLACEHOLDER: PLACEHOLDER, **(places or {})}.items():
+        text = text.replace(published, part)
     for token, name in queries.items():
         if text.count(token) != 1:
             raise FileError(f"{path}: expected {token} once, found it {text.count(token)} times")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, get_args
+
+import regex  # type: ignore[import-untyped]
 
 from descore.answer import END_OF_THINKING, AnswerError, find_answer, locate_overall, parse_answer
 
@@ -17,6 +20,9 @@ JSON_PATH = "$"
 """First character of a field that is a JSON path; any other field is a regular expression."""
 
 START_OF_THINKING = "<think>"
+
+SECONDS = 0.5
+"""Computing time for a regular expression on one answer: those of an export are anybody's, and some take forever."""
 
 _STEP = re.compile(r'\.([^.\[\]"]+)|\["([^"]+)"\]|\[(\d{1,4})\]')
 _NUMBER = re.compile(r"[+-]?([0-9]{1,16}(\.[0-9]{0,30})?|\.[0-9]{1,30})")
@@ -41,6 +47,8 @@ class AnswerSettings:
         lowest: Lowest number that a field may say.
         highest: Highest number that a field may say.
         temperature: Temperature of the probabilities of the digits.
+        absent: What a field says that does not apply, such as "N/A", in upper or lower case: it is left out of the mean
+            or the sum. Empty: every field has a value.
 
     Raises:
         ValueError: If a field is neither a JSON path nor a regular expression with one group, or a number is out of its
@@ -57,6 +65,7 @@ class AnswerSettings:
     lowest: float = 1.0
     highest: float = 5.0
     temperature: float = 1.0
+    absent: str = ""
 
     def __post_init__(self) -> None:
         for name, place in self.fields.items():
@@ -84,14 +93,17 @@ class AnswerSettings:
         return tuple(digit for digit in range(10) if int(max(self.lowest, 0)) <= digit <= self.highest)
 
     def combined(self, values: Sequence[float], num_rewards: int) -> list[float]:
-        """Return the rewards of the values of all fields: one of each, or their mean or sum.
+        """Return the rewards of the values of all fields: one of each, or the mean or sum of those that are not nan.
 
         >>> AnswerSettings(combine="sum").combined([1.0, 2.0], 1), AnswerSettings().combined([1.0, 2.0], 2)
         ([3.0], [1.0, 2.0])
+        >>> AnswerSettings().combined([1.0, math.nan, 2.0], 1)
+        [1.5]
         """
         if num_rewards > 1:
             return list(values)
-        return [sum(values) / (len(values) if self.combine == "mean" else 1)]
+        known = [value for value in values if not math.isnan(value)]
+        return [sum(known) / (len(known) if self.combine == "mean" else 1)]
 
 
 class Said(NamedTuple):
@@ -111,7 +123,7 @@ class Said(NamedTuple):
 
 
 def said_values(text: str, settings: AnswerSettings, *, whole: bool = True) -> list[float]:
-    """Return the value that each field of an answer says.
+    """Return the value that each field of an answer says; nan for a field that does not apply.
 
     Args:
         text: Text of the thought with its answer.
@@ -119,10 +131,14 @@ def said_values(text: str, settings: AnswerSettings, *, whole: bool = True) -> l
         whole: Whether the text is whole; of one that was cut off, a value at the very end may be half a value.
 
     Raises:
-        AnswerError: If there is no answer, or one of its values is missing or illegal; the message names the field.
+        AnswerError: If there is no answer, or one of its values is missing or illegal, or no field applies; the message
+            names the field.
     """
     if settings.fields:
-        return [said.value for said in _read(text, settings, whole)]
+        values = [said.value for said in _read(text, settings, whole)]
+        if all(map(math.isnan, values)):
+            raise AnswerError(f"the answer says {settings.absent} for {', '.join(settings.fields)}; expected a value")
+        return values
     try:
         overall = parse_answer(text).overall
     except AnswerError as error:
@@ -177,7 +193,11 @@ def _find(text: str, start: int, end: int, name: str, place: str) -> tuple[int, 
     if place.startswith(JSON_PATH):
         first, last = _find_in_json(text[start:end], name, place)
         return start + first, start + last
-    matches = [match for match in re.compile(place).finditer(text, start, end) if match[1] is not None]
+    try:
+        found = regex.compile(place).finditer(text, start, end, timeout=SECONDS)
+        matches = [match for match in found if match[1] is not None]
+    except TimeoutError as error:
+        raise AnswerError(f"the {name} of the answer: {place!r} was not found within {SECONDS:g} seconds") from error
     if not matches:
         raise AnswerError(f"the answer has no {name}: expected what matches {place!r}")
     first, last = matches[-1].span(1)
@@ -232,7 +252,9 @@ def _steps(path: str) -> list[str | int]:
 
 
 def _value(name: str, cell: str, settings: AnswerSettings) -> float:
-    """Return the value of what a field says."""
+    """Return the value of what a field says; nan if it does not apply."""
+    if settings.absent and cell.casefold() == settings.absent.casefold():
+        return math.nan
     if settings.words:
         if (value := _folded(settings.words).get(cell.casefold())) is None:
             raise AnswerError(f"the {name} of the answer is {cell[:80]!r}; expected {', '.join(settings.words)}")
@@ -254,8 +276,8 @@ def _check_place(name: str, place: str) -> None:
             raise ValueError(f'{where}; expected a JSON path such as $.scores.style or $["the style"][0]')
         return
     try:
-        groups = re.compile(place).groups
-    except re.error as error:
+        groups = regex.compile(place).groups
+    except regex.error as error:
         raise ValueError(f"{where}; expected a regular expression: {error}") from error
     if groups != 1:
         raise ValueError(f"{where}; expected a regular expression with one group, the value; it has {groups}")

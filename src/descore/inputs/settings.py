@@ -168,6 +168,11 @@ class ModelSettings:
                 f"reward_from {source!r} gives one reward, or several if answer.fields are named like them; got "
                 f"reward_names {', '.join(names)} and the fields {', '.join(answer.fields) or 'none'}"
             )
+        if answer.absent and (len(names) > 1 or source in FROM_DIGITS):
+            raise ValueError(
+                f"answer.absent leaves {answer.absent!r} out of a mean or a sum; expected one reward name and "
+                f"'overall_score', got {', '.join(names)} and {source!r}"
+            )
         if source in FROM_DIGITS and (answer.words or not answer.digits):
             said = "words" if answer.words else f"numbers from {answer.lowest:g} to {answer.highest:g}"
             raise ValueError(

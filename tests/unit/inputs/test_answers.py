@@ -1,5 +1,9 @@
 """What an answer says: named fields by pattern and JSON path, words, the place of digits, and what is no answer."""
 
+import math
+import time
+from dataclasses import replace
+
 import pytest
 
 from descore.answer import Answer, AnswerError, write_thought
@@ -138,3 +142,23 @@ def test_values_are_combined_by_their_mean_or_sum_or_stay_apart():
     assert AnswerSettings().combined([1.0, 2.0], 1) == [1.5]
     assert AnswerSettings(combine="sum").combined([1.0, 2.0], 1) == [3.0]
     assert AnswerSettings(combine="sum").combined([1.0, 2.0], 2) == [1.0, 2.0]
+
+
+def test_a_field_that_does_not_apply_is_left_out():
+    settings = AnswerSettings({"a": r"a: (\S+)", "b": r"b: (\S+)"}, absent="N/A")
+    values = said("a: 4 b: n/a", settings)
+    assert values == pytest.approx([4.0, math.nan], nan_ok=True)
+    assert settings.combined(values, 1) == [4.0]
+    with pytest.raises(AnswerError, match="the answer says N/A for a, b; expected a value"):
+        said("a: N/A b: N/A", settings)
+    with pytest.raises(AnswerError, match="the a of the answer is 'N/A'; expected a number from 1 to 5"):
+        said("a: N/A b: 2", replace(settings, absent=""))
+
+
+@pytest.mark.parametrize("place", [r"(?:x+x+)+(y)", r"(?:a|a)*c(d)", r"(x+)*\1z"])
+def test_a_regular_expression_that_takes_forever_has_a_reason(place):
+    text = "x" * 4000 + " " + "a" * 4000 + " y c d z"
+    began = time.process_time()
+    with pytest.raises(AnswerError, match=r"the style of the answer: .* was not found within 0.5 seconds"):
+        said(text, AnswerSettings({"style": place}))
+    assert time.process_time() - began < 5
