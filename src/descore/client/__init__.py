@@ -1,4 +1,4 @@
-"""The client of the server: the same call as `Scorer.score`, over HTTP. Importing it imports no torch."""
+"""The client of the server: `Scorer.score` and `Scorer.compare` over HTTP. Importing it imports no torch."""
 
 from descore.client.asynchronous import AsyncClient
 from descore.client.conversation import ClientError

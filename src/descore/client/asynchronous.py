@@ -8,13 +8,14 @@ from typing import Any
 
 import httpx2
 
-from descore.client.conversation import Call, ClientOptions, Heard, Send, Steps
-from descore.scoring.asked import Several
+from descore.client.conversation import COMPARISONS, SCORES, Call, ClientOptions, Heard, Record, Send, Steps
+from descore.pairwise.comparison import Comparison
+from descore.scoring.asked import Several, list_asked, list_pairs
 from descore.scoring.score import Score
 
 
 class AsyncClient:
-    """Scores videos on a server, as `Client` does, awaited.
+    """Scores videos on a server, or compares them, as `Client` does, awaited.
 
     Args:
         url: Address of the server, such as http://127.0.0.1:8000.
@@ -42,10 +43,25 @@ class AsyncClient:
     ) -> list[Score]:
         """Score videos, each against its prompt; the arguments, records and errors are those of `Client.score`."""
         how = {"num_thoughts": num_thoughts, "temperature": temperature}
-        call = Call(self._options, videos, prompts, thought, fps, how)
-        batches = call.batches()
+        return await self._ask(Call(self._options, SCORES, *list_asked(videos, prompts, thought), fps, how))
 
-        reading = asyncio.Lock()
+    async def compare(
+        self,
+        videos_a: Several,
+        videos_b: Several,
+        prompts: str | Iterable[str],
+        num_thoughts: int = 1,
+        *,
+        temperature: float | None = None,
+        fps: float | None = None,
+    ) -> list[Comparison]:
+        """Compare two videos of each prompt; the arguments, records and errors are those of `Client.compare`."""
+        how = {"num_thoughts": num_thoughts, "temperature": temperature}
+        pairs = list_pairs(videos_a, videos_b, prompts)
+        return await self._ask(Call(self._options, COMPARISONS, pairs, range(len(pairs)), fps, how))
+
+    async def _ask(self, call: Call[Record]) -> list[Record]:
+        batches, reading = call.batches(), asyncio.Lock()
 
         async def next_batch() -> Steps | None:
             async with reading:
@@ -61,7 +77,7 @@ class AsyncClient:
                     group.create_task(work())
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
-        return call.scores()
+        return call.records()
 
     async def _take(self, steps: Steps) -> None:
         heard: Heard | None = None
@@ -78,7 +94,7 @@ class AsyncClient:
 
     async def _send(self, step: Send) -> Heard:
         try:
-            answer = await self._http.post(self._options.address, content=step.content)
+            answer = await self._http.post(step.address, content=step.content)
         except httpx2.TransportError as error:
             return Heard(0, f"{type(error).__name__}: {error}")
         return Heard(answer.status_code, answer.text, answer.headers.get("Retry-After", ""))

@@ -10,13 +10,14 @@ from typing import Any
 
 import httpx2
 
-from descore.client.conversation import Call, ClientOptions, Heard, Send, Steps
-from descore.scoring.asked import Several
+from descore.client.conversation import COMPARISONS, SCORES, Call, ClientOptions, Heard, Record, Send, Steps
+from descore.pairwise.comparison import Comparison
+from descore.scoring.asked import Several, list_asked, list_pairs
 from descore.scoring.score import Score
 
 
 class Client:
-    """Scores videos on a server.
+    """Scores videos on a server, or compares them.
 
     Args:
         url: Address of the server, such as http://127.0.0.1:8000.
@@ -49,7 +50,31 @@ class Client:
             ScoringError: If the numbers of videos and prompts differ.
         """
         how = {"num_thoughts": num_thoughts, "temperature": temperature}
-        call = Call(self._options, videos, prompts, thought, fps, how)
+        return self._ask(Call(self._options, SCORES, *list_asked(videos, prompts, thought), fps, how))
+
+    def compare(
+        self,
+        videos_a: Several,
+        videos_b: Several,
+        prompts: str | Iterable[str],
+        num_thoughts: int = 1,
+        *,
+        temperature: float | None = None,
+        fps: float | None = None,
+    ) -> list[Comparison]:
+        """Compare two videos of each prompt, on a server with a model that compares two videos.
+
+        The arguments and records are those of `Scorer.compare`.
+
+        Raises:
+            ClientError: If the server refuses a request, or none of several tries is answered.
+            ScoringError: If the numbers of videos and prompts differ.
+        """
+        how = {"num_thoughts": num_thoughts, "temperature": temperature}
+        pairs = list_pairs(videos_a, videos_b, prompts)
+        return self._ask(Call(self._options, COMPARISONS, pairs, range(len(pairs)), fps, how))
+
+    def _ask(self, call: Call[Record]) -> list[Record]:
         room = BoundedSemaphore(2 * self._options.concurrency)  # batches that are read and wait
 
         def take(steps: Steps) -> None:
@@ -62,7 +87,7 @@ class Client:
             waiting = [pool.submit(take, steps) for steps in call.batches() if room.acquire()]
         for one in waiting:
             one.result()
-        return call.scores()
+        return call.records()
 
     def _take(self, steps: Steps) -> None:
         heard: Heard | None = None
@@ -79,7 +104,7 @@ class Client:
 
     def _send(self, step: Send) -> Heard:
         try:
-            answer = self._http.post(self._options.address, content=step.content)
+            answer = self._http.post(step.address, content=step.content)
         except httpx2.TransportError as error:
             return Heard(0, f"{type(error).__name__}: {error}")
         return Heard(answer.status_code, answer.text, answer.headers.get("Retry-After", ""))

@@ -21,6 +21,8 @@ from descore.serving.refusals import Refused
 from descore.serving.schemas import (
     BatchRequest,
     BatchResponse,
+    CompareBatchRequest,
+    CompareBatchResponse,
     CompareRequest,
     ComparisonRecord,
     Problem,
@@ -38,7 +40,7 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src data: blob:; media-src blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_BODIES = (ScoreRequest, BatchRequest, CompareRequest)
+_BODIES = (ScoreRequest, BatchRequest, CompareRequest, CompareBatchRequest)
 _KINDS = {"index.html": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
 
 
@@ -102,7 +104,16 @@ def _add_comparison(app: FastAPI, service: Service, refusals: dict[int | str, di
     @app.post("/compare", response_model=record, responses=refusals, openapi_extra=body)
     async def compare(request: Request) -> Response:
         """Compare two videos in both orders. Two that cannot be compared have verdict null and an error."""
-        return JSONResponse(await service.compare(request, await read_body(request, CompareRequest)))
+        asked = await read_body(request, CompareRequest)
+        return JSONResponse((await service.compare(request, [asked], asked))[0])
+
+    several, records = body_of(CompareBatchRequest), CompareBatchResponse
+
+    @app.post("/compare/batch", response_model=records, responses=refusals, openapi_extra=several)
+    async def compare_batch(request: Request) -> Response:
+        """Compare several pairs. One that cannot be compared has verdict null and an error; the others are compared."""
+        asked = await read_body(request, CompareBatchRequest)
+        return JSONResponse({"comparisons": await service.compare(request, asked.items, asked)})
 
 
 def _add_state(app: FastAPI, service: Service) -> None:

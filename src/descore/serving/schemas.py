@@ -68,12 +68,22 @@ class BatchRequest(ScoreOptions):
     items: list[ScoreItem]
 
 
-class CompareRequest(ScoreOptions):
-    """Two videos of one prompt to compare, in both orders."""
+class CompareItem(Body):
+    """Two videos of one prompt."""
 
     prompt: str
     video_a: VideoSource
     video_b: VideoSource
+
+
+class CompareRequest(CompareItem, ScoreOptions):
+    """Two videos of one prompt to compare, in both orders."""
+
+
+class CompareBatchRequest(ScoreOptions):
+    """Several pairs of videos to compare, each in both orders."""
+
+    items: list[CompareItem]
 
 
 class OrderRecord(BaseModel):
@@ -98,6 +108,12 @@ class ComparisonRecord(BaseModel):
     verdict_changes: bool | None = None
     orders: list[OrderRecord] = []
     error: str | None = None
+
+
+class CompareBatchResponse(BaseModel):
+    """Comparison record of each pair, in the order of the request."""
+
+    comparisons: list[ComparisonRecord]
 
 
 class ScoreRecord(BaseModel):

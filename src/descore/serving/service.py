@@ -15,7 +15,7 @@ from descore.serving.metrics import Metrics
 from descore.serving.options import MIB, ServerOptions
 from descore.serving.pool import Pool
 from descore.serving.refusals import Held, Refused
-from descore.serving.schemas import CompareRequest, ScoreOptions, VideoSource, explain, failed, failed_comparison
+from descore.serving.schemas import CompareItem, ScoreOptions, VideoSource, explain, failed, failed_comparison
 from descore.serving.sources import SourceError, Spool, Stored, spool
 
 Record = dict[str, Any]
@@ -77,26 +77,30 @@ class Service:
             records = iter(await _unless_gone(request, self.pool.score(messages)))
         return [next(records) if isinstance(video, Stored) else failed(str(video)) for video in stored]
 
-    async def compare(self, request: Request, body: CompareRequest) -> Record:
-        """Compare two videos, and return their record; stop if the client has gone.
+    async def compare(self, request: Request, pairs: Sequence[CompareItem], how: ScoreOptions) -> list[Record]:
+        """Compare the videos of pairs, and return a record for each in order; stop if the client has gone.
 
         Raises:
             Refused: If the request exceeds a limit, or there is no room for it.
         """
-        asked = [Asked(body.prompt, video) for video in (body.video_a, body.video_b)]
-        self._check(asked, body)
+        asked = [Asked(pair.prompt, video) for pair in pairs for video in (pair.video_a, pair.video_b)]
+        self._check(asked, how)
         async with spool(self.options, self.held) as files:
             stored = [await self._store(one, files) for one in asked]
-            videos = [video for video in stored if isinstance(video, Stored)]
-            if len(videos) < len(stored):
-                return failed_comparison(next(str(video) for video in stored if not isinstance(video, Stored)))
-            a, b = videos
-            if a.fps and b.fps and a.fps != b.fps:
-                return failed_comparison(f"expected one fps for both videos, got {a.fps:g} and {b.fps:g}")
-            message = self._message(asked[0], a, body) | {"fps": a.fps or b.fps}
-            message |= {"other": b.path, "other_name": b.name}
-            (record,) = await _unless_gone(request, self.pool.score([message]))
-        return record if "verdict" in record else failed_comparison(record["error"])
+            jobs = [self._job(*pair, how) for pair in zip(asked[::2], stored[::2], stored[1::2], strict=True)]
+            messages = [job for job in jobs if not isinstance(job, str)]
+            records = iter(await _unless_gone(request, self.pool.score(messages)))
+        found = [{"error": job} if isinstance(job, str) else next(records) for job in jobs]
+        return [record if "verdict" in record else failed_comparison(record["error"]) for record in found]
+
+    def _job(self, one: Asked, a: Stored | SourceError, b: Stored | SourceError, how: ScoreOptions) -> Record | str:
+        """Return what a worker is asked about two videos, or why it cannot be asked."""
+        if isinstance(a, SourceError) or isinstance(b, SourceError):
+            return str(a if isinstance(a, SourceError) else b)
+        if a.fps and b.fps and a.fps != b.fps:
+            return f"expected one fps for both videos, got {a.fps:g} and {b.fps:g}"
+        message = self._message(one, a, how)
+        return message | {"fps": a.fps or b.fps, "other": b.path, "other_name": b.name}
 
     def _check(self, asked: Sequence[Asked], how: ScoreOptions) -> None:
         limits = self.options.limits

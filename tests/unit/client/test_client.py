@@ -202,3 +202,36 @@ def test_batches_are_bounded_in_number_and_bytes_and_each_different_video_is_sen
         scores = ask(server.url, videos, prompts, options={"batch_mb": 0.1, "concurrency": 1})
         assert [score.reward for score in scores] == [1, 2, 1, 3, 4, 5]
         assert [len(body["items"]) for body in server.bodies] == [2, 2, 1]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {},
+        {"verdict": None},
+        {"verdict": "A"},
+        {"verdict": "C", "p_a": 1, "p_tie": 0, "p_b": 0},
+        {"verdict": "A", "p_a": True, "p_tie": 0, "p_b": 0},
+        {"verdict": "A", "p_a": 1.0, "p_tie": 0.0, "p_b": 0.0, "error": "it broke"},
+    ],
+)
+def test_a_comparison_that_is_none_is_an_error(record):
+    answer = json.dumps({"comparisons": [record]}).encode()
+    with (
+        Scripted((200, {}, answer)) as server,
+        Client(server.url) as client,
+        pytest.raises(ClientError, match="expected a reward, a verdict or an error"),
+    ):
+        client.compare(b"a", b"b", "a cat")
+
+
+def test_a_pair_counts_as_two_videos_and_is_halved_with_its_like():
+    def said(*verdicts):
+        chances = {"p_a": 1.0, "p_tie": 0.0, "p_b": 0.0}
+        return 200, {}, json.dumps({"comparisons": [chances | {"verdict": one} for one in verdicts]}).encode()
+
+    script = (413, {}, b"{}"), said("A"), said("B"), said("tie")
+    with Scripted(*script) as server, Client(server.url, batch_size=5, concurrency=1) as client:
+        found = client.compare([b"a", b"b", b"c"], b"d", ["1", "2", "3"])
+    assert [one.verdict for one in found] == ["A", "B", "tie"]
+    assert [[item["prompt"] for item in body["items"]] for body in server.bodies] == [["1", "2"], ["1"], ["2"], ["3"]]
