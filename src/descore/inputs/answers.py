@@ -7,9 +7,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, get_args
-
-import regex  # type: ignore[import-untyped]
+from typing import Any, Literal, NamedTuple, get_args
 
 from descore.answer import END_OF_THINKING, AnswerError, find_answer, locate_overall, parse_answer
 
@@ -194,7 +192,7 @@ def _find(text: str, start: int, end: int, name: str, place: str) -> tuple[int, 
         first, last = _find_in_json(text[start:end], name, place)
         return start + first, start + last
     try:
-        found = regex.compile(place).finditer(text, start, end, timeout=SECONDS)
+        found = _engine().compile(place).finditer(text, start, end, timeout=SECONDS)
         matches = [match for match in found if match[1] is not None]
     except TimeoutError as error:
         raise AnswerError(f"the {name} of the answer: {place!r} was not found within {SECONDS:g} seconds") from error
@@ -276,8 +274,15 @@ def _check_place(name: str, place: str) -> None:
             raise ValueError(f'{where}; expected a JSON path such as $.scores.style or $["the style"][0]')
         return
     try:
-        groups = regex.compile(place).groups
-    except regex.error as error:
+        groups = _engine().compile(place).groups
+    except _engine().error as error:
         raise ValueError(f"{where}; expected a regular expression: {error}") from error
     if groups != 1:
         raise ValueError(f"{where}; expected a regular expression with one group, the value; it has {groups}")
+
+
+def _engine() -> Any:
+    """Return `regex`, whose expressions have a limit of time; imported only where a field has an expression."""
+    import regex  # type: ignore[import-untyped]
+
+    return regex
