@@ -139,8 +139,13 @@ def _evaluate(options: argparse.Namespace) -> int:
         _print_progress(evaluation)
         return 0
     print_summary(evaluation)
-    failed = evaluation.summary["num_failed_videos"] + evaluation.summary["num_failed_swapped_videos"]
+    failed = _num_failed(evaluation) + evaluation.summary["num_failed_swapped_videos"]
     return 1 if failed else 0
+
+
+def _num_failed(evaluation: Evaluation) -> int:
+    """Return the number of pairs, or of videos, that failed."""
+    return int(evaluation.summary["num_failed_pairs" if evaluation.is_pairwise else "num_failed_videos"])
 
 
 def _benchmark(options: argparse.Namespace) -> Benchmark:
@@ -187,7 +192,7 @@ def print_summary(evaluation: Evaluation) -> None:
     _print_choices(console, summary["dimensions"])
     _print_signs_of_hacking(console, summary["dimensions"])
     judged = f"{info['num_pairs']} pairs" if evaluation.is_pairwise else f"{summary['num_videos']} videos"
-    failed = f"{summary['num_failed_videos']} of {judged} failed"
+    failed = f"{_num_failed(evaluation)} of {judged} failed"
     rejected = "".join(f", {count} rows left out ({reason})" for reason, count in summary["rejected"].items())
     console.print(f"{failed}{rejected}", highlight=False)
     _print_reasons(console, summary["errors"])

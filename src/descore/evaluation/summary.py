@@ -30,6 +30,8 @@ from descore.scoring.folder import Record
 def summarise(evaluation: Evaluation, tuned_on: Evaluation | None = None) -> Record:
     """Compute the content of summary.json for a complete evaluation; a number that does not exist is nan.
 
+    Failures are counted of what the model judges: "num_failed_pairs" of one that compares, or "num_failed_videos".
+
     Args:
         evaluation: Evaluation in which every video has a score record.
         tuned_on: Finished evaluation of another split, whose tie thresholds are applied to this one too.
@@ -43,7 +45,7 @@ def summarise(evaluation: Evaluation, tuned_on: Evaluation | None = None) -> Rec
         "model": info["model"],
         "protocol": info["protocol"],
         "num_videos": len(evaluation.videos),
-        "num_failed_videos": sum(errors.values()),
+        "num_failed_pairs" if evaluation.is_pairwise else "num_failed_videos": sum(errors.values()),
         "num_swapped_videos": len(evaluation.swapped_videos),
         "num_failed_swapped_videos": sum(swapped_errors.values()),
         "errors": errors,

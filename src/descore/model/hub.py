@@ -188,10 +188,12 @@ def _accuracy(evaluation: str | Path) -> str:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a finished evaluation; repeat its command to finish it")
     found = read_json(path)
-    protocol, failed = found["protocol"], found["num_failed_videos"]
+    protocol, failed = found["protocol"], f"{found.get('num_failed_videos')} failed"
+    if "num_failed_pairs" in found:
+        failed = f"{found['num_failed_pairs']} pairs failed"
     thoughts = f"{protocol['thoughts']} thoughts per video" if protocol["thoughts"] else "no thoughts"
     lines = [
-        f"{found['benchmark']}, {thoughts}, {found['num_videos']} videos of which {failed} failed:",
+        f"{found['benchmark']}, {thoughts}, {found['num_videos']} videos of which {failed}:",
         "",
         "| dimension | without ties | 95 % interval | decided pairs | with ties | pairs |",
         "|---|---|---|---|---|---|",

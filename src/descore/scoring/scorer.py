@@ -223,13 +223,13 @@ class Scorer:
         Args:
             item: The item.
             sampling: Sampling options of its thoughts.
-            known: Whether its prefix is in the batch already.
+            known: Whether the same item is in the batch already, whose prefix a video shares; two videos do not.
         """
         if item.prefix is None:
             return 0
         thought = self.model.settings.max_thought_tokens if item.thought is None else len(item.thought.token_ids)
         own = sampling.num_thoughts * (thought + len(self.model.processor.appended_ids))
-        prefix = 0 if known else len(item.prefix.input_ids)
+        prefix = 0 if known and item.swapped is None else len(item.prefix.input_ids)
         return (prefix + own) * (1 if item.swapped is None else 2)
 
     def score_batch(self, items: Sequence[Item], sampling: Sampling) -> Iterator[Score]:

@@ -109,5 +109,7 @@ def test_a_pair_that_fails_is_counted_and_has_no_margin(judge_export, data, tmp_
     assert main(["evaluate", *args, "--output", str(tmp_path / "run")]) == 1
     found = load_evaluation(tmp_path / "run")
     assert [math.isnan(margin) for margin in found.margins("overall").tolist()] == [False, True, False, False]
-    assert found.summary["num_failed_videos"] == 1
+    assert found.summary["num_failed_pairs"] == 1
+    assert "num_failed_videos" not in found.summary
+    assert "1 of 4 pairs failed" in capsys.readouterr().out
     assert "gone.mp4" in next(iter(found.summary["errors"]))

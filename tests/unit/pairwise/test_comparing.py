@@ -6,7 +6,9 @@ from dataclasses import replace
 import pytest
 
 from descore import Comparison, Scorer
+from descore.model.sampling import Sampling
 from descore.pairwise.comparison import Order, compare_orders
+from descore.scoring.asked import Asked
 from descore.scoring.folder import ScoringError
 from tests.conftest import Build
 from tests.unit.pairwise.conftest import CHOICE, TEMPLATE
@@ -84,3 +86,18 @@ def test_each_judgement_says_what_to_do_instead(comparer, scorer, clips):
         scorer.compare(clips[0], clips[1], "a bar")
     with pytest.raises(ScoringError, match="2 videos A, 3 videos B and 2 prompts"):
         comparer.compare(clips[:2], clips[:3], "a bar")
+
+
+def test_the_same_pair_again_takes_its_tokens_again(judge_export, clips, monkeypatch):
+    """Every pair of a batch is packed with its own two prefixes, so each counts against the bound of memory."""
+    sizes = []
+    comparer = Scorer(judge_export, device="cpu")
+    one = comparer.reader.read(Asked(clips[0], "a bar", None, clips[1]), None)
+    tokens = comparer.num_tokens(one, Sampling())
+    assert tokens >= 2 * len(one.prefix.input_ids)
+    pack = comparer.model.processor.pack
+    monkeypatch.setattr(comparer.model.processor, "pack", lambda *of: sizes.append(pack(*of)) or sizes[-1])
+    comparer.max_batch_tokens = 3 * tokens
+    found = comparer.compare([clips[0]] * 8, clips[1], "a bar")
+    assert [record.error for record in found] == [None] * 8
+    assert max(sum(packed.layout.prefix_lengths) for packed in sizes) <= 3 * tokens
