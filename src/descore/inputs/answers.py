@@ -19,8 +19,8 @@ JSON_PATH = "$"
 
 START_OF_THINKING = "<think>"
 
-SECONDS = 0.5
-"""Computing time for a regular expression on one answer: those of an export are anybody's, and some take forever."""
+SECONDS, MAX_CHARACTERS = 0.5, 1000
+"""Computing time for a regular expression on one answer, and its longest text: those of an export are anybody's."""
 
 _STEP = re.compile(r'\.([^.\[\]"]+)|\["([^"]+)"\]|\[(\d{1,4})\]')
 _NUMBER = re.compile(r"[+-]?([0-9]{1,16}(\.[0-9]{0,30})?|\.[0-9]{1,30})")
@@ -273,6 +273,11 @@ def _check_place(name: str, place: str) -> None:
         if _STEP.sub("", place) != JSON_PATH or place == JSON_PATH:
             raise ValueError(f'{where}; expected a JSON path such as $.scores.style or $["the style"][0]')
         return
+    if len(place) > MAX_CHARACTERS:
+        raise ValueError(
+            f"answer.fields has a regular expression of {len(place)} characters for {name!r}; expected at most "
+            f"{MAX_CHARACTERS}"
+        )
     try:
         groups = _engine().compile(place).groups
     except _engine().error as error:

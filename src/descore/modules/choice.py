@@ -30,7 +30,7 @@ class ChoiceModule(SupervisedSystem):
     Args:
         backbone: Hub id or folder of a backbone, or "tiny", which ships with the package.
         template: Instruction: "pair" or "pair_rendered" of the package, or a text file with {prompt}, {video:1} and
-            {video:2} in it.
+            {video:2}, or {frames:1} and {frames:2}, in it.
         video: How a video is read: the same in all stages and in scoring.
         choice: Words of the outcomes, and the text that stands before them.
         optimization: What trains, and how; query and head have no use here.

@@ -162,3 +162,10 @@ def test_a_regular_expression_that_takes_forever_has_a_reason(place):
     with pytest.raises(AnswerError, match=r"the style of the answer: .* was not found within 0.5 seconds"):
         said(text, AnswerSettings({"style": place}))
     assert time.process_time() - began < 5
+
+
+def test_a_regular_expression_of_any_length_is_refused():
+    with pytest.raises(
+        ValueError, match="has a regular expression of 1002 characters for 'style'; expected at most 1000"
+    ):
+        AnswerSettings({"style": f"({'a' * 1000})"})
