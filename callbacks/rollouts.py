@@ -12,6 +12,7 @@ from callbacks.tensorboard import (
     PREFERENCES,
     by_name,
     escape,
+    order_suffix,
     reward_names,
     tell_without_tensorboard,
     tensorboard_writer,
@@ -23,8 +24,9 @@ class RolloutTexts(Callback):
     """Writes groups of sampled thoughts to TensorBoard as tables, with one row per thought.
 
     Tags are `rollouts/<i>`: 0 is video A of the batch's first pair and 1 its video B, 2 is video A of the second pair,
-    and so on. A row has the rollout reward, the score of each rule, the advantage, the reward of the head, the number
-    of tokens and the text. On several devices, rank 0 shows its part of the batch.
+    and so on; of a model that compares two videos, 0 is both with A first, and 1 both with B first. A row has the
+    rollout reward, the score of each rule, the advantage, the reward of the head, the number of tokens and the text. On
+    several devices, rank 0 shows its part of the batch.
 
     Args:
         every_n_batches: Number of training batches between two batches that are shown.
@@ -49,11 +51,11 @@ class RolloutTexts(Callback):
             return
         rollouts = outputs["rollouts"]
         for index in range(min(self.num_groups, len(rollouts.groups))):
-            text = _describe(rollouts, *divmod(index, 2), reward_names(pl_module))
+            text = _describe(rollouts, *divmod(index, 2), reward_names(pl_module), order_suffix(pl_module))
             writer.add_text(f"rollouts/{index}", text, trainer.global_step)
 
 
-def _describe(rollouts: Any, index: int, side: int, names: Sequence[str]) -> str:
+def _describe(rollouts: Any, index: int, side: int, names: Sequence[str], order: str = "") -> str:
     """Format one group as Markdown: the prompt, the video, the label, and one row per thought."""
     pair = rollouts.pairs[index]
     video = side * len(rollouts.pairs) + index
@@ -62,7 +64,7 @@ def _describe(rollouts: Any, index: int, side: int, names: Sequence[str]) -> str
     preferred = by_name(names, [PREFERENCES.get(value, "unusable") for value in pair.preference])
     return "\n\n".join([
         f"**Prompt** {escape(pair.prompt)}",
-        f"**Video** {'AB'[side]} of {escape(pair.id)}",
+        f"**Video** {'AB'[side]}{order} of {escape(pair.id)}",
         f"**Preferred** {preferred}",
         _table(columns | _said(rollouts.groups[video], names)),
     ])

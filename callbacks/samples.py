@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from textwrap import wrap
 from typing import Any
 
@@ -17,6 +18,7 @@ from callbacks.tensorboard import (
     PREFERENCES,
     by_name,
     escape,
+    order_suffix,
     reward_names,
     tell_without_tensorboard,
     tensorboard_writer,
@@ -81,7 +83,7 @@ class Samples(Callback):
             self._preference[table].append(batch.preference)
         for index in range(min(len(batch.pairs), self.num_pairs - self._num_shown[table])):
             number, step = self._num_shown[table], trainer.global_step
-            text = _describe(batch, outputs, index, reward_names(pl_module))
+            text = _describe(batch, outputs, index, reward_names(pl_module), order_suffix(pl_module))
             writer.add_text(f"samples/{table}/text/{number}", text, step)
             if batch.frames:
                 videos = batch.frames[index], batch.frames[index + len(batch.pairs)]
@@ -171,18 +173,20 @@ def _row(pixels: Tensor, num_frames: int, max_height: int) -> Tensor:
     return pad(pixels, (0, GAP, 0, GAP), value=255).permute(1, 2, 0, 3).flatten(2)
 
 
-def _describe(batch: PairBatch, outputs: dict[str, Any], index: int, names: Sequence[str]) -> str:
-    """Format a pair as Markdown: the prompt, the label, and one column per video."""
+def _describe(batch: PairBatch, outputs: dict[str, Any], index: int, names: Sequence[str], order: str = "") -> str:
+    """Format a pair as Markdown: the prompt, the label, and one column per video; two videos have one per order."""
     pair = batch.pairs[index]
     columns = []
-    for row, side in enumerate((pair.a, pair.b)):
+    sides = [replace(side, thought=text) for side, text in zip((pair.a, pair.b), pair.thoughts, strict=True)]
+    for row, side in enumerate(sides if order else (pair.a, pair.b)):
         rewards = {READINGS[mode]: values[row, index].tolist() for mode, values in outputs["rewards"].items()}
         group = outputs["groups"][row * len(batch.pairs) + index] if outputs["groups"] else None
         columns.append(_column(side, rewards, group, names))
     preferred = by_name(names, [PREFERENCES.get(value, "unusable") for value in pair.preference])
     rows = [f"| {label} | {columns[0][label]} | {columns[1][label]} |" for label in columns[0]]
     head = [f"**Prompt** {escape(pair.prompt)}", f"**Preferred** {preferred}"]
-    return "\n\n".join([*head, "\n".join([f"| {escape(pair.id)} | A | B |", "|---|---|---|", *rows])])
+    title = f"| {escape(pair.id)} | A{order} | B{order} |"
+    return "\n\n".join([*head, "\n".join([title, "|---|---|---|", *rows])])
 
 
 def _column(side: Side, rewards: dict[str, list[float]], group: Group | None, names: Sequence[str]) -> dict[str, str]:

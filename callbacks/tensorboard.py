@@ -68,6 +68,12 @@ def reward_names(pl_module: LightningModule) -> Sequence[str]:
     return names
 
 
+def order_suffix(pl_module: LightningModule) -> str:
+    """Return what follows "A" and "B" where they name a context of two videos: " first", and nothing for one video."""
+    system: Any = pl_module
+    return " first" if system.model.settings.is_pairwise else ""
+
+
 def by_name(names: Sequence[str], values: Sequence[str]) -> str:
     """Join the values of all rewards into one text, each with its name if there are several.
 

@@ -56,7 +56,7 @@ BUILDS_ON = {
     "callbacks": "model",
 }
 LIGHTNING = {"runtime", "modules", "train", *APPLICATION}
-GROUND_FLOOR = {"__init__", "types", "answer", "seeding", "atomic", "advantages", "rewards", "cli", "train"}
+GROUND_FLOOR = {"__init__", "types", "answer", "seeding", "atomic", "advantages", "cli", "train"}
 MAX_FILES, MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_ARGUMENTS = 14, 300, 50, 12
 
 

@@ -1,4 +1,4 @@
-"""Other labels and answers of the rendered world, from the exact scores of its table: aspects, digits and grades."""
+"""Other labels and thoughts of the rendered world, from its table: aspects, digits, grades, and verdicts."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from descore.answer import END_OF_THINKING, NOT_ASKED, AnswerError, parse_answer, parse_scores
+from descore.answer import END_OF_THINKING, NOT_ASKED, AnswerError, find_answer, parse_answer, parse_scores
 from descore.inputs.answers import AnswerSettings, said_values
+from descore.inputs.choice import ChoiceSettings, outcome_of
 from descore.types import DIMENSIONS, DimensionScores, Pair, Side
 
 OVERALL = "overall"
@@ -40,6 +41,8 @@ class Labels:
         answer: How a thought ends: "scores", DeScore's answer; "digits", JSON like it with a digit from 1 to 5 for each
             aspect; "grades", with 2 (good), 1 (normal) or 0 (bad), and no reasoning before it. Form, aspects and grades
             are such that the tiny backbone knows them.
+        choice: Words of the verdict that a thought about both videos ends with, see `comparison`; without them there
+            are no such thoughts.
 
     Raises:
         ValueError: If a name is unknown.
@@ -47,6 +50,7 @@ class Labels:
 
     dimensions: tuple[str, ...] = (OVERALL,)
     answer: AnswerForm = "scores"
+    choice: ChoiceSettings | None = None
 
     def __post_init__(self) -> None:
         known = (OVERALL, *DIMENSIONS, *ASPECTS)
@@ -60,7 +64,8 @@ class Labels:
         a, b = (self._side(side) for side in (pair.a, pair.b))
         ratings = zip(self.dimensions, a.mos, b.mos, strict=True)
         labels = (pair.preference[0] if name == OVERALL else _compare(*both) for name, *both in ratings)
-        return replace(pair, a=a, b=b, preference=tuple(labels))
+        thoughts = pair.thoughts if self.choice is None else _comparisons(pair, self.choice)
+        return replace(pair, a=a, b=b, preference=tuple(labels), thoughts=thoughts)
 
     def _side(self, side: Side) -> Side:
         assert side.scores is not None  # every rendered video has them
@@ -109,6 +114,40 @@ def digits_reward(text: str, truth: Mapping[str, Any] | None, num_tokens: int) -
         return 0.0
     distances = [abs(one - _digit(scores, name)) for one, name in zip(said, ASPECTS, strict=True)]
     return (1.0, 0.7, 0.4, 0.1)[round(sum(distances))] if max(distances) <= 1 else 0.0
+
+
+def comparison(first: str, second: str, choice: ChoiceSettings) -> str:
+    """Write a thought about two videos from the teacher's thoughts about each: what it found of each, and the verdict.
+
+    It has the scores that were found of the first video, then those of the second; the higher overall score wins. Each
+    line is an answer as the tiny backbone writes it.
+
+    Args:
+        first: The teacher's thought about the first video.
+        second: The teacher's thought about the second video.
+        choice: Words of the verdict.
+
+    Returns:
+        The thought; empty if the verdict is a tie and there are no words for it.
+    """
+    if (verdict := choice.words.get(outcome_of(_found(first, second)) or "")) is None:
+        return ""
+    scores = "\n".join(thought[slice(*find_answer(thought))] for thought in (first, second))
+    end = "</answer>" if choice.lead == "<answer>" else ""
+    return f"<think>{scores}{END_OF_THINKING}{choice.lead}{verdict}{end}"
+
+
+def _found(first: str, second: str) -> float:
+    """Return the preference that follows from the overall scores of the teacher's thoughts about two videos."""
+    return _compare(*(parse_answer(thought).overall or 0.0 for thought in (first, second)))
+
+
+def _comparisons(pair: Pair, choice: ChoiceSettings) -> tuple[str, str]:
+    """Return the thoughts about both videos with A first and with B first; empty where the verdict is not the label."""
+    a, b = pair.a.thought, pair.b.thought
+    if _found(a, b) != pair.preference[0]:
+        return "", ""
+    return comparison(a, b, choice), comparison(b, a, choice)
 
 
 def _digit(scores: DimensionScores, name: str) -> int:

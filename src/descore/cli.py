@@ -9,11 +9,12 @@ import sys
 from collections.abc import Sequence
 
 from descore import __version__
-from descore.commands import compare, doctor, evaluate, importing, pairs, rank, replay, report, score, serve
+from descore.commands import compare, doctor, evaluate, importing, replay, report, score, serve
+from descore.commands.selecting import pairs, rank, reject
 from descore.commands.usage import UsageError
 from descore.types import ModelError
 
-COMMANDS = (score, rank, pairs, doctor, importing, evaluate, compare, report, replay, serve)
+COMMANDS = (score, rank, pairs, doctor, importing, evaluate, compare, report, replay, reject, serve)
 
 
 def main(args: Sequence[str] | None = None) -> int:

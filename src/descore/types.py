@@ -50,6 +50,8 @@ class Pair:
         a: Video A.
         b: Video B.
         preference: Preference in each reward dimension: +1 for A, -1 for B, 0 for a tie, nan for no usable label.
+        thoughts: Thoughts about both videos, each with its verdict: with A first, and with B first. Each calls the
+            video that it sees first the first. Empty where the table has none.
     """
 
     id: str
@@ -57,6 +59,7 @@ class Pair:
     a: Side
     b: Side
     preference: tuple[float, ...]
+    thoughts: tuple[str, str] = ("", "")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Pair:
@@ -68,7 +71,8 @@ class Pair:
         True
         """
         a, b = (Side(**side | {"mos": tuple(side["mos"])}) for side in (values["a"], values["b"]))
-        return cls(values["id"], values["prompt"], a, b, tuple(values["preference"]))
+        a_first, b_first = values.get("thoughts", ("", ""))
+        return cls(values["id"], values["prompt"], a, b, tuple(values["preference"]), (a_first, b_first))
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,8 +265,9 @@ class PairBatch(OfTensors):
 
     Attributes:
         pairs: The pairs, for their ids and for logging.
-        branches: Packed inputs of 2N videos: first video A of every pair, then video B of every pair.
-        thoughts: Thoughts of each of the 2N videos, one for each branch.
+        branches: Packed inputs of 2N videos: first video A of every pair, then video B of every pair. For a model that
+            compares two videos, those of 2N contexts: both videos of every pair with A first, then with B first.
+        thoughts: Thoughts of each of the 2N videos or contexts, one for each branch.
         preference: Preference of each pair: +1 for A, -1 for B, 0 for a tie, nan for no usable label.
         mos: Mean opinion scores of the videos A and of the videos B; nan where the table has none.
         masked: Whether the thoughts of each pair are masked in this batch.

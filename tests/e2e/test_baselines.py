@@ -25,10 +25,12 @@ from tests.helpers.ranks import train
 
 ROOT = Path(__file__).parents[2]
 BASELINES = ROOT / "conf/baselines"
-THINKING = ("coupled", "lift", "videoscore2")
+THINKING = ("coupled", "lift", "llava_critic_r1_start", "unifiedreward_think", "videoscore2")
 STARTS = {
     "coupled_grpo": "coupled",
+    "llava_critic_r1": "llava_critic_r1_start",
     "r1_reward": "coupled",
+    "unifiedreward_think_grpo": "unifiedreward_think",
     "videoscore2_grpo": "videoscore2",
     "vlm_r1": "coupled",
 }
@@ -41,8 +43,12 @@ SOURCES = {
     "vlm_r1": "overall_score",
     "discriminative": "head",
     "discriminative_mse": "head",
+    "llava_critic_r1": "choice",
+    "llava_critic_r1_start": "choice",
     "rewarddance": "choice",
     "unifiedreward": "choice",
+    "unifiedreward_think": "choice",
+    "unifiedreward_think_grpo": "choice",
     "lift": "overall_score",
     "videoalign": "head",
     "videoscore": "head",
@@ -51,7 +57,7 @@ SOURCES = {
     "visionreward": "checklist",
 }
 """What the reward of each baseline is read from."""
-PAIRWISE = ("rewarddance", "unifiedreward")
+PAIRWISE = tuple(name for name, source in SOURCES.items() if source == "choice")
 """Baselines that compare two videos."""
 FIELDS = ("lift", "videoscore2", "videoscore2_grpo")
 """Baselines whose answer is not yet learnt after a few steps: a reward that is not found is nan, with its reason."""
@@ -127,9 +133,13 @@ def test_the_headline_of_a_comparison_is_what_the_export_gives(name: str, runs: 
     decided = [(one.margin, pair.preference[0]) for one, pair in zip(found, pairs, strict=True) if pair.preference[0]]
     accuracy = sum(margin * label > 0 for margin, label in decided) / len(decided) if decided else math.nan
     assert logged["val/preference_accuracy"][-1] == pytest.approx(accuracy, nan_ok=True)
-    changes = sum(one.order_disagreement for one in found) / len(found)
-    assert logged["val/order_disagreement"][-1] == pytest.approx(changes, abs=1e-4)
-    assert logged["train/loss"][-1] > 0
+    known = [one.order_disagreement for one in found if one.error is None]
+    if name in ("rewarddance", "unifiedreward"):
+        assert len(known) == len(found)
+        assert logged["train/loss"][-1] > 0
+    assert logged["val/failed_share"][-1] == 1 - len(known) / len(found), "a verdict is not yet learnt in a few steps"
+    if known:
+        assert logged["val/order_disagreement"][-1] == pytest.approx(sum(known) / len(known), abs=1e-4)
 
 
 @pytest.mark.slow

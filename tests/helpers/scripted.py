@@ -47,7 +47,7 @@ class Scripted(LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.model = SimpleNamespace(settings=SimpleNamespace(reward_names=names))
+        self.model = SimpleNamespace(settings=SimpleNamespace(reward_names=names, is_pairwise=False))
         self.script, self.accuracies, self.metric = script, iter(accuracies), metric
         self.batches = batches or len(script)
 

@@ -4,9 +4,11 @@ import pytest
 
 from descore.answer import END_OF_THINKING, Answer, write_answer, write_thought
 from descore.rewards import (
+    OF_ONE_VIDEO,
     RULES,
     RolloutReward,
     Rubric,
+    Verdict,
     agreement_reward,
     consistency_reward,
     cosine_reward,
@@ -145,7 +147,10 @@ def test_a_number_below_one_is_refused(option):
 
 
 def test_every_named_rule_runs():
-    assert set(Rubric(dict.fromkeys(RULES, 0.1))(PERFECT, TRUTH, 10).parts) == set(RULES)
+    of_one, of_two = set(RULES) - {"verdict"}, set(RULES) - OF_ONE_VIDEO
+    assert set(Rubric(dict.fromkeys(of_one, 0.1))(PERFECT, TRUTH, 10).parts) == of_one
+    verdict = Verdict("A", "A", whole=True)
+    assert set(Rubric(dict.fromkeys(of_two, 0.1))(PERFECT, {"verdict": "A"}, 10, verdict).parts) == of_two
 
 
 def test_quality_compares_values_not_their_type():

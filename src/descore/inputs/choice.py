@@ -5,8 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from descore.answer import END_OF_THINKING
+
 OUTCOMES = ("A", "tie", "B")
 """What a choice can come out as, in the order of its probabilities."""
+
+
+def outcome_of(preference: float) -> str | None:
+    """Return the outcome that a preference is: "A" for +1, "tie" for 0, "B" for -1, None for no usable label.
+
+    >>> outcome_of(-1.0), outcome_of(float("nan"))
+    ('B', None)
+    """
+    return {1.0: "A", 0.0: "tie", -1.0: "B"}.get(preference)
 
 
 class ChoiceError(ValueError):
@@ -74,6 +85,24 @@ class ChoiceSettings:
             if rest.startswith(word.casefold()):
                 return outcome
         raise ChoiceError(f"expected a choice of {self._shown()}; got {rest[:80]!r}")
+
+    def is_whole(self, text: str) -> bool:
+        """Return whether a thought closes its `<think>`, and ends with its choice, of which a block may be closed.
+
+        >>> ChoiceSettings().is_whole("<think>A moves.</think><answer>Video 2 is better</answer>")
+        True
+        >>> ChoiceSettings().is_whole("<think>A moves.</think><answer>Video 2 is better</answer> And so on.")
+        False
+        """
+        reasoning, closed, conclusion = text.rpartition(END_OF_THINKING)
+        if not closed or "<think>" not in reasoning or not conclusion:
+            return False
+        try:
+            rest = conclusion[len(self.context(conclusion)) :]
+            word = self.words[self.said(conclusion)]
+        except ChoiceError:
+            return False
+        return rest[len(word) :].strip() in {"", "</answer>"}
 
     def _shown(self) -> str:
         return ", ".join(map(repr, self.words.values()))

@@ -10,7 +10,7 @@ import torch
 from descore.inputs.processor import Processor
 from descore.inputs.prompts import PromptError
 from descore.seeding import uniform
-from descore.types import Frames, Pair, PairBatch, PairFrames, Prefix, Side, Thought
+from descore.types import Frames, Pair, PairBatch, PairFrames, Prefix, Thought
 
 Masking = Literal["sampled", "both"]
 Read = Callable[[str], Frames]
@@ -21,7 +21,8 @@ class PairCollator:
 
     Args:
         processor: Processor that turns prompts, videos and thoughts into inputs.
-        thoughts: Whether the batch has the teacher's thoughts; without them, every branch is the query tokens alone.
+        thoughts: Whether the batch has the teacher's thoughts, of a model that compares those about both videos;
+            without them, every branch is the query tokens alone.
         masking: Branches of each video. "sampled" gives one branch, without its thought if the pair is masked; "both"
             gives two, one with the thought and one without, at the cost of one more set of query tokens.
         mask_prob: Probability that "sampled" masks a pair; there is one draw for each pair and epoch.
@@ -30,6 +31,7 @@ class PairCollator:
         read: Function that reads a video, such as a `FrameCache`; `processor.read` if None.
 
     >>> from descore.inputs.settings import ModelSettings
+    >>> from descore.types import Side
     >>> processor = Processor(ModelSettings(backbone="tiny", template="Does it show {prompt}?"))
     >>> frames = Frames(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), (0, 8), 8.0, 16)
     >>> pair = Pair("p1", "a cat", Side("a.mp4", thought="A cat."), Side("b.mp4"), preference=(1.0,))
@@ -84,12 +86,11 @@ class PairCollator:
         self._check_labels(pairs)
         both = [self.frames(pair) for pair in pairs] if pair_frames is None else pair_frames
         masked = [self._masks(epoch, pair) for pair in pairs]
-        videos = [(pair, pair.a, mask) for pair, mask in zip(pairs, masked, strict=True)]
-        videos += [(pair, pair.b, mask) for pair, mask in zip(pairs, masked, strict=True)]
+        contexts = [(pair, place, mask) for place in (0, 1) for pair, mask in zip(pairs, masked, strict=True)]
         frames = [seen for seen, _ in both] + [seen for _, seen in both]
         of_a, of_b = zip(*(self.contexts(*seen) for seen in both), strict=True)
-        prefixes = [self._prefix(pair, seen) for (pair, _, _), seen in zip(videos, of_a + of_b, strict=True)]
-        branches = [self.branches(side, mask) for _, side, mask in videos]
+        prefixes = [self._prefix(pair, seen) for (pair, _, _), seen in zip(contexts, of_a + of_b, strict=True)]
+        branches = [self.branches(*context) for context in contexts]
         unknown = (float("nan"),) * len(self.processor.settings.reward_names)
         return PairBatch(
             pairs=tuple(pairs),
@@ -102,8 +103,8 @@ class PairCollator:
         )
 
     def contexts(self, a: Frames, b: Frames) -> tuple[tuple[Frames, ...], tuple[Frames, ...]]:
-        """Return the videos in the context of video A and in that of video B: each by itself."""
-        return (a,), (b,)
+        """Return the videos in both contexts of a pair: each by itself, or both with A first and with B first."""
+        return ((a, b), (b, a)) if self.processor.settings.is_pairwise else ((a,), (b,))
 
     def _prefix(self, pair: Pair, videos: tuple[Frames, ...]) -> Prefix:
         try:
@@ -111,9 +112,16 @@ class PairCollator:
         except PromptError as error:
             raise PromptError(f"pair {pair.id!r}: {error}") from error
 
-    def branches(self, side: Side, masked: bool) -> list[Thought]:
-        """Return the branches of one video; `masked` says whether its pair is masked."""
-        thought = self.processor.thought(side.thought) if self.thoughts else Thought()
+    def branches(self, pair: Pair, place: int, masked: bool) -> list[Thought]:
+        """Return the branches of one context of a pair.
+
+        Args:
+            pair: The pair.
+            place: 0 for video A, or both with A first; 1 for video B, or both with B first.
+            masked: Whether the pair is masked.
+        """
+        texts = pair.thoughts if self.processor.settings.is_pairwise else (pair.a.thought, pair.b.thought)
+        thought = self.processor.thought(texts[place]) if self.thoughts else Thought()
         if self.masking == "both":
             return [thought, Thought()]
         return [Thought() if masked else thought]

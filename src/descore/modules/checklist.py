@@ -20,7 +20,7 @@ from descore.modules.readings import ChecklistReader, GivenReader
 from descore.modules.supervised import SupervisedSystem
 from descore.objectives.checklist import checklist_loss, fit_weights
 from descore.thinking.readout import count_answers, read_answers, weights_of
-from descore.types import Pair, PairBatch, Side, Thought
+from descore.types import Pair, PairBatch, Thought
 from descore.video.settings import VideoSettings
 
 
@@ -171,10 +171,11 @@ class AnsweredCollator(PairCollator):
         super().__init__(processor, read=read)
         self.asked = [(one, tokenise_question(one, processor.tokenizer)) for one in processor.settings.checklist]
 
-    def branches(self, side: Side, masked: bool) -> list[Thought]:
+    def branches(self, pair: Pair, place: int, masked: bool) -> list[Thought]:
         """The questions that have an answer for this video, answered."""
-        assert side.scores is not None  # `on_fit_start` has seen to it
-        answers: list[tuple[Question, Any, bool | None]] = [(q, a, q.right_answer(side.scores)) for q, a in self.asked]
+        scores = (pair.a, pair.b)[place].scores
+        assert scores is not None  # `on_fit_start` has seen to it
+        answers: list[tuple[Question, Any, bool | None]] = [(q, a, q.right_answer(scores)) for q, a in self.asked]
         return [
             Thought((*asked.token_ids, asked.yes if truth else asked.no))
             for _, asked, truth in answers

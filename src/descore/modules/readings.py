@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from descore.inputs.choice import outcome_of
+from descore.inputs.settings import RewardSource
 from descore.model.reward_model import RewardModel
 from descore.pairwise.comparison import Order, compare_orders
 from descore.pairwise.reading import read_choices
-from descore.thinking.readout import read_answers, weigh
-from descore.types import PairBatch
+from descore.thinking.readout import read_answers, read_rewards, weigh
+from descore.thinking.rollouts import sides_of
+from descore.types import Group, PairBatch
 
 Reading = Literal["teacher_thought", "no_thought", "own_thought"]
 """With which thought a video is scored."""
@@ -21,7 +25,7 @@ Reading = Literal["teacher_thought", "no_thought", "own_thought"]
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What a batch of pairs gives without a thought of the model's own.
+    """What a batch of pairs gives.
 
     Attributes:
         rewards: Rewards `[2, N, K]` of videos A and B, by reading.
@@ -33,7 +37,7 @@ class Given:
 
 
 class GivenReader(ABC):
-    """Reads the rewards that need no thought of the model's own.
+    """Reads the rewards of validation: those that need no thought of the model's own, and those of its thoughts.
 
     Attributes:
         names: Names of the values that it counts besides.
@@ -43,7 +47,12 @@ class GivenReader(ABC):
 
     @abstractmethod
     def __call__(self, model: RewardModel, batch: PairBatch) -> Given:
-        """Read a batch of pairs."""
+        """Read a batch of pairs without thoughts of the model's own."""
+
+    def own(self, model: RewardModel, batch: PairBatch, groups: Sequence[Group]) -> Given:
+        """Read a batch of pairs with the model's own thoughts: one about each of the 2N videos or contexts."""
+        rewards = [readout.rewards[0] for readout in read_rewards(model, batch.branches, groups)]
+        return Given({"own_thought": torch.stack(rewards).view(2, len(batch.pairs), -1)})
 
 
 class NoReader(GivenReader):
@@ -77,19 +86,35 @@ class ChoiceReader(GivenReader):
     """Reads the choice between two videos in both orders: as rewards, half of the margin of each.
 
     It counts how often the verdict is the label, ties included, and how far it depends on the order.
+
+    Args:
+        thoughts: Whether that is counted of what the model's own thoughts say, and not of the choice without a thought.
     """
 
     names = ("verdict_accuracy", "order_disagreement", "verdict_changes")
 
+    def __init__(self, *, thoughts: bool = False) -> None:
+        self.thoughts = thoughts
+
     def __call__(self, model: RewardModel, batch: PairBatch) -> Given:
         """Read a batch of N pairs, which has N prefixes with A first, and then N with B first."""
+        rewards, values = self._read(model, batch, [("",)] * 2 * len(batch.pairs), "choice")
+        return Given({"no_thought": rewards}, {} if self.thoughts else values)
+
+    def own(self, model: RewardModel, batch: PairBatch, groups: Sequence[Group]) -> Given:
+        """Read the choice of the model's own thoughts."""
+        rewards, values = self._read(model, batch, [group.texts for group in groups], model.settings.reward_from)
+        return Given({"own_thought": rewards}, values)
+
+    def _read(
+        self, model: RewardModel, batch: PairBatch, texts: Sequence[Sequence[str]], source: RewardSource
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         num_pairs = len(batch.pairs)
-        probabilities = [readout.mean() for readout in read_choices(model, batch.branches, [("",)] * 2 * num_pairs)]
+        probabilities = [readout.mean() for readout in read_choices(model, batch.branches, texts, source)]
         orders = zip(probabilities[:num_pairs], probabilities[num_pairs:], strict=True)
         found = [compare_orders(Order(*a.tolist()), Order(*b.flip(0).tolist())) for a, b in orders]
         margins = torch.tensor([one.margin for one in found], device=batch.preference.device)
-        names = {1.0: "A", 0.0: "tie", -1.0: "B"}
-        labels = [names.get(label) for label in batch.preference[:, 0].tolist()]
+        labels = [outcome_of(label) for label in batch.preference[:, 0].tolist()]
         right = [float(one.verdict == label) for one, label in zip(found, labels, strict=True) if label is not None]
         known = [one for one in found if one.error is None]
         values = {
@@ -98,7 +123,7 @@ class ChoiceReader(GivenReader):
             "verdict_changes": [float(bool(one.verdict_changes)) for one in known],
         }
         rewards = torch.stack([margins / 2, -margins / 2])[..., None]
-        return Given({"no_thought": rewards}, {name: torch.tensor(value) for name, value in values.items()})
+        return rewards, {name: torch.tensor(value) for name, value in values.items()}
 
 
 class ChecklistReader(GivenReader):
@@ -109,10 +134,9 @@ class ChecklistReader(GivenReader):
     def __call__(self, model: RewardModel, batch: PairBatch) -> Given:
         """Read a batch of pairs; an answer counts where the annotated scores tell the right one."""
         answers, checklist = read_answers(model, batch.branches), model.settings.checklist
-        sides = [pair.a for pair in batch.pairs] + [pair.b for pair in batch.pairs]
         right = [
             float(answer == truth)
-            for side, row in zip(sides, (answers > 0.5).tolist(), strict=True)
+            for side, row in zip(sides_of(batch.pairs), (answers > 0.5).tolist(), strict=True)
             for question, answer in zip(checklist, row, strict=True)
             if side.scores is not None and (truth := question.right_answer(side.scores)) is not None
         ]

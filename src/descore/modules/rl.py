@@ -18,6 +18,7 @@ from descore.losses.policy import KLEstimator
 from descore.model.reward_model import RewardModel
 from descore.model.sampling import Sampling
 from descore.modules.options import Batching, Optimization
+from descore.modules.readings import ChoiceReader, GivenReader
 from descore.modules.step_metrics import Means, Stopwatch, count_rollouts
 from descore.modules.system import RewardSystem
 from descore.modules.update import Ranks, Update, split, split_on_ranks
@@ -32,6 +33,8 @@ from descore.types import Pair, PairBatch
 
 class RLModule(RewardSystem):
     """Improves the thoughts of a cold-started model, and keeps its head calibrated on them.
+
+    A model that compares two videos thinks about both, in both orders; it has no head to calibrate.
 
     Args:
         pretrained: Folder that stage 1 exported, or a hub id. How videos are read comes with it.
@@ -107,10 +110,12 @@ class RLModule(RewardSystem):
         self.objective = DualObjective(self.algorithm, self.max_thought_tokens, self.kl_estimator, self.weights)
 
     def _check_model(self) -> None:
-        if self.model.settings.is_pairwise:
+        pairwise = self.model.settings.is_pairwise
+        self.rollout_settings.rubric.check(pairwise=pairwise)
+        if pairwise and self.weights.calibration:
             raise ValueError(
-                "stage 2 samples thoughts about one video at a time, but this model compares two; pass one that scores "
-                "videos"
+                f"weights.calibration is {self.weights.calibration:g}, but this model compares two videos and has no "
+                "reward to calibrate; expected 0"
             )
         if not self.model.settings.thoughts:
             raise ValueError(
@@ -138,10 +143,14 @@ class RLModule(RewardSystem):
             read=read,
         )
 
+    def given_reader(self) -> GivenReader:
+        """Read the head, or the choice of a model that compares two videos."""
+        return ChoiceReader(thoughts=True) if self.model.settings.is_pairwise else super().given_reader()
+
     def on_fit_start(self) -> None:
         """Check before the first step that every pair can be graded."""
         needing = ", ".join(sorted(NEED_SCORES & self.rollout_settings.rubric.weights.keys()))
-        if not needing:
+        if not needing or self.model.settings.is_pairwise:
             return
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         num_ungraded, names = data.ungraded()

@@ -13,7 +13,8 @@ from descore.metrics.accumulated import PreferenceAccuracy
 from descore.model.reward_model import RewardModel
 from descore.modules.readings import GivenReader, Reading
 from descore.rewards import format_reward, quality_reward
-from descore.thinking.readout import read_rewards, said_scores
+from descore.thinking.readout import said_scores
+from descore.thinking.rollouts import sides_of
 from descore.thinking.think import think
 from descore.types import Group, PairBatch
 
@@ -40,7 +41,7 @@ class Validation:
         tables: Names of the validation tables.
         own_thought_pairs: Pairs per table and rank for which the model writes its own thoughts.
         headline: Reading that is logged without a suffix to its name.
-        given: Reads the rewards that need no thought of the model's own.
+        given: Reads the rewards, without thoughts of the model's own and with them.
     """
 
     def __init__(
@@ -60,15 +61,16 @@ class Validation:
 
     def step(self, batch: PairBatch, table: int) -> Validated:
         """Count a batch of a table."""
-        counts, num_pairs = self.tables[table], len(batch.pairs)
+        counts = self.tables[table]
         given = self.given(self.model, batch)
         rewards = dict(given.rewards)
         counts.count_values(given.values)
         groups: list[Group] = []
         if counts.num_own < self.own_thought_pairs:
             groups = think(self.model, batch.branches)
-            own = read_rewards(self.model, batch.branches, groups)
-            rewards["own_thought"] = torch.stack([readout.rewards[0] for readout in own]).view(2, num_pairs, -1)
+            own = self.given.own(self.model, batch, groups)
+            rewards |= own.rewards
+            counts.count_values(own.values)
             counts.count_thoughts(self.model, batch, groups)
         counts.count_rewards(rewards, batch.preference)
         return Validated(batch=batch, rewards=rewards, groups=groups)
@@ -134,14 +136,19 @@ class _Table:
             self.means[name].update(value)
 
     def count_thoughts(self, model: RewardModel, batch: PairBatch, groups: list[Group]) -> None:
-        """Count how good the model's own thoughts are, one per video; an answer with fields has no dimension scores."""
+        """Count how good the model's own thoughts are, one per video or context; not all have dimension scores."""
         self.num_own += len(batch.pairs)
-        sides = [pair.a for pair in batch.pairs] + [pair.b for pair in batch.pairs]
-        for side, group in zip(sides, groups, strict=True):
-            said = said_scores(model, group)[0] if (fields := model.settings.answer.fields) else None
+        settings = model.settings
+        for group in groups:
+            self.means["thought_tokens"].update(len(group.thoughts[0].token_ids))
+        if settings.is_pairwise:
+            for group in groups:
+                self.means["well_formed"].update(float(settings.choice.is_whole(group.texts[0])))
+            return
+        for side, group in zip(sides_of(batch.pairs), groups, strict=True):
+            said = said_scores(model, group)[0] if (fields := settings.answer.fields) else None
             well_formed = not isinstance(said, str) if fields else format_reward(group.texts[0])
             self.means["well_formed"].update(float(well_formed))
-            self.means["thought_tokens"].update(len(group.thoughts[0].token_ids))
             if side.scores is not None and not fields:
                 self.means["dimension_accuracy"].update(quality_reward(group.texts[0], side.scores))
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from descore.inputs.choice import TokenisedChoice
-from descore.losses.pair_losses import Labels
+from descore.losses.pair_losses import Labels, mean_over_usable
 from descore.model.reward_model import Forward, RewardModel
 from descore.model.sampling import Sampling
 from descore.objectives.algorithms import Algorithm
@@ -109,6 +109,8 @@ def _checklist_loss(step: KeptStep, pair: Pair, videos: Sequence[KeptVideo], for
 
 
 def _choice_loss(step: KeptStep, pair: Pair, videos: Sequence[KeptVideo], forward: Forward) -> Tensor:
+    if step.objective.get("thoughts"):
+        return mean_over_usable(-forward.logprobs, torch.ones_like(forward.logprobs).bool())
     places = [TokenisedChoice(tuple(branch.token_ids for branch in video.thoughts)) for video in videos]
     return choice_loss(forward.logprobs, places, forward.logprobs.new_tensor(pair.preference[:1]))
 

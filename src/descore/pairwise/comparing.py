@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 
@@ -12,7 +13,7 @@ from descore.model.sampling import Sampling
 from descore.pairwise.comparison import Comparison, Order, compare_orders
 from descore.pairwise.reading import read_choices
 from descore.thinking.readout import Readout
-from descore.thinking.think import think
+from descore.thinking.think import see_contexts, think
 from descore.types import Prefix, Thought
 
 
@@ -40,11 +41,9 @@ def compare_together(
     Raises:
         FloatingPointError: If the model's logits are not finite.
     """
-    device = model.head.weight.device
     a_first, b_first = zip(*pairs, strict=True)
-    once = model.see(model.processor.pack(a_first, [[Thought()]] * len(pairs)).to(device))
-    seen = [*once, *(once[index ^ 1] for index in range(len(once)))]
-    branches = model.processor.pack([*a_first, *b_first], [[Thought()]] * 2 * len(pairs)).to(device)
+    branches = model.processor.pack([*a_first, *b_first], [[Thought()]] * 2 * len(pairs)).to(model.head.weight.device)
+    seen = list(chain.from_iterable(see_contexts(model, branches)))
     texts: Sequence[tuple[str, ...]] = [("",)] * 2 * len(pairs)
     lengths: Sequence[tuple[int, ...]] = [()] * 2 * len(pairs)
     if sampling is not None:

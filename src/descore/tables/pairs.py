@@ -100,9 +100,9 @@ def read_pairs(
     """Read a table of pairs.
 
     Our own layout has the columns prompt, video_a, video_b and preference (A, B, tie, or invalid where people could not
-    tell). It may also have id and, for each video, cot_a, scores_a, mos_a and generator_a. With several dimensions, the
-    labels are in preference_<name>, and the opinion scores in mos_a_<name> and mos_b_<name>. The case of labels does
-    not matter.
+    tell). It may also have id; for each video, cot_a, scores_a, mos_a and generator_a; and thoughts about both videos,
+    thought_a_first and thought_b_first. With several dimensions, the labels are in preference_<name>, and the opinion
+    scores in mos_a_<name> and mos_b_<name>. The case of labels does not matter.
 
     A row whose label is declared unusable in every dimension (`invalid`, `Hard to judge`, `discard`) is rejected with
     the reason "no usable label"; it is never an error.

@@ -17,17 +17,21 @@ def _descore(row: Row, dimensions: Sequence[str]) -> Pair:
         named = [f"{stem}_{name}" for name in dimensions]
         return [stem] if len(named) == 1 and named[0] not in row.columns else named
 
+    def thought(column: str) -> str:
+        return row.text(column) if row.has(column) else ""
+
     def side(key: str) -> Side:
         return Side(
             video=row.video(f"video_{key}"),
-            thought=row.text(f"cot_{key}") if row.has(f"cot_{key}") else "",
+            thought=thought(f"cot_{key}"),
             scores=row.scores(f"scores_{key}") if row.has(f"scores_{key}") else None,
             mos=row.numbers(columns(f"mos_{key}")),
             generator=row.name(f"generator_{key}"),
         )
 
     preference = row.labels(columns("preference"), {"A": 1.0, "B": -1.0, "tie": 0.0, "invalid": NAN})
-    return Pair(row.id(), row.text("prompt"), side("a"), side("b"), preference)
+    thoughts = (thought("thought_a_first"), thought("thought_b_first"))
+    return Pair(row.id(), row.text("prompt"), side("a"), side("b"), preference, thoughts)
 
 
 def _videoalign(row: Row, dimensions: Sequence[str]) -> Pair:

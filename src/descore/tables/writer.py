@@ -177,5 +177,8 @@ def _record(pair: Pair, folder: Path, dimensions: Sequence[str]) -> dict[str, An
             record[f"generator_{key}"] = side.generator
         for suffix, value in zip(suffixes, side.mos, strict=bool(side.mos)):
             record[f"mos_{key}{suffix}"] = None if math.isnan(value) else value
+    for key, thought in zip("ab", pair.thoughts, strict=True):
+        if thought:
+            record[f"thought_{key}_first"] = thought
     labels = (_LABELS.get(value, "invalid") for value in pair.preference)
     return record | {f"preference{suffix}": label for suffix, label in zip(suffixes, labels, strict=True)}

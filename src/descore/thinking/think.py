@@ -62,6 +62,26 @@ def think(
         model.train(training)
 
 
+def see_contexts(model: RewardModel, contexts: Branches) -> list[tuple[VideoFeatures, ...]]:
+    """Run the vision tower once over each video of a batch.
+
+    Args:
+        model: The model.
+        contexts: Packed batch of videos; of a model that compares two, N contexts with A first, then those with B
+            first.
+
+    Returns:
+        The output for the videos of each context, in their order; all of it, one after the other, is what `seen` is.
+    """
+    if not model.settings.is_pairwise:
+        return [(features,) for features in model.see(contexts)]
+    prefixes = prefixes_of(contexts)
+    a_first = prefixes[: len(prefixes) // 2]
+    features = model.see(model.processor.pack(a_first, [()] * len(a_first)))
+    pairs = list(zip(features[::2], features[1::2], strict=True))
+    return [*pairs, *((b, a) for a, b in pairs)]
+
+
 @dataclass(slots=True)
 class _Slot:
     """A growing thought, and the hidden states that the head reads."""

@@ -106,7 +106,7 @@ def test_histograms_by_hand(monkeypatch):
     writer = SimpleNamespace(add_histogram=lambda tag, values, step: written.update({tag: values.tolist()}))
     monkeypatch.setattr(samples, "tensorboard_writer", lambda trainer: writer)
     run = SimpleNamespace(datamodule=SimpleNamespace(val_names=("val", "ood")), global_step=2)
-    settings = SimpleNamespace(reward_names=("overall",))
+    settings = SimpleNamespace(reward_names=("overall",), is_pairwise=False)
     module = SimpleNamespace(headline="no_thought", model=SimpleNamespace(settings=settings))
     rewards = torch.tensor([[[1.0], [5.0], [2.0]], [[3.0], [1.0], [2.0]]])
     batch = SimpleNamespace(pairs=range(3), preference=torch.tensor([[-1.0], [1.0], [0.0]]))

@@ -1,8 +1,10 @@
-"""The pairwise baseline: what it trains on, its gradients, and what validation reads."""
+"""The pairwise baselines: what they train on, their gradients, and what validation reads."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from descore.modules.options import Optimization
 from descore.objectives.choice import choice_loss
 from descore.pairwise.comparison import Order, compare_orders
 from descore.pairwise.reading import read_choices
-from descore.types import Pair, Side
+from descore.types import Group, Pair, Side, Thought
 from tests.conftest import Build
 from tests.helpers.training import attach, read_by_name
 
@@ -30,9 +32,9 @@ def pair(name: str, preference: float) -> Pair:
 PAIRS = [pair("p0", 1.0), pair("p1", -1.0), pair("p2", 0.0), pair("p3", NAN)]
 
 
-def module_of(build: Build) -> tuple[ChoiceModule, dict[str, float]]:
-    module = ChoiceModule(template=TEMPLATE, optimization=Optimization({"language": 1e-3}))
-    model: RewardModel = build(template=module._build.args[0].template, reward_from="choice", thoughts=False)
+def module_of(build: Build, *, thoughts: bool = False) -> tuple[ChoiceModule, dict[str, float]]:
+    module = ChoiceModule(template=TEMPLATE, thoughts=thoughts, optimization=Optimization({"language": 1e-3}))
+    model: RewardModel = build(template=module._build.args[0].template, reward_from="choice", thoughts=thoughts)
     return module, attach(module, model)
 
 
@@ -117,3 +119,52 @@ def test_no_usable_label_has_no_loss():
     loss.backward()
     assert float(loss) == 0
     assert not logprobs.grad.any()
+
+
+def test_every_token_of_the_thoughts_is_learnt_and_an_order_without_one_is_left_out(build):
+    """The loss is the mean over the tokens, ends of turn included, of three thoughts, each read by itself."""
+    module, logged = module_of(build, thoughts=True)
+    texts = [("The circle is red.", "<think>"), ("", "The circle"), ("", "")]
+    thought = [replace(one, thoughts=both) for one, both in zip(PAIRS, texts, strict=False)]
+    batch = module.collator(training=True, read=read_by_name)(0, thought)
+    processor, logprobs = module.model.processor, []
+    for one in thought:
+        a, b = read_by_name(one.a.video), read_by_name(one.b.video)
+        for text, videos in zip(one.thoughts, ((a, b), (b, a)), strict=True):
+            if text:
+                alone = processor.pack([processor.prefix(one.prompt, *videos)], [[processor.thought(text)]])
+                with torch.no_grad():
+                    logprobs.append(module.model(alone, with_logprobs=True).logprobs)
+    loss = module.training_step(batch, 0)
+    assert len(logprobs) == 3
+    assert float(loss) == pytest.approx(-float(torch.cat(logprobs).mean()), abs=1e-4)
+    assert logged["train/loss"] == float(loss)
+    loss.backward()
+    assert torch.nn.utils.get_total_norm([one.grad for one in module.model.parameters() if one.grad is not None]) > 0
+
+
+def test_thoughts_are_asked_for_before_the_first_step(build):
+    module, _ = module_of(build, thoughts=True)
+    module._trainer.datamodule = SimpleNamespace(train_pairs=PAIRS)
+    with pytest.raises(ValueError, match=r"none of 4 training pairs has a thought .*thought_a_first.*descore reject"):
+        module.on_fit_start()
+    module._trainer.datamodule.train_pairs = [*PAIRS, replace(PAIRS[0], thoughts=("", "so"))]
+    module.on_fit_start()
+    with pytest.raises(ValueError, match="own_thought_pairs is 0"):
+        ChoiceModule(template=TEMPLATE, thoughts=True, own_thought_pairs=0)
+
+
+def test_verdicts_of_own_thoughts_are_those_that_count(build):
+    """Both orders call A better, which is the label of the first pair; the second has no verdict with B first."""
+    module, _ = module_of(build, thoughts=True)
+    module.model.processor.settings = replace(module.model.settings, reward_from="said_choice")
+    says = ["<answer>Video 1 is better", "<answer>Video 2 is better", "<answer>Video 2 is better", "nothing"]
+    groups = [Group((Thought((7,)),), (text,), (), torch.zeros(1, 1)) for text in says]
+    batch = module.collator(training=False, read=read_by_name)(0, PAIRS[:2])
+    reader = module.given_reader()
+    assert reader(module.model, batch).values == {}, "what is read without a thought is not what users get"
+    found = reader.own(module.model, batch, groups)
+    assert found.rewards["own_thought"][:, 0, 0].tolist() == pytest.approx([6.9078, -6.9078], abs=1e-3)
+    assert found.rewards["own_thought"][:, 1].isnan().all()
+    assert found.values["verdict_accuracy"].tolist() == [1.0, 0.0]
+    assert found.values["verdict_changes"].tolist() == [0.0]

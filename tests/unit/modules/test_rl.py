@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -18,7 +19,7 @@ from descore.objectives.algorithms import ALGORITHMS, AlgorithmOptions
 from descore.objectives.dual import LossWeights
 from descore.objectives.kept_step import KeptStep
 from descore.rewards import Rubric
-from descore.types import Pair, Side
+from descore.types import Group, Pair, Side, Thought
 from tests.helpers.training import attach, read_by_name
 
 LANGUAGE = {"learning_rates": {"language": 1e-3, "head": 1e-3}}
@@ -175,8 +176,13 @@ def test_thoughts_longer_than_the_model_reads_are_refused(build):
         attach(module_of(sampling=Sampling(2, max_tokens=9, temperature=1.0)), build(max_thought_tokens=6))
     with pytest.raises(ValueError, match="thoughts=false"):
         attach(module_of(), build(thoughts=False))
-    with pytest.raises(ValueError, match="but this model compares two"):
-        attach(module_of(), build(template="{video:1}{video:2}{prompt}", reward_from="choice"))
+    pairwise = {"template": "{video:1}{video:2}{prompt}", "reward_from": "choice"}
+    with pytest.raises(ValueError, match=r"calibration is 0\.005, but this model compares two"):
+        attach(module_of(), build(**pairwise))
+    with pytest.raises(ValueError, match=r"has agreement, quality, which cannot grade thoughts about two videos"):
+        attach(module_of(rubric=Rubric({"quality": 1.0, "agreement": 1.0})), build(**pairwise))
+    with pytest.raises(ValueError, match="has verdict, which cannot grade thoughts about one video"):
+        attach(module_of(rubric=Rubric({"verdict": 1.0})), build())
     with pytest.raises(ValueError, match="own_thought_pairs is 0"):
         module_of(own_thought_pairs=0)
 
@@ -198,3 +204,38 @@ def test_groups_that_cannot_teach_are_refused(sampling, message):
 def test_weights_of_16_bits_are_refused(build, precision):
     with pytest.raises(ValueError, match=f"precision is {precision}; expected 32-true or bf16-mixed"):
         attach(module_of(), build(), precision=precision)
+
+
+def test_thoughts_about_two_videos_are_graded_by_the_label_as_they_see_it(build, monkeypatch):
+    """Where A is preferred, "A" is right with A first, and "B" with B first. What does not think first is not whole."""
+    says = ["<think>x</think><answer>Video 1 is better</answer>", "<answer>Video 2 is better"]
+
+    def scripted(model, videos, sampling, *, names, seen):
+        assert len(seen) == 2 * len(videos.layout.prefix_lengths), "two videos in each context"
+        thoughts = (Thought((7,)), Thought((7, 8)))
+        old = (torch.zeros(1), torch.zeros(2))
+        return [Group(thoughts, tuple(says), old, torch.zeros(2, 1)) for _ in names]
+
+    monkeypatch.setattr("descore.thinking.rollouts.think", scripted)
+    rubric = Rubric({"verdict": 1.0, "format": 0.5})
+    module = module_of(rubric=rubric, weights=LossWeights(kl=0.0, calibration=0.0))
+    attach(module, build(template="{video:1}{video:2}{prompt}", reward_from="choice"))
+    module.clock = Stopwatch(torch.device("cpu"))
+    pairs = [replace(pair, preference=(label,)) for pair, label in zip(PAIRS, (1.0, -1.0, math.nan), strict=True)]
+    rollouts = module._roll_out(module.collator(training=True, read=read_by_name)(0, pairs))
+    assert rollouts.parts["verdict"][[0, 1, 3, 4]].tolist() == [[1, 0], [0, 1], [0, 1], [1, 0]]
+    assert rollouts.parts["format"].tolist() == [[1, 0]] * 6
+    assert rollouts.rewards[[0, 1, 3, 4]].tolist() == [[1.5, 0], [0.5, 1], [0.5, 1], [1.5, 0]]
+    assert rollouts.rewards[[2, 5]].isnan().all(), "a pair without a usable label counts for nothing"
+    assert not rollouts.mask[[2, 5]].any()
+
+
+def test_a_step_on_thoughts_about_two_videos(build):
+    module = module_of(rubric=EVEN, weights=LossWeights(kl=0.5, calibration=0.0))
+    logged = attach(module, build(template="{video:1}{video:2}{prompt}", reward_from="choice"))
+    losses = []
+    module._step = lambda loss, describe: losses.append(loss)
+    module.training_step(module.collator(training=True, read=read_by_name)(0, PAIRS), 0)
+    assert torch.nn.utils.get_total_norm([p.grad for p in module.sharding.trained() if p.grad is not None]) > 0
+    assert "train/preference_accuracy" not in logged
+    assert len(losses) == 1

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from descore.answer import Answer, write_thought
 from descore.inputs.answers import AnswerSettings
-from descore.modules import validation
-from descore.modules.readings import Given, HeadReader
+from descore.modules import readings, validation
+from descore.modules.readings import Given, GivenReader, HeadReader
 from descore.modules.validation import Validation
 from descore.thinking.readout import Readout
 from descore.types import DIMENSIONS, Group, Pair, PairBatch, Side, Thought
@@ -24,7 +24,7 @@ SAID = write_thought("A dog.", Answer(EXACT | {"style": 0}))
 
 
 def model_of(names: Sequence[str] = ("overall",), answer: AnswerSettings = AnswerSettings()) -> Any:
-    settings = SimpleNamespace(reward_names=tuple(names), answer=answer)
+    settings = SimpleNamespace(reward_names=tuple(names), answer=answer, is_pairwise=False)
     return SimpleNamespace(settings=settings, head=SimpleNamespace(weight=torch.zeros(1)))
 
 
@@ -35,7 +35,7 @@ def batch_of(*preferences: Sequence[float], graded: bool = True, thought: str = 
     return PairBatch(pairs, None, (), torch.tensor(preferences), torch.zeros(2, len(pairs), 1), nothing)
 
 
-class Scripted:
+class Scripted(GivenReader):
     """Gives what it was told to, batch by batch."""
 
     names = ("answer_accuracy",)
@@ -128,7 +128,7 @@ def thinks(monkeypatch) -> list[int]:
         return [Readout(group.rewards, (None,)) for group in groups]
 
     monkeypatch.setattr(validation, "think", think)
-    monkeypatch.setattr(validation, "read_rewards", read)
+    monkeypatch.setattr(readings, "read_rewards", read)
     return calls
 
 

@@ -20,6 +20,7 @@ from descore.losses.policy import KLEstimator
 from descore.model.reward_model import RewardModel
 from descore.model.sampling import Sampling
 from descore.modules.checklist import ChecklistModule
+from descore.modules.choice import ChoiceModule
 from descore.modules.cold_start import ColdStartModule
 from descore.modules.options import Batching, Optimization
 from descore.modules.rl import RLModule
@@ -147,6 +148,29 @@ def test_the_checklist(build, replayed, models, monkeypatch):
     a, b = (Side(side.video, scores=dict.fromkeys(DIMENSIONS, 2 - i)) for i, side in enumerate(SIDES))
     module = ChecklistModule(template=TEMPLATE, optimization=Optimization({"language": 1e-3}))
     *expected, step = supervised_step(module, model, Pair("p0", "a circle", a, b, (1.0,)), "32-true")
+    check(replayed(step), *expected)
+
+
+PAIRWISE = {"template": "1 {video:1} 2 {video:2} {prompt}", "reward_from": "choice", "max_thought_tokens": 6}
+
+
+@pytest.mark.parametrize("thoughts", [False, True])
+def test_the_choice_with_thoughts_and_without(build, replayed, models, monkeypatch, thoughts):
+    model = build(**PAIRWISE, thoughts=thoughts)
+    model.processor.read = read_by_name
+    monkeypatch.setitem(models, 1, model)
+    optimization = Optimization({"language": 1e-3})
+    module = ChoiceModule(template="pair_rendered", thoughts=thoughts, optimization=optimization)
+    pair = replace(pair_of(1), thoughts=("<think>it moves", "a red circle")[:2])
+    *expected, step = supervised_step(module, model, pair, "32-true")
+    check(replayed(step), *expected)
+
+
+def test_stage2_on_thoughts_about_two_videos(build, replayed, models, monkeypatch):
+    model = build(**PAIRWISE)
+    model.processor.read = read_by_name
+    monkeypatch.setitem(models, 1, model)
+    *expected, step = stage2_step(model, pair_of(1), weights=LossWeights(kl=0.5, calibration=0.0))
     check(replayed(step), *expected)
 
 

@@ -52,6 +52,23 @@ def test_a_thought_without_a_choice_is_told(text):
         ChoiceSettings().said(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ("<think>so</think>\n<answer>Video 2 is better</answer>\n", True),
+        ("<think>so</think><answer>video 2 is better", True),
+        ("<think>so<answer>Video 2 is better</answer>", False),
+        ("so</think><answer>Video 2 is better</answer>", False),
+        ("<think>so</think>Video 2 is better", False),
+        ("<think><answer>Video 2 is better</answer></think>", False),
+        ("<think>so</think><answer>Video 3 is better</answer>", False),
+        ("<think>so</think><answer>Video 2 is better</answer>, or not", False),
+    ],
+)
+def test_a_whole_thought_closes_its_reasoning_and_ends_with_its_choice(text, whole):
+    assert ChoiceSettings().is_whole(text) == whole
+
+
 @pytest.mark.parametrize("words", [("a", "ab", "c"), ("a", "a", "b"), ("", "a", "b"), ("a", "b", "B")])
 def test_words_that_cannot_be_told_apart_are_refused(words):
     with pytest.raises(ValueError, match="choice: expected"):

@@ -21,7 +21,8 @@ class TestWritePairs:
         pairs = (
             Pair("a-1", prompt, a, b, (1.0,)),
             Pair("2", "p", b, Side(a.video), (0.0,)),
-            Pair("3", "p", a, b, (-1.0,)),
+            Pair("3", "p", a, b, (-1.0,), ("<think>A</think>", "")),
+            Pair("4", "p", a, b, (-1.0,), ("", "of both")),
         )
         write_pairs(folder / "t.jsonl", pairs)
         assert read_pairs(folder / "t.jsonl") == PairTable(pairs, ())

@@ -1,14 +1,16 @@
 """Other labels and answers of a rendered pair, by hand, and that the table and its videos stay as they are."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from data_modules.rendered import RenderedPairDataModule
-from data_modules.world.labels import DIGITS, Labels, digits_reward, rating
+from data_modules.world.labels import DIGITS, Labels, comparison, digits_reward, rating
 from data_modules.world.rendering import RenderSettings, render_split
 from descore.answer import Answer, write_thought
 from descore.inputs.answers import said_values
+from descore.inputs.choice import ChoiceSettings
 from descore.types import DIMENSIONS, Pair, Side
 
 A = {"subject": 2, "dynamics": 1, "camera": 0, "environment": None, "style": None}
@@ -54,6 +56,26 @@ def test_thoughts_end_in_digits_or_grades_that_say_what_they_found():
     grades = Labels(answer="grades")(PAIR)
     assert grades.a.thought == said(2, 0, 2)
     assert grades.b.thought == said(0, 2, 2)
+
+
+def test_a_thought_about_both_videos_says_what_was_found_of_each():
+    """Found 2.5 and 3.5: B wins, which calls itself video 2 with A first, and video 1 with B first."""
+    pair, a = PAIR, PAIR.a.thought
+    found = Labels(choice=ChoiceSettings())(pair)
+    of_a = '{"dimension_scores": {"subject": 2, "dynamics": 1, "camera": 0, "environment": "N/A", "style": "N/A"}, '
+    of_b = '{"dimension_scores": {"subject": 1, "dynamics": 2, "camera": 2, "environment": 0, "style": 2}, '
+    of_a, of_b = of_a + '"overall_score": 2.5}', of_b + '"overall_score": 3.5}'
+    assert found.thoughts == (
+        f"<think>{of_a}\n{of_b}</think><answer>Video 2 is better</answer>",
+        f"<think>{of_b}\n{of_a}</think><answer>Video 1 is better</answer>",
+    )
+    boxed = ChoiceSettings("\\boxed{", "1}", "2}", "")
+    assert [boxed.said(text) for text in Labels(choice=boxed)(pair).thoughts] == ["B", "A"]
+    assert all(map(boxed.is_whole, Labels(choice=boxed)(pair).thoughts))
+    assert Labels()(pair).thoughts == ("", "")
+    assert Labels(choice=ChoiceSettings())(replace(pair, preference=(1.0,))).thoughts == ("", ""), "not the label"
+    assert comparison(a, a, boxed) == ""
+    assert comparison(a, a, ChoiceSettings()).endswith("<answer>Both videos are equally good</answer>")
 
 
 @pytest.mark.parametrize(

@@ -1,116 +1,29 @@
-"""Rollout rewards: rules that grade one sampled thought, and a rubric that sums them with weights."""
+"""Rules that grade one sampled thought: pure functions of its text, its length, and what is known of its videos."""
 
 from __future__ import annotations
 
-import importlib
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
-from types import MappingProxyType
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from descore.answer import END_OF_THINKING, NOT_ASKED, AnswerError, overall_score, parse_answer, parse_scores
 from descore.types import DIMENSIONS, DimensionScores
 
-Rule = Callable[[str, Mapping[str, Any] | None, int], float]
-"""Grades a thought from its text, the annotated dimension scores and its number of tokens; nan if it cannot tell."""
-
-RULES = ("quality", "agreement", "consistency", "format", "length", "cosine", "repetition")
-"""Names of the rules."""
-
-NEED_SCORES = frozenset({"quality", "agreement", "cosine"})
-"""Rules that compare a thought with the annotated dimension scores of its video."""
-
-CORRECT = 0.7
-"""Share of right dimension scores from which the cosine reward takes a thought to be correct."""
-
-PUBLISHED_WEIGHTS: Mapping[str, float] = MappingProxyType({"quality": 0.7, "format": 0.1, "length": 0.2})
-"""Weights of the rules in DeScore (arXiv 2605.05922)."""
-
 
 @dataclass(frozen=True, slots=True)
-class RolloutReward:
-    """Rollout reward of one thought.
+class Verdict:
+    """What a thought about two videos says of them, as it saw them: "A" is the first, "B" the second.
 
     Attributes:
-        total: Weighted sum of the parts; nan if any part is nan.
-        parts: Value of each rule by name, before it is weighted.
+        said: The outcome that it says, "A", "tie" or "B"; None if no choice stands in it.
+        right: The outcome that people chose; None without a usable label.
+        whole: Whether it closes its reasoning and ends with its choice.
     """
 
-    total: float
-    parts: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Rubric:
-    """Computes the rollout reward of a thought: R = 0.7 quality + 0.1 format + 0.2 length by default.
-
-    Args:
-        weights: Weight of each rule. The name of a rule is quality, agreement, consistency, format, length, cosine,
-            repetition, or the dotted path of a function `f(text, truth, num_tokens) -> float`. Rules that are not
-            named do not run; a rule with weight 0 runs and is reported among the parts.
-        length_low: Number of tokens up to which the length reward is 0.
-        length_high: Number of tokens from which the length reward is 1.
-        cosine_tokens: Number of tokens at which the cosine reward has reached its end.
-        repetition_words: Number of words of the phrases that the repetition reward counts.
-
-    Raises:
-        ValueError: If all weights are 0, a weight is not finite, a name is neither a rule nor the path of a function,
-            the length bounds are out of order, or another number is below 1.
-
-    >>> from descore.answer import Answer, write_thought
-    >>> truth = {"subject": 2, "dynamics": 2, "camera": None, "environment": 2, "style": 0}
-    >>> Rubric()(write_thought("A dog.", Answer(truth | {"dynamics": 1})), truth, num_tokens=1250)
-    RolloutReward(total=0.76, parts={'quality': 0.8, 'format': 1.0, 'length': 0.5})
-    """
-
-    weights: dict[str, float] = field(default_factory=lambda: dict(PUBLISHED_WEIGHTS))
-    length_low: int = 500
-    length_high: int = 2000
-    cosine_tokens: int = 1024
-    repetition_words: int = 6
-
-    def __post_init__(self) -> None:
-        if not any(self.weights.values()) or not all(map(math.isfinite, self.weights.values())):
-            raise ValueError(f"expected finite rollout weights, at least one that is not 0, got {dict(self.weights)}")
-        length_reward(0, self.length_low, self.length_high)  # raises for wrong bounds now, not at the first thought
-        cosine_reward(0, self.cosine_tokens, correct=True)
-        repetition_reward("", self.repetition_words)
-        self._rules  # noqa: B018 - raises now for a function that is not there
-
-    @cached_property
-    def _rules(self) -> dict[str, Rule]:
-        published: dict[str, Rule] = {
-            "quality": lambda text, truth, num_tokens: quality_reward(text, truth),
-            "agreement": lambda text, truth, num_tokens: agreement_reward(text, truth),
-            "consistency": lambda text, truth, num_tokens: consistency_reward(text),
-            "format": lambda text, truth, num_tokens: format_reward(text),
-            "length": lambda text, truth, num_tokens: length_reward(num_tokens, self.length_low, self.length_high),
-            "cosine": lambda text, truth, num_tokens: cosine_reward(
-                num_tokens, self.cosine_tokens, correct=quality_reward(text, truth) >= CORRECT
-            ),
-            "repetition": lambda text, truth, num_tokens: repetition_reward(text, self.repetition_words),
-        }
-        return {name: published.get(name) or _imported(name) for name in self.weights}
-
-    def __call__(self, text: str, truth: Mapping[str, Any] | None, num_tokens: int) -> RolloutReward:
-        """Grade one thought.
-
-        Args:
-            text: Text of the thought, as it was sampled.
-            truth: Annotated dimension scores of the video; None if there are none, which is an error for the rules of
-                `NEED_SCORES`.
-            num_tokens: Number of tokens of the thought.
-
-        Raises:
-            ValueError: If the annotated scores are invalid, or a rule returns infinity.
-        """
-        parts = {name: float(rule(text, truth, num_tokens)) for name, rule in self._rules.items()}
-        if infinite := [name for name, part in parts.items() if math.isinf(part)]:
-            raise ValueError(f"rollout reward {infinite[0]!r} is infinite; expected a finite number or nan")
-        # fsum, since the rounding of a plain sum depends on the order of its terms: equal thoughts get equal rewards.
-        return RolloutReward(math.fsum(self.weights[name] * part for name, part in parts.items()), parts)
+    said: str | None
+    right: str | None
+    whole: bool
 
 
 def quality_reward(text: str, truth: Mapping[str, Any] | None) -> float:
@@ -186,6 +99,15 @@ def format_reward(text: str) -> float:
     except AnswerError:
         return 0.0
     return 1.0
+
+
+def verdict_reward(verdict: Verdict) -> float:
+    """Return 1 if a thought about two videos says the outcome that people chose, else 0; nan without a usable label.
+
+    >>> [verdict_reward(Verdict(said, right, whole=True)) for said, right in (("A", "A"), (None, "B"), ("A", None))]
+    [1.0, 0.0, nan]
+    """
+    return math.nan if verdict.right is None else float(verdict.said == verdict.right)
 
 
 def length_reward(num_tokens: int, low: int = 500, high: int = 2000) -> float:
@@ -275,17 +197,3 @@ def _annotated(truth: Mapping[str, Any] | None) -> DimensionScores:
             f"invalid annotated scores: {error}; correct them in the table, or remove quality, agreement and cosine "
             "from the rollout weights"
         ) from error
-
-
-def _imported(path: str) -> Rule:
-    module, _, name = path.rpartition(".")
-    expected = f"expected {', '.join(RULES)}, or the dotted path of a function, got {path!r}"
-    if not module:
-        raise ValueError(expected)
-    try:
-        rule: Rule = getattr(importlib.import_module(module), name)
-    except (ModuleNotFoundError, AttributeError) as error:
-        raise ValueError(f"{expected}: {error}") from error
-    if not callable(rule):
-        raise ValueError(f"{expected}, which is a {type(rule).__name__}")
-    return rule
