@@ -6,14 +6,15 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
@@ -99,7 +100,40 @@ def render_split(
     Raises:
         FileExistsError: If the folder of the split holds something else.
     """
-    folder, job = root / split, _Job(split, num_pairs, settings or RenderSettings(), seed)
+    return render_job(root / split, _Job(split, num_pairs, settings or RenderSettings(), seed), num_workers)
+
+
+class Job(Protocol):
+    """Pairs to render: each is a function of its number."""
+
+    @property
+    def num_pairs(self) -> int:
+        """Number of pairs."""
+
+    def fingerprints(self) -> dict[str, str]:
+        """Return a hash of everything that the videos depend on, and one of all that videos and table depend on."""
+
+    def pair(self, folder: Path, index: int) -> Pair:
+        """Return a pair, whose videos are in a folder."""
+
+    def render(self, folder: Path, index: int) -> None:
+        """Draw and encode both videos of a pair; each file appears complete or not at all."""
+
+
+def render_job(folder: Path, job: Job, num_workers: int = 2) -> Path:
+    """Render the videos and the table of a job into a folder, or return at once if they exist.
+
+    Args:
+        folder: Folder of the videos and the table.
+        job: Pairs to render.
+        num_workers: Number of threads that draw and encode.
+
+    Returns:
+        Path of the pair table.
+
+    Raises:
+        FileExistsError: If the folder holds something else.
+    """
     wanted, found = job.fingerprints(), _read_marker(folder)
     if found == wanted:
         return folder / TABLE
@@ -107,7 +141,7 @@ def render_split(
         _render_videos(job, folder, num_workers)
     # Until the table is written, the marker covers only the videos.
     _write_marker(folder, {"videos": wanted["videos"]})
-    write_pairs(folder / TABLE, map(partial(job.pair, folder), range(num_pairs)))
+    write_pairs(folder / TABLE, map(partial(job.pair, folder), range(job.num_pairs)))
     _write_marker(folder, wanted)
     return folder / TABLE
 
@@ -127,7 +161,7 @@ class _Job:
         del everything["settings"]["labels"]
         drawn = {name: value for name, value in everything["settings"].items() if name not in TABLE_ONLY}
         table = everything | {"table_version": TABLE_VERSION}
-        return {"videos": _hash(everything | {"settings": drawn}), "table": _hash(table)}
+        return {"videos": fingerprint(everything | {"settings": drawn}), "table": fingerprint(table)}
 
     def pair(self, folder: Path, index: int) -> Pair:
         name, request = self._request(index)
@@ -142,13 +176,9 @@ class _Job:
         size, num_frames = self.settings.size, self.settings.num_frames
         name, request = self._request(index)
         for side in SIDES:
-            path = folder / _video(name, side)
-            if not path.exists():
-                shown = self._shown(name, side, request)
-                frames = drawing.draw(shown, self._rng("draw", name, side), domain, size=size, num_frames=num_frames)
-                unfinished = path.with_suffix(".partial")
-                write_video(unfinished, frames, self.settings.fps)
-                unfinished.replace(path)
+            shown, rng = self._shown(name, side, request), self._rng("draw", name, side)
+            draw = partial(drawing.draw, shown, rng, domain, size=size, num_frames=num_frames)
+            write_once(folder / video_name(name, side), draw, self.settings.fps)
 
     def _request(self, index: int) -> tuple[str, Request]:
         name = f"{self.split}-{index:05d}"
@@ -161,13 +191,28 @@ class _Job:
         shown = self._shown(name, side, request)
         thought = self.settings.teacher.thought(request, shown, seed=self.seed, video=f"{name}-{side}")
         scores = count_scores(wrong_attributes(request, shown))
-        return Side(str(folder / _video(name, side)), thought, scores, mos=(overall_score(scores),))
+        return Side(str(folder / video_name(name, side)), thought, scores, mos=(overall_score(scores),))
 
     def _rng(self, purpose: str, *names: str) -> np.random.Generator:
         return np.random.default_rng(fold(self.seed, purpose, *names))
 
 
-def _render_videos(job: _Job, folder: Path, num_workers: int) -> None:
+def write_once(path: Path, draw: Callable[[], NDArray[np.uint8]], fps: float, **options: Any) -> None:
+    """Draw and encode a video unless its file exists; the file appears complete or not at all.
+
+    Args:
+        path: File of the video.
+        draw: Draws its frames.
+        fps: Frame rate, in frames per second.
+        **options: Options of `write_video`.
+    """
+    if not path.exists():
+        unfinished = path.with_suffix(".partial")
+        write_video(unfinished, draw(), fps, **options)
+        unfinished.replace(path)
+
+
+def _render_videos(job: Job, folder: Path, num_workers: int) -> None:
     """Render into a folder named after the job, so that a killed job resumes, and rename it once it is complete."""
     videos = job.fingerprints()["videos"]
     unfinished = folder.with_name(f".{folder.name}-{videos}")
@@ -222,9 +267,11 @@ def _preference(a: Side, b: Side, noise: float, draws: int) -> float:
     return -preference or (1.0 if uniform(draws, "side") < 0.5 else -1.0)
 
 
-def _video(name: str, side: str) -> str:
+def video_name(name: str, side: str) -> str:
+    """Return the name of the file of a side of a pair, relative to its table."""
     return f"videos/{name}-{side}.mp4"
 
 
-def _hash(values: Mapping[str, Any]) -> str:
+def fingerprint(values: Mapping[str, Any]) -> str:
+    """Return a hash of plain values."""
     return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=8).hexdigest()

@@ -99,8 +99,7 @@ class Frames:
         indices: Index of each frame in the source video.
         source_fps: Average frame rate of the source video, in frames per second.
         num_source_frames: Number of frames of the source video.
-        times: When each frame is shown, in seconds after the first frame of the source video; empty if the frame rate
-            is constant.
+        times: When each frame is shown, in seconds after the first one of the source; empty at a constant frame rate.
 
     >>> import torch
     >>> Frames(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), (0, 5), source_fps=10.0, num_source_frames=6).seconds
@@ -131,15 +130,17 @@ class Prefix:
         input_ids: Token ids, with one video placeholder for each video token.
         position_ids: M-RoPE positions in time, height and width; no rows for a backbone without M-RoPE.
         patches: Pixels in the order in which the vision tower reads them, before `Processor.normalise`.
-        grids: Number of patches in time, height and width of each video: one, or two that are compared.
+        grids: Number of patches in time, height and width of each video: one, two, or all that a conversation shows.
         query_index: Indices of the query tokens in the prefix; empty if the head reads the end of a branch.
+        turns: Start and end of each earlier turn of the model, its end of turn included; none outside a conversation.
     """
 
     input_ids: Tensor  # [P] int64
     position_ids: Tensor  # [3, P] or [0, P] int64
     patches: Tensor  # [num_patches, patch_dim] uint8
-    grids: Tensor  # [1 or 2, 3] int64
+    grids: Tensor  # [videos, 3] int64
     query_index: tuple[int, ...] = ()
+    turns: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,20 +173,20 @@ class Thought:
 class Layout:
     """Lengths of the parts of a packed row: `[prefix_1 | its branches | prefix_2 | its branches | ...]`.
 
-    The lengths are Python numbers, so slicing by them never waits for a device.
-
     Attributes:
         prefix_lengths: Number of tokens of each video's prefix.
         branch_lengths: Number of tokens of each branch of each video, its query tokens included; it may be 0.
         query_indices: `Prefix.query_index` of each video; empty if no prefix has query tokens.
+        num_grids: Number of grids of each prefix, see `Prefix.grids`.
 
     >>> Layout(prefix_lengths=(5, 4), branch_lengths=((3, 1), (2, 2))).num_tokens
     17
     """
 
-    prefix_lengths: tuple[int, ...]
+    prefix_lengths: tuple[int, ...]  # Python numbers, by which slicing never waits for a device
     branch_lengths: tuple[tuple[int, ...], ...]
     query_indices: tuple[tuple[int, ...], ...] = ()
+    num_grids: tuple[int, ...] = ()
 
     @property
     def num_tokens(self) -> int:
@@ -222,10 +223,9 @@ class OfTensors:
 
         own: Any = self
         values = {item.name: getattr(own, item.name) for item in fields(own)}
-        moved = {name: move(value) for name, value in values.items() if isinstance(value, Tensor)}
-        inside = {name: value._map(move) for name, value in values.items() if isinstance(value, OfTensors)}
-        copy: Self = replace(own, **moved, **inside)
-        return copy
+        moved: dict[str, Any] = {name: move(value) for name, value in values.items() if isinstance(value, Tensor)}
+        moved |= {name: value._map(move) for name, value in values.items() if isinstance(value, OfTensors)}
+        return replace(own, **moved)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from tests.helpers.ranks import train
 
 ROOT = Path(__file__).parents[2]
 BASELINES = ROOT / "conf/baselines"
-THINKING = ("coupled", "lift", "llava_critic_r1_start", "unifiedreward_think", "videoscore2")
+THINKING = ("coupled", "lift", "llava_critic_r1_start", "unifiedreward_think", "videoscore2", "vr_thinker")
 STARTS = {
     "coupled_grpo": "coupled",
     "llava_critic_r1": "llava_critic_r1_start",
@@ -55,6 +55,7 @@ SOURCES = {
     "videoscore2": "top_share",
     "videoscore2_grpo": "top_share",
     "visionreward": "checklist",
+    "vr_thinker": "head",
 }
 """What the reward of each baseline is read from."""
 PAIRWISE = tuple(name for name, source in SOURCES.items() if source == "choice")
@@ -73,6 +74,11 @@ LABELS = {
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("rendered")
+
+
+def world_of(name: str, rendered: Path) -> Path:
+    """The folder of the pairs that a baseline is trained on."""
+    return rendered / "moments" if name == "vr_thinker" else rendered
 
 
 class Runs(dict[str, Path]):
@@ -100,7 +106,7 @@ class Runs(dict[str, Path]):
             *("--trainer.max_steps", "3", "--trainer.val_check_interval", "3"),
             *("--trainer.enable_model_summary", "false", "--trainer.enable_progress_bar", "false"),
             *("--trainer.callbacks", json.dumps([{"class_path": "callbacks.export.ExportModel"}])),
-            *("--data.root", str(self.rendered), "--data.num_train", "6", "--data.num_val", "4"),
+            *("--data.root", str(world_of(name, self.rendered)), "--data.num_train", "6", "--data.num_val", "4"),
             *("--data.batch_size", "2", "--data.num_workers", "0", "--data.max_val_pairs", "2"),
             *own,
         ])
@@ -150,7 +156,8 @@ def test_the_headline_is_the_accuracy_of_the_scalar_that_the_export_gives(
     """Scoring the validation pairs with the last export gives the rewards and the accuracy that were logged."""
     scorer = Scorer(str(runs[name] / "export/last"), device="cpu")
     labels = Labels(LABELS.get(name, ("overall",)))
-    pairs = [labels(pair) for pair in read_pairs(rendered / "val/pairs.jsonl").pairs[:2]]
+    pairs = read_pairs(world_of(name, rendered) / "val/pairs.jsonl").pairs[:2]
+    pairs = [labels(pair) for pair in pairs] if name in LABELS else pairs
     a, b = (scorer.score([getattr(p, side).video for p in pairs], [p.prompt for p in pairs]) for side in "ab")
     rewards = torch.tensor([[list(score.rewards.values()) or [score.reward] for score in side] for side in (a, b)])
     logged = logged_values(runs[name])
@@ -173,7 +180,7 @@ def test_the_headline_is_the_accuracy_of_the_scalar_that_the_export_gives(
     if name.startswith(("coupled", "r1", "vlm")):
         said = [score.overall_score for score in (*a, *b)]
         assert [score.reward for score in (*a, *b)] == pytest.approx(said, abs=1e-6)
-    elif name not in FIELDS:
+    elif name not in (*FIELDS, "vr_thinker"):
         assert not any(score.thought for score in (*a, *b))
 
 
@@ -204,7 +211,7 @@ def test_only_a_discriminative_model_has_a_trained_head(runs: Runs) -> None:
     heads = {name: load_file(runs[name] / "export/last/reward.safetensors")["head.weight"] for name in SOURCES}
     one, three = heads["checklist"], heads["videoscore2"]
     trained = {name for name, head in heads.items() if not torch.equal(head, one) and not torch.equal(head, three)}
-    assert trained == {"discriminative", "discriminative_mse", "videoalign", "videoscore"}
+    assert trained == {"discriminative", "discriminative_mse", "videoalign", "videoscore", "vr_thinker"}
 
 
 @pytest.mark.slow

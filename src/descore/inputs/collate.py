@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -89,8 +89,8 @@ class PairCollator:
         contexts = [(pair, place, mask) for place in (0, 1) for pair, mask in zip(pairs, masked, strict=True)]
         frames = [seen for seen, _ in both] + [seen for _, seen in both]
         of_a, of_b = zip(*(self.contexts(*seen) for seen in both), strict=True)
-        prefixes = [self._prefix(pair, seen) for (pair, _, _), seen in zip(contexts, of_a + of_b, strict=True)]
-        branches = [self.branches(*context) for context in contexts]
+        inputs = [self._inputs(*one, seen) for one, seen in zip(contexts, of_a + of_b, strict=True)]
+        prefixes, branches = map(list, zip(*inputs, strict=True))
         unknown = (float("nan"),) * len(self.processor.settings.reward_names)
         return PairBatch(
             pairs=tuple(pairs),
@@ -102,15 +102,29 @@ class PairCollator:
             frames=tuple(frames) if self.keep_frames else (),
         )
 
+    def _inputs(self, pair: Pair, *video: Any) -> tuple[Prefix, list[Thought]]:
+        try:
+            return self.inputs(pair, *video)
+        except PromptError as error:
+            raise PromptError(f"pair {pair.id!r}: {error}") from error
+
     def contexts(self, a: Frames, b: Frames) -> tuple[tuple[Frames, ...], tuple[Frames, ...]]:
         """Return the videos in both contexts of a pair: each by itself, or both with A first and with B first."""
         return ((a, b), (b, a)) if self.processor.settings.is_pairwise else ((a,), (b,))
 
-    def _prefix(self, pair: Pair, videos: tuple[Frames, ...]) -> Prefix:
-        try:
-            return self.processor.prefix(pair.prompt, *videos)
-        except PromptError as error:
-            raise PromptError(f"pair {pair.id!r}: {error}") from error
+    def inputs(self, pair: Pair, place: int, masked: bool, videos: Sequence[Frames]) -> tuple[Prefix, list[Thought]]:
+        """Return the prefix and the branches of one context of a pair.
+
+        Args:
+            pair: The pair.
+            place: As for `branches`.
+            masked: Whether the pair is masked.
+            videos: Videos in this context.
+
+        Raises:
+            PromptError: If the prompt cannot be used.
+        """
+        return self.processor.prefix(pair.prompt, *videos), self.branches(pair, place, masked)
 
     def branches(self, pair: Pair, place: int, masked: bool) -> list[Thought]:
         """Return the branches of one context of a pair.

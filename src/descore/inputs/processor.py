@@ -158,6 +158,11 @@ class Processor:
             positions.append(torch.cat([torch.arange(length, device=device)[None], prefix.position_ids]))
             end = start + length
             cursor = end
+            if thoughts and prefix.turns:  # what the model said before is predicted too, as part of the first branch
+                said = torch.cat([torch.arange(*turn) for turn in prefix.turns])
+                sources.append(start + said - 1)
+                targets.append(prefix.input_ids.cpu()[said])
+                owners.append(torch.full_like(said, owner))
             for thought in thoughts:
                 size, closed = len(thought.token_ids), thought.closed
                 own = torch.tensor([*thought.token_ids, *self.appended_ids], dtype=torch.int64, device=device)
@@ -240,7 +245,8 @@ class Processor:
     def _layout(self, prefixes: Sequence[Prefix], branches: Sequence[Sequence[Thought]]) -> Layout:
         lengths = tuple(tuple(len(thought.token_ids) + len(self.appended_ids) for thought in row) for row in branches)
         queries = tuple(prefix.query_index for prefix in prefixes) if self.template.queries else ()
-        return Layout(tuple(len(prefix.input_ids) for prefix in prefixes), lengths, queries)
+        num_grids = tuple(len(prefix.grids) for prefix in prefixes)
+        return Layout(tuple(len(prefix.input_ids) for prefix in prefixes), lengths, queries, num_grids)
 
 
 def positions_after(prefix: Prefix, length: int) -> Tensor:
@@ -250,14 +256,14 @@ def positions_after(prefix: Prefix, length: int) -> Tensor:
 
 
 def prefixes_of(branches: Branches) -> list[Prefix]:
-    """Return the prefix of each video in a packed batch, without its branches; the inverse of `Processor.pack`."""
+    """Return the prefix of each video in a packed batch, without its branches and turns; the inverse of `pack`."""
     lengths = branches.layout.prefix_lengths
     queries = branches.layout.query_indices or [()] * len(lengths)
     sizes = [prefix + sum(own) for prefix, own in branches.layout.videos]
     ids = torch.split(branches.input_ids[0], sizes)
     positions = torch.split(branches.position_ids[1:, 0], sizes, dim=1)
-    grids = branches.grids.view(len(lengths), -1, 3)
-    patches = torch.split(branches.patches, grids.prod(2).sum(1).tolist())
+    grids = torch.split(branches.grids, list(branches.layout.num_grids))
+    patches = torch.split(branches.patches, [int(own.prod(1).sum()) for own in grids])
     videos = zip(ids, positions, patches, grids, queries, lengths, strict=True)
     return [Prefix(row[:length], places[:, :length], *rest) for row, places, *rest, length in videos]
 

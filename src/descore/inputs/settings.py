@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
+from descore.frame_tool.settings import FrameTool
 from descore.heads.settings import HeadSettings
 from descore.inputs.answers import AnswerSettings
 from descore.inputs.checklist import ProbeSettings, Question
@@ -24,6 +25,8 @@ FROM_THOUGHT: tuple[RewardSource, ...] = get_args(FromThought)
 """Reward sources that read the answer in the text of the thought."""
 FROM_DIGITS: tuple[RewardSource, ...] = ("expected_score", "top_share")
 """Those that read the model's probabilities of the digits that the answer might have said."""
+WITH_TOOL: tuple[RewardSource, ...] = ("head", "overall_score")
+"""Sources of a model that asks for frames: what is read once it has ended its last turn."""
 PAIRWISE: tuple[RewardSource, ...] = ("choice", "said_choice")
 """Sources of a model that compares two videos in one context: it gives probabilities, and no reward."""
 
@@ -64,6 +67,7 @@ class ModelSettings:
         probes: What an answer to a question of the checklist counts.
         answer: What the answer of a thought says, and where, for the sources that read it.
         choice: Words of the outcomes of a comparison, for the sources "choice" and "said_choice".
+        tool: Tool by which the model asks for frames that it has not seen; None shows it all frames at once.
 
     Raises:
         ValueError: If a value is unknown, the names of the rewards are missing or equal, or the source of the reward
@@ -92,6 +96,7 @@ class ModelSettings:
     probes: ProbeSettings = field(default_factory=ProbeSettings)
     answer: AnswerSettings = field(default_factory=AnswerSettings)
     choice: ChoiceSettings = field(default_factory=ChoiceSettings)
+    tool: FrameTool | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_thought_tokens", "max_prompt_tokens"):
@@ -119,6 +124,8 @@ class ModelSettings:
             )
         if self.reward_from != "head":
             self._check_source()
+        if self.tool is not None:
+            self._check_tool()
 
     @property
     def is_pairwise(self) -> bool:
@@ -195,6 +202,14 @@ class ModelSettings:
             raise ValueError("reward_from 'checklist' requires questions, got an empty checklist")
         elif self.probes.nonnegative and (below := [one for one in self.checklist if (one.weight or 0.0) < 0]):
             raise ValueError(f"probes.nonnegative is true, and {below[0].text!r} has the weight {below[0].weight:g}")
+
+    def _check_tool(self) -> None:
+        if not self.thoughts:
+            raise ValueError("a tool is called in a thought: set thoughts to true")
+        if self.reward_from not in WITH_TOOL:
+            raise ValueError(f"reward_from is {self.reward_from!r}; with a tool, expected {' or '.join(WITH_TOOL)}")
+        if PromptTemplate(self.template).queries:
+            raise ValueError("the template has a query, which would not see the frames that a tool shows: leave it out")
 
     def _check_choice(self) -> None:
         if self.reward_from == "said_choice" and not self.thoughts:

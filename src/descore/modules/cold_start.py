@@ -9,16 +9,18 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from descore.frame_tool.settings import FrameTool
 from descore.heads.settings import HeadSettings
 from descore.inputs.answers import AnswerSettings
-from descore.inputs.collate import PairCollator, Read
+from descore.inputs.collate import Masking, PairCollator, Read
 from descore.inputs.prompts import PromptTemplate
 from descore.inputs.settings import FROM_THOUGHT, ModelSettings, RewardSource, ThoughtReading
 from descore.losses.pair_losses import Labels
 from descore.modules.options import Optimization
-from descore.modules.readings import GivenReader, NoReader, Reading
+from descore.modules.readings import GivenReader, HeadReader, NoReader, Reading
 from descore.modules.supervised import SupervisedSystem
 from descore.objectives.preference import PreferenceObjective
+from descore.thinking.conversation import ConversationCollator
 from descore.types import Pair, PairBatch
 from descore.video.settings import VideoSettings
 
@@ -38,6 +40,7 @@ class ColdStartModule(SupervisedSystem):
             "top_share", the likeliest digit times its probability. A source and an answer of its own form are given
             together: {source: top_share, answer: {fields: {motion: 'motion: ([1-5])'}}}.
         thoughts: Whether the teacher's thoughts are read; false trains a discriminative baseline, which never thinks.
+            For thoughts that ask for frames, give the settings of that tool: {first_frames: 8, frames_per_call: 8}.
         objective: What is minimised, and how thoughts are masked.
         optimization: What trains, and how.
         own_thought_pairs: Validation pairs per table and rank for which the model writes its own thoughts, which give
@@ -59,7 +62,7 @@ class ColdStartModule(SupervisedSystem):
         head: HeadSettings = HeadSettings(),
         max_thought_tokens: int = 4096,
         reward_from: RewardSource | ThoughtReading = "head",
-        thoughts: bool = True,
+        thoughts: bool | FrameTool = True,
         objective: PreferenceObjective = PreferenceObjective(),
         optimization: Optimization = Optimization({"language": 1e-4, "query": 1e-3, "head": 1e-3}),
         own_thought_pairs: int = 64,
@@ -79,9 +82,11 @@ class ColdStartModule(SupervisedSystem):
             head=head,
             max_thought_tokens=max_thought_tokens,
             reward_from=source,
-            thoughts=thoughts,
+            thoughts=bool(thoughts),
             answer=answer,
+            tool=thoughts if isinstance(thoughts, FrameTool) else None,
         )
+        _check_masking(settings, objective)
         if source in FROM_THOUGHT and own_thought_pairs < 1:
             raise ValueError(
                 f"own_thought_pairs is {own_thought_pairs}; expected at least 1: with reward_from {source!r} "
@@ -94,16 +99,18 @@ class ColdStartModule(SupervisedSystem):
             seed=seed,
         )
         self.objective = objective
-        self.headline = _headline(thoughts=thoughts, own=own_thought_pairs > 0)
+        self.headline = _headline(thoughts=settings.thoughts, own=own_thought_pairs > 0)
         self._warned = False
 
     def collator(self, *, training: bool, read: Read | None = None) -> Callable[[int, list[Pair]], PairBatch]:
-        """Mask in training only; validation scores each video with its thought and without."""
-        return PairCollator(
+        """Mask in training only; validation scores each video with its thought, and without one if it has no tool."""
+        has_tool = self.settings.tool is not None
+        in_validation: Masking = "sampled" if has_tool else "both"
+        return (ConversationCollator if has_tool else PairCollator)(
             self.model.processor,
             thoughts=self.settings.thoughts,
-            masking=self.objective.cot_masking if training else "both",
-            mask_prob=self.objective.cot_mask_prob,
+            masking=self.objective.cot_masking if training else in_validation,
+            mask_prob=self.objective.cot_mask_prob if training else 0.0,
             seed=self.seed,
             keep_frames=not training,
             read=read,
@@ -111,7 +118,11 @@ class ColdStartModule(SupervisedSystem):
 
     def given_reader(self) -> GivenReader:
         """Read the head; of a reward that only thoughts give, nothing can be read without them."""
-        return NoReader() if self.settings.reward_from in FROM_THOUGHT else super().given_reader()
+        if self.settings.reward_from in FROM_THOUGHT:
+            return NoReader()
+        if self.settings.tool is not None:
+            return HeadReader(needs_thoughts=self.headline != "teacher_thought", readings=("teacher_thought",))
+        return super().given_reader()
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
         """Score a batch, and return its loss."""
@@ -157,6 +168,14 @@ class ColdStartModule(SupervisedSystem):
                 "a pair has no teacher thought while model.thoughts is true: its videos are scored without one. If no "
                 "pair has any, the model learns to score without; give --model.thoughts false if it must never think"
             )
+
+
+def _check_masking(settings: ModelSettings, objective: PreferenceObjective) -> None:
+    if settings.tool is not None and objective.cot_masking == "both":
+        raise ValueError(
+            "objective.cot_masking is 'both', but a thought with a tool has frames that the video without one does "
+            "not have, so the two share no prefix; expected 'sampled'"
+        )
 
 
 def _headline(*, thoughts: bool, own: bool) -> Reading:

@@ -64,21 +64,24 @@ class NoReader(GivenReader):
 
 
 class HeadReader(GivenReader):
-    """Reads the head with the teacher's thought and without a thought: the two branches of every video.
+    """Reads the head with the teacher's thought and without a thought: the branches of every video.
 
     Args:
         needs_thoughts: Whether the reading with the teacher's thought is left out where a pair of the batch has none.
+        readings: Reading of each branch of a video.
     """
 
-    def __init__(self, *, needs_thoughts: bool) -> None:
-        self.needs_thoughts = needs_thoughts
+    def __init__(
+        self, *, needs_thoughts: bool, readings: tuple[Reading, ...] = ("teacher_thought", "no_thought")
+    ) -> None:
+        self.needs_thoughts, self.readings = needs_thoughts, readings
 
     def __call__(self, model: RewardModel, batch: PairBatch) -> Given:
         """Read a batch of pairs."""
-        with_thought, without = model(batch.branches).rewards.view(2, len(batch.pairs), 2, -1).unbind(2)
-        rewards: dict[Reading, Tensor] = {"no_thought": without}
-        if not self.needs_thoughts or all(pair.a.thought and pair.b.thought for pair in batch.pairs):
-            rewards["teacher_thought"] = with_thought
+        found = model(batch.branches).rewards.view(2, len(batch.pairs), len(self.readings), -1).unbind(2)
+        rewards = dict(zip(self.readings, found, strict=True))
+        if self.needs_thoughts and not all(pair.a.thought and pair.b.thought for pair in batch.pairs):
+            del rewards["teacher_thought"]
         return Given(rewards)
 
 

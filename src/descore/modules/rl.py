@@ -117,6 +117,11 @@ class RLModule(RewardSystem):
                 f"weights.calibration is {self.weights.calibration:g}, but this model compares two videos and has no "
                 "reward to calibrate; expected 0"
             )
+        if self.model.settings.tool is not None:
+            raise ValueError(
+                "stage 2 samples thoughts in one turn, but this model asks for frames in several; pass one trained "
+                "without a tool"
+            )
         if not self.model.settings.thoughts:
             raise ValueError(
                 "stage 2 trains thoughts, but this model was trained with model.thoughts=false; pass one trained with "

@@ -13,9 +13,9 @@ from descore.metrics.accumulated import PreferenceAccuracy
 from descore.model.reward_model import RewardModel
 from descore.modules.readings import GivenReader, Reading
 from descore.rewards import format_reward, quality_reward
+from descore.thinking.looking import think_about_pairs
 from descore.thinking.readout import said_scores
 from descore.thinking.rollouts import sides_of
-from descore.thinking.think import think
 from descore.types import Group, PairBatch
 
 
@@ -67,7 +67,7 @@ class Validation:
         counts.count_values(given.values)
         groups: list[Group] = []
         if counts.num_own < self.own_thought_pairs:
-            groups = think(self.model, batch.branches)
+            groups = think_about_pairs(self.model, batch)
             own = self.given.own(self.model, batch, groups)
             rewards |= own.rewards
             counts.count_values(own.values)

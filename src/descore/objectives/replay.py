@@ -22,6 +22,7 @@ from descore.objectives.choice import choice_loss
 from descore.objectives.dual import DualObjective, LossWeights
 from descore.objectives.kept_step import MODEL, KeptStep, KeptVideo
 from descore.objectives.preference import PreferenceObjective
+from descore.thinking.conversation import converse
 from descore.thinking.rollouts import Rollouts
 from descore.types import Group, Pair
 
@@ -73,8 +74,15 @@ def replay(folder: Path, device: torch.device) -> Iterator[Replayed]:
 def _replay(model: RewardModel, step: KeptStep, pair: Pair, videos: tuple[KeptVideo, KeptVideo], rank: int) -> Replayed:
     processor, device = model.processor, model.head.weight.device
     a, b = (processor.read(side.video) for side in (pair.a, pair.b))
-    shown = ((a, b), (b, a)) if model.settings.is_pairwise else ((a,), (b,))
-    prefixes = [processor.prefix(pair.prompt, *frames) for frames in shown]
+    if model.settings.tool is not None:
+        sides = zip((pair.a, pair.b), (a, b), videos, strict=True)
+        prefixes = [
+            converse(processor, pair.prompt, frames, side.thought if video.thoughts[0].token_ids else "")[0]
+            for side, frames, video in sides
+        ]
+    else:
+        shown = ((a, b), (b, a)) if model.settings.is_pairwise else ((a,), (b,))
+        prefixes = [processor.prefix(pair.prompt, *frames) for frames in shown]
     branches = processor.pack(prefixes, [video.thoughts for video in videos]).to(device)
     sampling = Sampling(**step.sampling) if step.sampling else None
     model.zero_grad()

@@ -86,6 +86,10 @@ def attend(
     if digest(path, backbone) != run.info["model_digest"]:
         raise ValueError(f"{name}: the model {path} has changed since its evaluation; evaluate it again")
     model = RewardModel.from_pretrained(path, backbone=backbone).to(choose_device(device))
+    if model.settings.tool is not None:
+        raise ValueError(
+            f"{name}: attention is measured over one video, but this model asks for frames in several turns"
+        )
     scored = [index for index in indices if (score := run.scores[index]) and score["error"] is None]
     found: dict[int, Attended] = {}
     with progress(f"Attention of {name}", len(scored), len(scored)) as advance:

@@ -7,12 +7,13 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 
 from descore.inputs.processor import Processor
 from descore.inputs.prompts import PromptError, check_prompt
 from descore.scoring.asked import Asked, Video
+from descore.thinking.conversation import Conversation, begin, converse, said_before
 from descore.types import Frames, Prefix, Thought
 from descore.video.files import VideoError
 from descore.video.memory import read_memory
@@ -38,6 +39,7 @@ class Item:
         num_source_frames: Number of frames of the source video.
         source_seconds: Length of the source video.
         swapped: Prefix of two videos with B first; None for a video to score.
+        begun: Conversation in which a model with a tool writes its own thought; None for any other item.
     """
 
     key: str = ""
@@ -49,6 +51,13 @@ class Item:
     num_source_frames: int = 0
     source_seconds: float = 0.0
     swapped: Prefix | None = None
+    begun: Conversation | None = None
+
+    @property
+    def given(self) -> Thought:
+        """All that was said: the given thought, after the earlier turns of a conversation."""
+        thought = self.thought or Thought()
+        return replace(thought, token_ids=said_before(self.prefix) + thought.token_ids) if self.prefix else thought
 
 
 class ItemReader:
@@ -91,17 +100,28 @@ class ItemReader:
             check_prompt(asked.prompt)
             videos = [decode(video, fps) for video in asked.videos]
             text = own if asked.thought is None else asked.thought
+            count = sum(frames.num_source_frames for frames in videos)
+            seconds = sum(frames.num_source_frames / frames.source_fps for frames in videos)
+            if processor.settings.tool is not None:
+                item = self._converse(asked.prompt, videos[0], text)
+                return replace(item, num_source_frames=count, source_seconds=seconds)
             thought = None if text is None else processor.thought(text)
             prefix = processor.prefix(asked.prompt, *videos)
             swapped = processor.prefix(asked.prompt, *reversed(videos)) if len(videos) > 1 else None
-            count = sum(frames.num_source_frames for frames in videos)
-            seconds = sum(frames.num_source_frames / frames.source_fps for frames in videos)
             return Item(*_keys(videos, asked.prompt), prefix, thought, text or "", None, count, seconds, swapped)
         except PromptError as error:
             name = f"{asked.video}: " if isinstance(asked.video, str) else ""
             return Item(error=f"{name}{error}")
         except VideoError as error:
             return Item(error=str(error))
+
+    def _converse(self, prompt: str, pool: Frames, text: str | None) -> Item:
+        """Return the item of a model with a tool: a conversation that begins, or one in which all is said."""
+        if text is None:
+            key, begun = _keys([pool], prompt)[0], begin(self.processor, prompt, pool)
+            return Item(key, key, begun.prefix, begun=begun)
+        key = _keys([pool], repr((prompt, text)))[0]
+        return Item(key, key, *converse(self.processor, prompt, pool, text), text)
 
     def _frames(self, video: Video, fps: float | None) -> Frames:
         processor = self.processor

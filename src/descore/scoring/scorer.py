@@ -25,6 +25,7 @@ from descore.scoring.protocol import check_count, check_judgement, sampling_of
 from descore.scoring.reading import Item, ItemReader
 from descore.scoring.score import Score
 from descore.scoring.together import score_together
+from descore.thinking.conversation import tool_of
 from descore.thinking.readout import choose_source
 
 
@@ -230,6 +231,9 @@ class Scorer:
         thought = self.model.settings.max_thought_tokens if item.thought is None else len(item.thought.token_ids)
         own = sampling.num_thoughts * (thought + len(self.model.processor.appended_ids))
         prefix = 0 if known and item.swapped is None else len(item.prefix.input_ids)
+        if item.begun is not None:  # at most, every turn of each thought repeats a prefix of about this length
+            tool = tool_of(self.model.processor)
+            return (1 + tool.max_calls) * (own + sampling.num_thoughts * prefix)
         return (prefix + own) * (1 if item.swapped is None else 2)
 
     def score_batch(self, items: Sequence[Item], sampling: Sampling) -> Iterator[Score]:

@@ -17,6 +17,7 @@ from descore.model.reward_model import RewardModel
 from descore.model.sampling import Sampling
 from descore.scoring.reading import Item
 from descore.scoring.score import Score
+from descore.thinking.looking import look_and_think
 from descore.thinking.readout import Readout, read_rewards
 from descore.thinking.think import think
 from descore.types import Branches, Group, Prefix, Thought, VideoFeatures
@@ -62,7 +63,11 @@ def _judge(model: RewardModel, items: Sequence[Item], sampling: Sampling, source
     first = [items[row[0]] for row in rows.values()]
     if first[0].thought is None:
         branches, seen = _read(model, first, [[Thought()]] * len(first))
-        groups = think(model, branches, sampling, names=[item.key for item in first], seen=seen)
+        names, begun = [item.key for item in first], [item.begun for item in first if item.begun is not None]
+        if begun:
+            groups = look_and_think(model, begun, sampling, names=names, seen=seen)
+        else:
+            groups = think(model, branches, sampling, names=names, seen=seen)
         judged = zip(groups, read_rewards(model, branches, groups, source, seen=seen), strict=True)
         by_key = dict(zip(rows, judged, strict=True))
         return [by_key[item.key] for item in items]
@@ -70,8 +75,13 @@ def _judge(model: RewardModel, items: Sequence[Item], sampling: Sampling, source
     branches, seen = _read(model, first, given)
     rewards = model(branches, seen=seen).rewards.split([len(row) for row in rows.values()])
     groups = [
-        Group(tuple(thoughts), tuple(items[index].text for index in row), (own.new_empty(0),) * len(row), own)
-        for row, thoughts, own in zip(rows.values(), given, rewards, strict=True)
+        Group(
+            tuple(items[index].given for index in row),
+            tuple(items[index].text for index in row),
+            (own.new_empty(0),) * len(row),
+            own,
+        )
+        for row, own in zip(rows.values(), rewards, strict=True)
     ]
     readouts = read_rewards(model, branches, groups, source, seen=seen)
     found: dict[int, Judged] = {}

@@ -15,7 +15,7 @@ from descore.answer import AnswerError
 from descore.inputs.answers import locate_digits, said_values
 from descore.inputs.checklist import ProbeSettings, Question, tokenise_question
 from descore.inputs.processor import prefixes_of
-from descore.inputs.settings import FROM_THOUGHT, PAIRWISE, ModelSettings, RewardSource
+from descore.inputs.settings import FROM_THOUGHT, PAIRWISE, WITH_TOOL, ModelSettings, RewardSource
 from descore.model.reward_model import RewardModel
 from descore.types import Branches, Group, ModelError, Thought, VideoFeatures
 
@@ -69,6 +69,8 @@ def choose_source(settings: ModelSettings, source: RewardSource | None, *, thoug
         raise ReadoutError(
             f"the reward {source!r} is read from a thought: let the model think, or choose another reward"
         )
+    if settings.tool is not None and source not in WITH_TOOL:
+        raise ReadoutError(f"this model asks for frames; it has no {source!r}. Expected {' or '.join(WITH_TOOL)}")
     if source in FROM_THOUGHT:
         try:
             settings.check_answer(source)

@@ -24,14 +24,14 @@ SHOWN = Answer({"subject": 2, "dynamics": 1, "camera": None, "environment": 0, "
 def shown(world, tmp_path_factory):
     """One validation at step 2, where the model thinks about the first batch of each table: A well, B not at all."""
 
-    def think(model, branches):
+    def think(model, batch):
         texts = [write_thought("I see *stars*", SHOWN)] * 2 + ["no <answer>"] * 2
         zeros = torch.zeros(1, 1)
         return [Group((Thought((7,), closed=text[0] == "<"),), (text,), (), zeros) for text in texts]
 
     folder = tmp_path_factory.mktemp("shown")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("descore.modules.validation.think", think)
+        patch.setattr("descore.modules.validation.think_about_pairs", think)
         run = trainer(folder, Samples(num_pairs=3, num_frames=2), max_steps=2, val_check_interval=2)
         run.fit(system(world, own_thought_pairs=2), data(world))
     return SimpleNamespace(events=events(folder), metrics=run.callback_metrics)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from descore.frame_tool.settings import FrameTool
 from descore.heads.settings import HeadSettings
 from descore.inputs.checklist import Question
 from descore.inputs.settings import ModelSettings
@@ -116,3 +117,33 @@ def test_numbers_out_of_range_are_refused_in_python_too():
 def test_one_that_is_no_object_is_refused():
     with pytest.raises(ValueError, match=r"settings: expected an object with backbone, .*; got \[\]"):
         typed(ModelSettings, [], "settings")
+
+
+LOOKING = {
+    "backbone": "tiny",
+    "template": "{prompt}",
+    "tool": {"first_frames": 4, "frames_per_call": 2, "max_calls": 1},
+}
+
+
+def test_a_tool_comes_back_from_json():
+    assert ModelSettings.from_json(LOOKING).tool == FrameTool(4, 2, 1)
+    written = json.loads(json.dumps(ModelSettings.from_json(LOOKING).to_json()))
+    assert ModelSettings.from_json(written) == ModelSettings.from_json(LOOKING)
+    assert ModelSettings.from_json(content()).tool is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"thoughts": False}, "a tool is called in a thought: set thoughts to true"),
+        ({"reward_from": "expected_score"}, "with a tool, expected head or overall_score"),
+        ({"template": "{prompt} {query}"}, "would not see the frames that a tool shows"),
+        ({"tool": {"max_calls": 0}}, r"settings\.tool: expected a whole number from 1 to 36000 for max_calls, got 0"),
+        ({"tool": {"calls": 1}}, r'settings\.tool: unknown \["calls"\]'),
+        ({"tool": True}, r"settings\.tool: expected an object"),
+    ],
+)
+def test_a_tool_that_does_not_fit_the_model_is_refused(changed, message):
+    with pytest.raises(ValueError, match=message):
+        ModelSettings.from_json(LOOKING | changed)

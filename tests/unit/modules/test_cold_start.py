@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
+from descore.frame_tool.calls import write_call
+from descore.frame_tool.settings import FrameTool
 from descore.model.reward_model import Forward
 from descore.modules.cold_start import ColdStartModule
 from descore.modules.options import Optimization
 from descore.modules.readings import HeadReader, NoReader
+from descore.modules.validation import Validation
 from descore.objectives.preference import PreferenceObjective
-from descore.types import Pair, Side
+from descore.thinking.conversation import begin, converse
+from descore.thinking.looking import look_and_think
+from descore.types import Frames, Pair, Side
+from tests.helpers.examples import make_frames
 from tests.helpers.training import TEMPLATE, attach, read_by_name
 
 HEAD_ONLY = {"learning_rates": {"head": 1e-3}}
@@ -175,3 +182,78 @@ def test_a_validation_without_own_thoughts_is_told(own_thought_pairs, qwen3, mon
     assert said[0].startswith("Training ")
     told = [line for line in said if "no thoughts of the model's own" in line]
     assert [line.endswith("accuracy with the teacher's thoughts") for line in told] == [True] * (own_thought_pairs == 0)
+
+
+CALLING = [replace(pair, a=replace(pair.a, thought=f"Hm.{write_call([3, 4])}{pair.a.thought}")) for pair in PAIRS]
+LOOKING = {"own_thought_pairs": 2, "thoughts": FrameTool(first_frames=2, frames_per_call=2, max_calls=1)}
+
+
+def look(module: ColdStartModule, build) -> dict[str, float]:
+    """Give a module a model with its tool, that reads videos of six frames."""
+    logged = attach(module, build(tool=module.settings.tool, max_thought_tokens=200))
+    module.settings = module.model.settings
+    return logged
+
+
+def looking_at(path: str) -> Frames:
+    return make_frames(6, seed=sum(path.encode()))
+
+
+def test_a_thought_with_a_call_trains_its_turns_and_the_head_on_the_last(build):
+    """Over the thoughts that the teacher wrote: the first videos ask for frames, the second ones do not."""
+    objective = PreferenceObjective(cot_mask_prob=0.0, language_model_weight=0.5)
+    module = ColdStartModule(template=TEMPLATE, objective=objective, optimization=Optimization(**HEAD_ONLY), **LOOKING)
+    logged = look(module, build)
+    batch = module.collator(training=True, read=looking_at)(0, CALLING)
+    loss = module.training_step(batch, 0)
+    rewards, logprobs = [], []
+    for side, pair in [(pair.a, pair) for pair in CALLING] + [(pair.b, pair) for pair in CALLING]:
+        prefix, last = converse(module.model.processor, pair.prompt, looking_at(side.video), side.thought)
+        assert len(prefix.turns) == ("tool_call" in side.thought)
+        forward = module.model(module.model.processor.pack([prefix], [[last]]), with_logprobs=True)
+        rewards.append(forward.rewards[0, 0])
+        logprobs.append(forward.logprobs)
+        said = sum(end - start for start, end in prefix.turns)
+        assert len(forward.logprobs) == said + len(last.token_ids) + last.closed
+    margins = (torch.stack(rewards[:2]) - torch.stack(rewards[2:])) * torch.tensor([1.0, -1.0])
+    expected = -torch.nn.functional.logsigmoid(margins).mean() - 0.5 * torch.cat(logprobs).mean()
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
+    assert logged["train/language_model_loss"] == pytest.approx(-torch.cat(logprobs).mean().item(), abs=1e-5)
+
+
+def test_a_masked_pair_of_a_model_with_a_tool_is_scored_by_its_first_frames(build):
+    module = ColdStartModule(
+        template=TEMPLATE,
+        objective=PreferenceObjective(cot_mask_prob=1.0),
+        optimization=Optimization(**HEAD_ONLY),
+        **LOOKING,
+    )
+    look(module, build)
+    batch = module.collator(training=True, read=looking_at)(0, CALLING)
+    assert batch.masked.all()
+    assert [len(row) for row in batch.thoughts] == [1] * 4
+    assert batch.branches.layout.num_grids == (1,) * 4
+    assert len(batch.branches.target_ids) == 0
+
+
+def test_validation_of_a_model_with_a_tool_reads_its_conversations(build):
+    """With the teacher's calls, and with the model's own turns; not without a thought, for want of a common prefix."""
+    module = ColdStartModule(template=TEMPLATE, optimization=Optimization(**HEAD_ONLY), **LOOKING)
+    look(module, build)
+    batch = module.collator(training=False, read=looking_at)(0, CALLING)
+    assert module.headline == "own_thought"
+    validation = Validation(module.model, ["val"], 2, module.headline, module.given_reader())
+    found = validation.step(batch, 0)
+    assert set(found["rewards"]) == {"teacher_thought", "own_thought"}
+    assert (
+        found["rewards"]["teacher_thought"].flatten().tolist()
+        == module.model(batch.branches).rewards.flatten().tolist()
+    )
+    begun = [begin(module.model.processor, pair.prompt, looking_at(pair.a.video)) for pair in CALLING]
+    own = [group.rewards[0] for group in look_and_think(module.model, begun)]
+    assert torch.allclose(found["rewards"]["own_thought"][0], torch.stack(own), atol=1e-5)
+
+
+def test_both_branches_of_a_prefix_are_refused_with_a_tool():
+    with pytest.raises(ValueError, match=r"cot_masking is 'both'.*expected 'sampled'"):
+        ColdStartModule(template=TEMPLATE, objective=PreferenceObjective(cot_masking="both"), **LOOKING)

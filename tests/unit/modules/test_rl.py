@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from descore.frame_tool.settings import FrameTool
 from descore.losses.policy import KLEstimator
 from descore.model.sampling import Sampling
 from descore.modules.options import Batching, Lora, Optimization
@@ -185,6 +186,11 @@ def test_thoughts_longer_than_the_model_reads_are_refused(build):
         attach(module_of(rubric=Rubric({"verdict": 1.0})), build())
     with pytest.raises(ValueError, match="own_thought_pairs is 0"):
         module_of(own_thought_pairs=0)
+
+
+def test_a_model_that_asks_for_frames_is_refused(build):
+    with pytest.raises(ValueError, match="this model asks for frames in several; pass one trained without a tool"):
+        attach(module_of(), build(tool=FrameTool()))
 
 
 @pytest.mark.parametrize(

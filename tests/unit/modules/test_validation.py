@@ -116,7 +116,7 @@ def thinks(monkeypatch) -> list[int]:
     """How many videos it thought about, call by call; the thought about video i has i + 1 tokens."""
     calls: list[int] = []
 
-    def think(model: Any, branches: Any) -> list[Group]:
+    def think(model: Any, batch: Any) -> list[Group]:
         calls.append(2 * 2)
         texts = [SAID, "<think>"] * 2
         return [
@@ -127,7 +127,7 @@ def thinks(monkeypatch) -> list[int]:
     def read(model: Any, branches: Any, groups: list[Group]) -> list[Readout]:
         return [Readout(group.rewards, (None,)) for group in groups]
 
-    monkeypatch.setattr(validation, "think", think)
+    monkeypatch.setattr(validation, "think_about_pairs", think)
     monkeypatch.setattr(readings, "read_rewards", read)
     return calls
 

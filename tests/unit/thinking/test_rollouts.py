@@ -372,7 +372,7 @@ def test_what_is_packed_is_what_was_sampled(brief):
 
 def test_what_lies_on_a_device_is_packed_there(qwen3, rollouts):
     """Stage 2 packs prefixes that the batch has brought to the device, where a collator has them on the host."""
-    names = [field.name for field in fields(Prefix) if field.name != "query_index"]
+    names = [field.name for field in fields(Prefix) if field.type == "Tensor"]
     moved = [replace(p, **{name: getattr(p, name).to("meta") for name in names}) for p in rollouts.prefixes]
     branches, _ = replace(rollouts, prefixes=tuple(moved)).pack(qwen3.processor, [0, 2])
     tensors = [getattr(branches, field.name) for field in fields(branches) if field.name != "layout"]
