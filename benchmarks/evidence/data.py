@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from data_modules.world.rendering import RenderSettings, render_split
 from data_modules.world.scene import Split
 from data_modules.world.teacher import Teacher
 from descore.inputs.typed_json import typed
+from descore.model.finished import find_export
+from descore.scoring.scorer import Scorer
+from descore.selection.rejection import sample_right
 from descore.tables.pairs import read_pairs
 from descore.tables.writer import write_pairs
 
@@ -75,7 +79,15 @@ def labelled(table: Path, labels: Labels) -> Path:
     """Table of the same pairs with other labels."""
     if labels == Labels():
         return table
-    return table.with_name(f"{table.stem}-{'-'.join((*labels.dimensions, labels.answer))}.jsonl")
+    verdict = () if labels.choice is None else (re.sub(r"\W+", "_", labels.choice.first),)
+    return table.with_name(f"{table.stem}-{'-'.join((*labels.dimensions, labels.answer, *verdict))}.jsonl")
+
+
+def write_right(run: str, table: str, output: str) -> None:
+    """Write the pairs about which a trained model is right in one of its own thoughts, with the first such thoughts."""
+    scorer = Scorer(str(find_export(run)))
+    sampled = sample_right(scorer, read_pairs(table).pairs)
+    write_pairs(output, (one.pair for one in sampled if any(one.pair.thoughts)))
 
 
 def train_table(root: Path, size: int) -> Path:

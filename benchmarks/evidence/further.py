@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.evidence import words
-from benchmarks.evidence.arms import ARMS, SYSTEM_ARMS
+from benchmarks.evidence.arms import ARMS, OURS, SYSTEM_ARMS
 from benchmarks.evidence.data import GIVEN_SPLITS, SPLITS
 from benchmarks.evidence.plan import LONGER
 from benchmarks.evidence.results import Json
@@ -33,7 +33,7 @@ def systems(results: Json) -> Section:
     header = ("", "accuracy", "seeds", "with ties", "ours minus it", "calibration error", "failed")
     tables = []
     for split, label in SPLITS.items():
-        found = {arm.label: results["systems"][split][name] for name, arm in SYSTEM_ARMS.items()}
+        found = {SYSTEM_ARMS[name].label: value for name, value in results["systems"][split].items() if name != OURS}
         rows = [words.row(name, value) for name, value in found.items()]
         tables.append(Table(header, [[*row[:5], *row[6:]] for row in rows], label))
     text = (
@@ -48,12 +48,8 @@ def systems(results: Json) -> Section:
 
 def _by_order(results: Json) -> Table:
     """Table of what the order of two videos changes, for the models that compare them."""
-    rows = []
+    rows: list[list[object]] = []
     for split, label in SPLITS.items():
-        found = {arm.label: results["systems"][split][name]["order"] for name, arm in SYSTEM_ARMS.items()}
-        rows += [
-            [label, name, order["verdict_changes"], order["order_disagreement"]]
-            for name, order in found.items()
-            if order
-        ]
+        orders = {name: value["order"] for name, value in results["systems"][split].items() if value["order"]}
+        rows += [[label, SYSTEM_ARMS[name].label, *order.values()] for name, order in orders.items()]
     return Table(("", "", "verdict changes", "probability moves"), rows, "Order of the two videos")

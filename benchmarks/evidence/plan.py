@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.evidence.data import labelled, labels_of, pairs_table, train_table
+from benchmarks.evidence.data import labelled, labels_of, pairs_table, train_table, write_right
 from benchmarks.evidence.measure import measure, swap
 from benchmarks.evidence.schedule import Task
 from data_modules.world.labels import Labels
@@ -31,6 +31,7 @@ class Scale:
         fit_pairs: Training pairs that the weights of the checklist are fitted on.
         num_thoughts: Largest number of thoughts per video at test time.
         num_thought_pairs: Out-of-domain pairs that are scored with so many thoughts.
+        rejects: Whether models are trained on the right ones of their thoughts; after few steps none is right.
     """
 
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -45,6 +46,7 @@ class Scale:
     fit_pairs: int = 128
     num_thoughts: int = 8
     num_thought_pairs: int = 90
+    rejects: bool = True
 
 
 FULL = Scale()
@@ -61,6 +63,7 @@ QUICK = Scale(
     fit_pairs=8,
     num_thoughts=2,
     num_thought_pairs=6,
+    rejects=False,
 )
 """Shows that all of it runs; its numbers mean nothing."""
 
@@ -78,6 +81,7 @@ class Paradigm:
         sizes: Whether it is also trained on fewer pairs.
         thinks: Whether it writes thoughts.
         fits: Whether it fits the weights of a checklist.
+        rejects: Whether it is trained again, as the one that it starts from, on the right ones of its thoughts.
     """
 
     label: str
@@ -88,11 +92,12 @@ class Paradigm:
     sizes: bool = False
     thinks: bool = True
     fits: bool = False
+    rejects: bool = False
 
     @property
     def stage(self) -> int:
         """Stage of the training, 1 or 2."""
-        return 2 if self.start else 1
+        return 2 if self.start and not self.rejects else 1
 
 
 PARADIGMS = {
@@ -129,6 +134,22 @@ SYSTEMS = {
     "vlm_r1": Paradigm("VLM-R1's rewards", "conf/baselines/vlm_r1.yaml", start="coupled"),
     "unifiedreward": Paradigm("UnifiedReward, pairwise", "conf/baselines/unifiedreward.yaml", thinks=False),
     "rewarddance": Paradigm("RewardDance", "conf/baselines/rewarddance.yaml", thinks=False),
+    "unifiedreward_think": Paradigm("UnifiedReward-Think, SFT", "conf/baselines/unifiedreward_think.yaml"),
+    "unifiedreward_think_rejection": Paradigm(
+        "UnifiedReward-Think, rejection sampling",
+        "conf/baselines/unifiedreward_think.yaml",
+        start="unifiedreward_think",
+        rejects=True,
+    ),
+    "unifiedreward_think_grpo": Paradigm(
+        "UnifiedReward-Think, GRPO",
+        "conf/baselines/unifiedreward_think_grpo.yaml",
+        start="unifiedreward_think_rejection",
+    ),
+    "llava_critic_r1_start": Paradigm("LLaVA-Critic-R1, start", "conf/baselines/llava_critic_r1_start.yaml"),
+    "llava_critic_r1": Paradigm(
+        "LLaVA-Critic-R1", "conf/baselines/llava_critic_r1.yaml", start="llava_critic_r1_start"
+    ),
 }
 """The ways of published systems, on labels of their kind."""
 
@@ -151,7 +172,7 @@ def tasks(scale: Scale, root: Path, *, more: Collection[str] = ()) -> list[Task]
         needs = tuple(f"measure-{run_name(name, seed)}" for name in PARADIGMS)
         found.append(Task(f"swap-{seed}", swap, (str(root), str(seed)), needs))
     for seed in scale.seeds:
-        for name in more:
+        for name in (name for name in more if _is_planned(scale, name)):
             found += _train_and_measure(scale, root, seed, name, scale.num_train)
     names = [task.name for task in found]
     assert len(set(names)) == len(names)
@@ -169,6 +190,12 @@ def run_training(*arguments: str) -> None:
     train(list(arguments))
 
 
+def _is_planned(scale: Scale, name: str) -> bool:
+    """Whether a paradigm, and that which it starts from, is trained at all."""
+    paradigm = EVERY[name]
+    return scale.rejects or not (paradigm.rejects or (paradigm.start and not _is_planned(scale, paradigm.start)))
+
+
 def _train_and_measure(scale: Scale, root: Path, seed: int, name: str, size: int) -> list[Task]:
     paradigm = EVERY[name]
     whole, start = size == scale.num_train, paradigm.start
@@ -177,9 +204,15 @@ def _train_and_measure(scale: Scale, root: Path, seed: int, name: str, size: int
     for option, value in _options(scale, root, seed, name, size).items():
         arguments += [f"--{option}", str(value)]
     needs = (f"train-{run_name(start, seed)}",) if start else ()
+    before = []
+    if paradigm.rejects:
+        files = (_training(root, start, seed), train_table(root, size), _right(root, run))
+        before = [Task(f"reject-{run}", write_right, tuple(map(str, files)), needs)]
+        needs = (f"reject-{run}",)
     thoughts = str(scale.num_thoughts if name in {"decoupled", "decoupled_rl"} and whole else 1)
     wanted = (str(root), run, name, thoughts, str(scale.num_thought_pairs), "whole" if whole else "accuracy")
     return [
+        *before,
         Task(f"train-{run}", run_training, tuple(arguments), needs),
         Task(f"measure-{run}", measure, wanted, (f"train-{run}",)),
     ]
@@ -212,14 +245,28 @@ def _options(scale: Scale, root: Path, seed: int, name: str, size: int) -> dict[
             "trainer.check_val_every_n_epoch": "null",
         }
     else:
-        start = root / "training" / run_name(paradigm.start, seed)
+        start = _training(root, paradigm.start, seed)
         options |= {"model.pretrained": start, "data.batch_size": 6, "model.batching.mini_batch_pairs": 3}
         options |= {"trainer.max_steps": 2 * scale.rollout_batches}
         options |= {"trainer.val_check_interval": scale.rollout_val_every}
     if labels.dimensions != Labels().dimensions:
         options["data.dimensions"] = json.dumps(labels.dimensions)
+    if paradigm.rejects:
+        start = _training(root, paradigm.start, seed)
+        options |= {"data.train": _right(root, run_name(name, seed))}
+        options |= {"model.backbone": start / "version_0/export/last/backbone"}
     if paradigm.fits:
         options["model.fit_pairs"] = scale.fit_pairs
     if paradigm.thinks:
         options["model.own_thought_pairs"] = scale.num_val
     return options if whole else options | {"trainer.limit_val_batches": 0}
+
+
+def _training(root: Path, paradigm: str, seed: int) -> Path:
+    """Folder of a training run with all pairs."""
+    return root / "training" / run_name(paradigm, seed)
+
+
+def _right(root: Path, run: str) -> Path:
+    """Table of the right ones of the thoughts of the model that a run starts from."""
+    return root / "data" / "train" / f"right-{run}.jsonl"

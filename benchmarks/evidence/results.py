@@ -17,7 +17,7 @@ from benchmarks.evidence.data import CORRUPTED, GIVEN_SPLITS, SPLITS
 from benchmarks.evidence.finished_runs import logged_points
 from benchmarks.evidence.measure import GIVEN, HEADS, SEVERAL, WRITERS, evaluation_of
 from benchmarks.evidence.plan import LONGER, PARADIGMS, SYSTEMS, Paradigm, Scale, run_name
-from descore.evaluation.folder import Evaluation, load_evaluation
+from descore.evaluation.folder import Evaluation, load_evaluation, number
 from descore.evaluation.query_attention import SOURCES
 from descore.metrics import bootstrap_interval, calibration, calls, preference_accuracy
 from descore.model.finished import find_export
@@ -49,7 +49,7 @@ def margins_of(evaluation: Evaluation, field: str) -> Tensor:
     """Margins `[N]` by a field of the score records, or by the comparisons of a model that compares; nan for none."""
     if evaluation.is_pairwise:
         return evaluation.margins("overall")
-    return _margins(evaluation, [_number(score[field]) for score in evaluation.scores])
+    return _margins(evaluation, [number(score[field]) for score in evaluation.scores])
 
 
 def summarise(found: Tensor) -> Json:
@@ -95,7 +95,8 @@ def _systems(root: Path, scale: Scale) -> Json:
     """Accuracies of the ways of published systems; empty if they were not measured."""
     if not _is_measured(root, scale, SYSTEMS):
         return {}
-    arms = {OURS: ARMS[OURS]} | SYSTEM_ARMS
+    measured = {name: arm for name, arm in SYSTEM_ARMS.items() if _is_measured(root, scale, {name: SYSTEMS[name]})}
+    arms = {OURS: ARMS[OURS]} | measured
     return {split: _accuracies(root, scale, split, arms) for split in SPLITS}
 
 
@@ -134,14 +135,19 @@ def _order(evaluations: Sequence[Evaluation]) -> Json | None:
     """How far a model that compares two videos depends on their order; None for one that scores videos."""
     if not evaluations[0].is_pairwise:
         return None
-    found = [evaluation.summary["dimensions"]["overall"]["choices"] for evaluation in evaluations]
-    return {name: statistics.mean(one[name] for one in found) for name in ("verdict_changes", "order_disagreement")}
+    choices = [evaluation.summary["dimensions"]["overall"]["choices"] for evaluation in evaluations]
+    return {name: _mean([one[name] for one in choices]) for name in ("verdict_changes", "order_disagreement")}
 
 
 def _of_thoughts(evaluations: Sequence[Evaluation], name: str) -> float | None:
     """Mean of a number that evaluations give of their thoughts; None without thoughts."""
     thoughts = [evaluation.summary["thoughts"] for evaluation in evaluations]
-    found = [one[name] for one in thoughts if one and one[name] is not None]
+    return _mean([one[name] for one in thoughts if one])
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Mean of the values that exist; None if none does."""
+    found = [value for value in values if value is not None]
     return statistics.mean(found) if found else None
 
 
@@ -241,20 +247,20 @@ def _several(root: Path, scale: Scale) -> Json:
         evaluations = _evaluations(root, scale, name, SEVERAL)
         preference = evaluations[0].preferences("overall")
         right = [
-            torch.stack([calls(_margins_of_first(evaluation, number), preference) for evaluation in evaluations])
-            for number in range(1, scale.num_thoughts + 1)
+            torch.stack([calls(_margins_of_first(evaluation, count), preference) for evaluation in evaluations])
+            for count in range(1, scale.num_thoughts + 1)
         ]
         found[name] = {
-            "by_number": {str(number): summarise(values) for number, values in enumerate(right, start=1)},
+            "by_number": {str(count): summarise(values) for count, values in enumerate(right, start=1)},
             "all_minus_first": summarise(right[-1] - right[0]),
             "by_spread": _by_spread(evaluations, preference),
         }
     return found
 
 
-def _margins_of_first(evaluation: Evaluation, number: int) -> Tensor:
+def _margins_of_first(evaluation: Evaluation, count: int) -> Tensor:
     """Margins `[N]` of the mean reward of the first thoughts of each video."""
-    each = [[_number(one["reward"]) for one in score["each"] or ()][:number] for score in evaluation.scores]
+    each = [[number(one["reward"]) for one in score["each"] or ()][:count] for score in evaluation.scores]
     return _margins(evaluation, [statistics.fmean(rewards) if rewards else torch.nan for rewards in each])
 
 
@@ -266,7 +272,7 @@ def _by_spread(evaluations: Sequence[Evaluation], preference: Tensor) -> list[Js
     """Accuracy in thirds of the pairs, from those whose thoughts agree most to those whose thoughts agree least."""
     spread, right = [], []
     for evaluation in evaluations:
-        stds = [_number(score["reward_std"]) for score in evaluation.scores]
+        stds = [number(score["reward_std"]) for score in evaluation.scores]
         spread.append(torch.tensor([(stds[p["a"]] ** 2 + stds[p["b"]] ** 2) ** 0.5 for p in evaluation.pairs]))
         right.append(calls(margins_of(evaluation, "reward"), preference))
     return in_thirds(torch.cat(right), torch.cat(spread))
@@ -292,7 +298,3 @@ def in_thirds(right: Tensor, spread: Tensor) -> list[Json]:
 def _measured(root: Path, name: str) -> Json:
     found: Json = json.loads((root / "measured" / f"{name}.json").read_text())
     return found
-
-
-def _number(value: float | None) -> float:
-    return torch.nan if value is None else value

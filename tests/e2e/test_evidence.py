@@ -75,7 +75,7 @@ def test_a_head_that_is_given_its_own_thoughts_repeats_its_rewards(root: Path) -
 def test_what_the_order_of_the_videos_changes_is_counted_for_models_that_compare(root: Path) -> None:
     found = json.loads((root / "results.json").read_text())["systems"]["ood"]
     counted = {name for name, arm in found.items() if arm["order"]}
-    assert {"unifiedreward", "rewarddance"} <= counted
+    assert {"unifiedreward", "rewarddance", "unifiedreward_think"} <= counted
     assert "videoalign" not in counted
     evaluation = load_evaluation(root / "evaluations/rewarddance-0/ood")
     changes = [one["verdict_changes"] for one in evaluation.comparisons]
