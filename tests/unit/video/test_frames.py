@@ -212,6 +212,7 @@ def test_settings_travel_as_json():
         ("square", (32, 32), (448, 448)),
         ("square", (10, 4000), (448, 448)),
         ("longest_side", (832, 480), (448, 252)),  # 480 * 448 / 832 = 258.5, nearest to 9 * 28
+        ("longest_side", (480, 832), (252, 448)),
         ("longest_side", (300, 300), (308, 308)),  # within the limit: 300 / 28 = 10.7
         ("longest_side", (900, 20), (448, 28)),  # 20 * 448 / 900 = 10, less than half a patch
         ("smart", (480, 832), (336, 588)),  # 480 / sqrt(480 * 832 / 200704) = 340.3, and 589.8, both rounded down
