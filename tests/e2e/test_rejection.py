@@ -17,7 +17,7 @@ from descore.train import main
 from tests.helpers.finished_runs import logged_values
 
 BASELINES = Path(__file__).parents[2] / "conf/baselines"
-SHORT = tuple(f"<think>Expect:</think><answer>Video {place} is better</answer>" for place in (1, 2))
+SHORT = tuple(f"<think>Expect:</think><answer>Video {place}</answer>" for place in (1, 2))
 """Thoughts that are learnt in a few steps: of a pair in which A is better, and, turned round, of one in which B is."""
 
 

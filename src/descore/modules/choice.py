@@ -32,8 +32,8 @@ class ChoiceModule(SupervisedSystem):
 
     Args:
         backbone: Hub id or folder of a backbone, or "tiny", which ships with the package.
-        template: Instruction: "pair" or "pair_rendered" of the package, or a text file with {prompt}, {video:1} and
-            {video:2}, or {frames:1} and {frames:2}, in it.
+        template: Instruction: "pair", "pair_rendered" or "pair_rendered_think" of the package, or a text file with
+            {prompt}, {video:1} and {video:2}, or {frames:1} and {frames:2}, in it.
         video: How a video is read: the same in all stages and in scoring.
         choice: Words of the outcomes, and the text that stands before them.
         thoughts: Whether the model learns to think first, from the thoughts about both videos (thought_a_first and
