@@ -25,6 +25,7 @@ from descore.inputs.settings import ModelSettings
 from descore.model.reward_model import RewardModel
 from descore.model.sampling import Sampling
 from descore.model.trainable import make_trainable, part_of, trainable
+from descore.scoring.schedule import count_tokens
 from descore.thinking.think import think
 from descore.types import Frames, ModelError, Prefix, Thought
 from descore.video.settings import VideoSettings
@@ -231,7 +232,10 @@ def test_a_model_that_is_shown_loose_pictures_scores_by_its_export(
 ) -> None:
     loose.save_pretrained(str(tmp_path / "export"), weights="merged")
     frames = loose.processor.video_reader(clips[0])
-    expected = packed(loose, [loose.processor.prefix("a cat", frames)], [[Thought()]])[0]
+    prefix = loose.processor.prefix("a cat", frames)
+    num_tokens = int((prefix.input_ids == loose.processor.family.placeholder_id).sum())
+    assert count_tokens([clips[0]], loose.processor.video_reader) == [num_tokens], "what a batch is bounded by"
+    expected = packed(loose, [prefix], [[Thought()]])[0]
     (score,) = Scorer(str(tmp_path / "export"), thoughts=False, device="cpu").score([clips[0]], "a cat")
     assert score.error is None
     assert score.reward == pytest.approx(expected.item(), abs=1e-5)
@@ -249,8 +253,9 @@ def test_two_videos_of_loose_pictures_are_what_transformers_makes_of_them(model:
     )
 
 
-def test_decoding_is_a_run_over_the_finished_thought(model: RewardModel) -> None:
-    brief, names = deepcopy(model), ("a", "b", "c")
+@pytest.mark.parametrize("is_loose", [False, True], ids=["video", "pictures"])
+def test_decoding_is_a_run_over_the_finished_thought(model: RewardModel, loose: RewardModel, is_loose: bool) -> None:
+    brief, names = deepcopy(loose if is_loose else model), ("a", "b", "c")
     brief.processor.forbidden_ids = sorted(set(range(384)) - {*range(100, 109), brief.processor.end_id})
     prefixes = prefixes_of_examples(brief)
     videos = brief.processor.pack(prefixes, [[Thought()]] * 3)
