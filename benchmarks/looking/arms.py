@@ -56,5 +56,5 @@ def train(root: str, name: str, seed: str, quick: str) -> None:
         *("--data.root", f"{root}/pairs", "--data.cache.folder", f"{root}/cache", "--data.num_workers", "1"),
         *("--data.max_val_pairs", OWN, "--model.own_thought_pairs", OWN),
         *(QUICK if quick == "True" else ()),
-        *(["--model.video.min_frames", "4", *shown] if frames else []),
+        *(["--model.video.min_frames", str(min(frames, 8)), *shown] if frames else []),
     ])

@@ -14,7 +14,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from descore.frame_tool.calls import write_call
+from descore.frame_tool.settings import FrameTool
 from descore.inputs.checklist import Question
+from descore.inputs.collate import Read
 from descore.losses.pair_losses import PairLossName
 from descore.losses.policy import KLEstimator
 from descore.model.reward_model import RewardModel
@@ -32,6 +35,7 @@ from descore.objectives.preference import PreferenceObjective
 from descore.objectives.replay import Replayed, replay
 from descore.rewards import Rubric
 from descore.types import DIMENSIONS, Pair, Side
+from tests.helpers.examples import make_frames
 from tests.helpers.training import TEMPLATE, attach, read_by_name
 
 SIDES = (
@@ -84,10 +88,12 @@ def check(found: Replayed, loss: float, norm: float) -> None:
     assert not found.reason
 
 
-def supervised_step(module: SupervisedSystem, model: RewardModel, pair: Pair, precision: str) -> tuple[Any, ...]:
+def supervised_step(
+    module: SupervisedSystem, model: RewardModel, pair: Pair, precision: str, read: Read = read_by_name
+) -> tuple[Any, ...]:
     """Loss, gradient norm and kept step of training on one pair."""
     attach(module, model, precision=precision)
-    batch = module.collator(training=True, read=read_by_name)(0, [pair])
+    batch = module.collator(training=True, read=read)(0, [pair])
     narrow = torch.autocast("cpu", torch.bfloat16) if precision.startswith("bf16") else nullcontext()
     model.zero_grad()
     with narrow:
@@ -137,6 +143,21 @@ def test_stage1_by_weights_rewards_and_labels(models, replayed, options, pair):
 def test_stage1_in_half_precision(models, replayed):
     objective = PreferenceObjective(language_model_weight=0.5, **MASKS[1])
     *expected, step = stage1_step(models[1], objective, pair_of(1), "bf16-mixed")
+    check(replayed(step), *expected)
+
+
+@pytest.mark.parametrize("mask_prob", [0.0, 1.0], ids=["asks", "masked"])
+def test_stage1_of_a_model_that_asks_for_frames(build, replayed, models, monkeypatch, mask_prob):
+    model = build(tool=FrameTool(first_frames=2, frames_per_call=2), max_thought_tokens=200)
+    model.processor.read = lambda path: make_frames(6, seed=sum(path.encode()))
+    monkeypatch.setitem(models, 1, model)
+    asking = replace(pair_of(1), a=replace(SIDES[0], thought=f"Hm.{write_call([3, 4])}It moves.", mos=()))
+    objective = PreferenceObjective(cot_mask_prob=mask_prob, language_model_weight=0.5 * (1 - mask_prob))
+    module = ColdStartModule(
+        template=TEMPLATE, objective=objective, optimization=TRAINED, thoughts=model.settings.tool, own_thought_pairs=1
+    )
+    module.settings = model.settings
+    *expected, step = supervised_step(module, model, asking, "32-true", read=model.processor.read)
     check(replayed(step), *expected)
 
 
