@@ -146,10 +146,7 @@ SYSTEMS = {
         "conf/baselines/unifiedreward_think_grpo.yaml",
         start="unifiedreward_think_rejection",
     ),
-    "llava_critic_r1_start": Paradigm("LLaVA-Critic-R1, start", "conf/baselines/llava_critic_r1_start.yaml"),
-    "llava_critic_r1": Paradigm(
-        "LLaVA-Critic-R1", "conf/baselines/llava_critic_r1.yaml", start="llava_critic_r1_start"
-    ),
+    "llava_critic_r1": Paradigm("LLaVA-Critic-R1", "conf/baselines/llava_critic_r1.yaml", start="unifiedreward_think"),
 }
 """The ways of published systems, on labels of their kind."""
 

@@ -25,10 +25,10 @@ from tests.helpers.ranks import train
 
 ROOT = Path(__file__).parents[2]
 BASELINES = ROOT / "conf/baselines"
-THINKING = ("coupled", "lift", "llava_critic_r1_start", "unifiedreward_think", "videoscore2", "vr_thinker")
+THINKING = ("coupled", "lift", "unifiedreward_think", "videoscore2", "vr_thinker")
 STARTS = {
     "coupled_grpo": "coupled",
-    "llava_critic_r1": "llava_critic_r1_start",
+    "llava_critic_r1": "unifiedreward_think",
     "r1_reward": "coupled",
     "unifiedreward_think_grpo": "unifiedreward_think",
     "videoscore2_grpo": "videoscore2",
@@ -44,7 +44,6 @@ SOURCES = {
     "discriminative": "head",
     "discriminative_mse": "head",
     "llava_critic_r1": "choice",
-    "llava_critic_r1_start": "choice",
     "rewarddance": "choice",
     "unifiedreward": "choice",
     "unifiedreward_think": "choice",
