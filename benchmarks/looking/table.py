@@ -11,7 +11,7 @@ from benchmarks.looking.arms import ARMS
 from descore.atomic import write_whole
 from descore.metrics.intervals import bootstrap_interval, paired_test
 
-HEADER = ("way", "seeds", "accuracy", "by seed", "frames", "prompt tokens", "saw the moment", "with the tool, more")
+HEADER = ("way", "seeds", "accuracy", "by seed", "frames", "prompt tokens", "saw the moment", "the tool minus it")
 
 
 def write_table(root: Path) -> str:
@@ -35,8 +35,8 @@ def _row(name: str, measured: dict[str, dict[str, list[Any]]]) -> tuple[str, ...
     return (
         ARMS[name].words,
         str(len(by_seed)),
-        f"{100 * mean(right):.1f} % ({100 * low:.1f} to {100 * high:.1f})",
-        ", ".join(f"{100 * share:.1f}" for share in each),
+        f"{mean(right):.3f} ({low:.3f} to {high:.3f})",
+        ", ".join(f"{share:.3f}" for share in each),
         f"{frames:.1f}",
         f"{tokens:.0f}",
         f"{100 * saw:.0f} %",
@@ -51,7 +51,7 @@ def _beside(own: dict[str, list[Any]], tool: dict[str, list[Any]]) -> str:
         return ""
     first, second = ([_is_right(pair[i]) for pair in pairs] for i in (0, 1))
     found = paired_test(first, second, [pair[0]["id"] for pair in pairs])
-    return f"{100 * found.difference:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+    return f"{found.difference:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
 
 
 def _is_right(line: Any) -> float:

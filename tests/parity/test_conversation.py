@@ -6,17 +6,20 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from descore.families import FAMILIES
 from descore.frame_tool.calls import write_call
 from descore.frame_tool.settings import FrameTool
 from descore.inputs.processor import prefixes_of
+from descore.inputs.settings import ModelSettings
 from descore.model.reward_model import RewardModel
 from descore.model.sampling import Sampling
 from descore.scoring.scorer import Scorer
 from descore.thinking import looking
 from descore.thinking.conversation import SELECTED, Conversation, begin, converse, go_on, said_before
 from descore.thinking.looking import look_and_think
-from descore.types import Group, Thought
+from descore.types import Frames, Group, Thought
 from tests.helpers.examples import export_model, make_frames
+from tests.helpers.small_families import write_family
 from tests.parity.plain import plain_forward, stock
 
 TOOL = FrameTool(first_frames=2, frames_per_call=3, max_calls=2)
@@ -32,17 +35,26 @@ def looker(request: pytest.FixtureRequest, build) -> RewardModel:
 
 
 @pytest.fixture(scope="module", params=["video", "pictures"])
-def shower(request: pytest.FixtureRequest, looker, build) -> RewardModel:
-    """A model that is shown a video, or the same frames as loose pictures."""
-    if request.param == "video":
-        return looker
-    family = looker.base.config.model_type
-    return build(family, tool=TOOL, max_thought_tokens=200, template="Judge it: {frames}{prompt}")
+def is_loose(request: pytest.FixtureRequest) -> bool:
+    return request.param == "pictures"
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def shower(request: pytest.FixtureRequest, is_loose, tmp_path_factory) -> RewardModel:
+    """A model of each family, that is shown a video, or the same frames as loose pictures."""
+    folder = tmp_path_factory.mktemp(request.param) / "backbone"
+    write_family(folder, request.param)
+    template = "Judge it: {frames}{prompt}" if is_loose else "Judge it: {prompt}"
+    return RewardModel.create(ModelSettings(str(folder), template, max_thought_tokens=300, tool=TOOL)).eval()
+
+
+def pool_of(model: RewardModel) -> Frames:
+    return make_frames(6, *(model.processor.video_reader.size or (32, 48)), seed=3)
 
 
 def turns_of(model: RewardModel, *texts: str) -> list[tuple[Conversation, Thought]]:
     """The turns of a conversation, each with what was before it."""
-    conversation, found = begin(model.processor, "a cat", POOL), []
+    conversation, found = begin(model.processor, "a cat", pool_of(model)), []
     for text in texts:
         found.append((conversation, model.processor.thought(text)))
         conversation = go_on(model.processor, *found[-1])
@@ -52,8 +64,8 @@ def turns_of(model: RewardModel, *texts: str) -> list[tuple[Conversation, Though
 @pytest.mark.parametrize("turns", [[CALL, "It fits."], [WRONG, CALL, "It fits."]], ids=["one", "wrong_then_right"])
 def test_packed_equals_one_by_one(shower, turns):
     """The reward is that of the last turn, and every turn has the log-probabilities of its own prefix and branch."""
-    prefix, last = converse(shower.processor, "a cat", POOL, "".join(turns))
-    other = shower.processor.prefix("a dog", make_frames(4, seed=5))
+    prefix, last = converse(shower.processor, "a cat", pool_of(shower), "".join(turns))
+    other = shower.processor.prefix("a dog", make_frames(4, *pool_of(shower).pixels.shape[2:], seed=5))
     branches = shower.processor.pack([other, prefix, other], [[last], [last, Thought()], [last]])
     forward = shower(branches, with_logprobs=True)
     plain, expected = stock(shower), turns_of(shower, *turns)
