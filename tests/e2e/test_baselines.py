@@ -135,7 +135,8 @@ def test_the_headline_of_a_comparison_is_what_the_export_gives(name: str, runs: 
     pairs = read_pairs(rendered / "val/pairs.jsonl").pairs[:2]
     a, b = ([getattr(pair, side).video for pair in pairs] for side in "ab")
     found, logged = scorer.compare(a, b, [pair.prompt for pair in pairs]), logged_values(runs[name])
-    decided = [(one.margin, pair.preference[0]) for one, pair in zip(found, pairs, strict=True) if pair.preference[0]]
+    labels = [pair.preference[0] for pair in pairs]
+    decided = [(one.margin, label) for one, label in zip(found, labels, strict=True) if label and one.error is None]
     accuracy = sum(margin * label > 0 for margin, label in decided) / len(decided) if decided else math.nan
     assert logged["val/preference_accuracy"][-1] == pytest.approx(accuracy, nan_ok=True)
     known = [one.order_disagreement for one in found if one.error is None]
