@@ -3,7 +3,7 @@
     python -m benchmarks.evidence            # 3 seeds
     python -m benchmarks.evidence --quick    # one seed and few pairs, 3 minutes: shows that all of it runs
     python -m benchmarks.evidence --longer   # also with three times the epochs, 20 minutes more
-    python -m benchmarks.evidence --systems  # also the ways of published systems, 40 minutes more
+    python -m benchmarks.evidence --systems  # also the ways of published systems, two hours more
 
 A run that was stopped resumes. --root holds training/ (for TensorBoard), evaluations/, measured/, results.json,
 figures/ and the page, evidence.html.
