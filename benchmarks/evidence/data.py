@@ -13,10 +13,12 @@ from data_modules.world.labels import Labels
 from data_modules.world.rendering import RenderSettings, render_split
 from data_modules.world.scene import Split
 from data_modules.world.teacher import Teacher
+from descore.evaluation.benchmark import table_benchmark
+from descore.evaluation.rejection import right_thoughts
+from descore.evaluation.run import evaluate
 from descore.inputs.typed_json import typed
 from descore.model.finished import find_export
-from descore.scoring.scorer import Scorer
-from descore.selection.rejection import sample_right
+from descore.scoring.protocol import ScoringProtocol
 from descore.tables.pairs import read_pairs
 from descore.tables.writer import write_pairs
 
@@ -85,9 +87,9 @@ def labelled(table: Path, labels: Labels) -> Path:
 
 def write_right(run: str, table: str, output: str) -> None:
     """Write the pairs about which a trained model is right in one of its own thoughts, with the first such thoughts."""
-    scorer = Scorer(str(find_export(run)))
-    sampled = sample_right(scorer, read_pairs(table).pairs)
-    write_pairs(output, (one.pair for one in sampled if any(one.pair.thoughts)))
+    protocol, folder = ScoringProtocol(num_thoughts=4), Path(output).with_suffix("")
+    evaluation = evaluate(str(find_export(run)), table_benchmark(table), folder, protocol=protocol)
+    write_pairs(output, (pair for pair in right_thoughts(evaluation) if any(pair.thoughts)))
 
 
 def train_table(root: Path, size: int) -> Path:

@@ -49,7 +49,10 @@ def test_a_judge_that_thinks(tmp_path: Path) -> None:
     assert logged["train/loss"][-1] < 0.3 * logged["train/loss"][0]
     assert logged["val/well_formed"][-1] > 0
 
-    assert command(["reject", str(given), "--model", str(cold), "--output", str(kept), "--device", "cpu"]) == 0
+    how = ["--num-thoughts", "4", "--device", "cpu"]
+    judged = str(tmp_path / "thoughts")
+    assert command(["evaluate", "--model", str(cold), "--table", str(given), "--output", judged, *how]) == 0
+    assert command(["reject", judged, "--output", str(kept)]) == 0
     pairs = read_pairs(kept).pairs
     for pair in pairs:
         right = SHORT if pair.preference[0] > 0 else SHORT[::-1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 
@@ -146,4 +146,5 @@ def describe_protocol(
         "dtype": dtype,
         "max_batch_tokens": tokens,
         **({"fields": list(settings.answer.fields)} if settings.answer.fields else {}),
+        **({"choice": asdict(settings.choice)} if settings.is_pairwise else {}),
     }
