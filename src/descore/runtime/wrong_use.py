@@ -7,6 +7,8 @@ from types import TracebackType
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from descore.runtime.parsing import explain
+
 OURS = ("descore.", "data_modules.", "callbacks.")
 WRONG_USE = 2
 """Exit code of a run that was asked for something that cannot be done."""
@@ -15,8 +17,9 @@ WRONG_USE = 2
 def find_wrong_use(error: BaseException) -> BaseException | None:
     """Find the error that says what is wrong with options, files or data.
 
-    Such an error is raised on purpose by this project or by Lightning, or is one of the system about a file. A
-    ValueError that Python or another library raises is a fault of the program, which needs its traceback.
+    Such an error is raised on purpose by this project or by Lightning, is one of the parser about a value, or one of
+    the system about a file. Another ValueError of Python or of a library is a fault of the program, which needs its
+    traceback.
 
     Args:
         error: Error that ended the run; the parser may have raised it from another one.
@@ -34,8 +37,11 @@ def find_wrong_use(error: BaseException) -> BaseException | None:
     True
     >>> find_wrong_use(error_of(int, "one"))
     """
+    whole = error
     while _raised_in(error).startswith("jsonargparse") and error.__cause__ is not None:
         error = error.__cause__
+    if isinstance(error, ValueError) and _raised_in(error).startswith("jsonargparse"):  # a value of no allowed type
+        return ValueError(explain(str(whole)))
     about_a_file = isinstance(error, OSError) and error.filename is not None
     on_purpose = isinstance(error, ValueError | OSError | ImportError) and _is_raised_by_us(error)
     return error if about_a_file or on_purpose or isinstance(error, MisconfigurationException) else None

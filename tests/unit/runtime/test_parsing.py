@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from descore.train import main
+from descore.runtime.wrong_use import WRONG_USE
+from descore.train import command, main
 
 MISTAKES = [
     ("--model.lr 1", r"--model\.lr is not .* ColdStartModule; did you mean --model\.optimization\.learning_rates\?"),
@@ -39,6 +40,21 @@ def test_a_mistake_is_one_line_that_says_what_was_meant(arguments, expected, cap
     line = mistake(f"fit -c conf/stage1.yaml {arguments}", capsys)
     assert line.startswith("descore.train: ")
     assert re.search(expected, line), line
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("--model.thoughts", "{first_frames: 0}", "expected a whole number from 1 to 36000 for first_frames, got 0"),
+        ("--model.reward_from", "{answer: {fields: {a: '(x'}}}", "answer.fields has '(x' for 'a'; expected a regular"),
+    ],
+)
+def test_a_value_that_no_type_of_an_option_takes_is_one_line(option, value, expected, capsys, tmp_path):
+    folder = ["--trainer.logger.save_dir", str(tmp_path), "--data.root", str(tmp_path / "data")]
+    assert command(["fit", "-c", "conf/stage1.yaml", option, value, *folder]) == WRONG_USE
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert expected in said.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
